@@ -1,0 +1,96 @@
+//! What the API server is given: the store, the way to nodes, health, metrics, and the seam of time and randomness.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use replica::Replica;
+use tokio_util::sync::CancellationToken;
+
+/// Everything [`crate::service`] needs. Nothing in this crate reads a clock or draws a random number except through it.
+#[derive(Clone)]
+pub struct Config {
+    pub replica: Replica,
+    /// The way to the kubelets, for logs (later exec, attach, port-forward).
+    pub streams: Arc<dyn Streams>,
+    /// The reasons behind `/readyz` and `/healthz`.
+    pub health: Arc<dyn Health>,
+    /// Renders `/metrics`; absent in tests.
+    pub metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
+    /// The wall clock.
+    pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
+    /// Seeds the generator of uids, names and proposal ids: 64 random bits in a master, a constant in a simulation.
+    pub seed: u64,
+    /// The version of hactl, shown behind `v1.36.0+hactl-`.
+    pub version: String,
+    /// The commit hactl was built from; may be empty.
+    pub commit: String,
+    /// Ends every watch with a clean end of stream.
+    pub shutdown: CancellationToken,
+}
+
+/// One line of `/readyz?verbose`: a name like `leader`, and what is wrong (`Ok` when nothing is).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub name: &'static str,
+    pub result: Result<(), String>,
+}
+
+/// What this master knows of its own health, in checks with reasons.
+pub trait Health: Send + Sync + 'static {
+    /// The process works at all (`/livez`, `/healthz`).
+    fn live(&self) -> Vec<Check>;
+    /// It can serve requests now (`/readyz`).
+    fn ready(&self) -> Vec<Check>;
+}
+
+/// The pod whose stream is asked for, as the store has it, so that the far end can tell a replaced pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub node: String,
+}
+
+/// The query of `pods/log`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Never empty: the server resolves the default container.
+    pub container: String,
+    pub follow: bool,
+    pub previous: bool,
+    pub timestamps: bool,
+    pub tail_lines: Option<u64>,
+    pub limit_bytes: Option<u64>,
+    /// Only lines at or after this instant.
+    pub since: Option<jiff::Timestamp>,
+    /// `All`, `Stdout` or `Stderr`; empty means all.
+    pub stream: String,
+}
+
+/// Raw log bytes. An error ends the response abruptly, so that a client sees that something is missing.
+pub type LogStream = BoxStream<'static, Result<Bytes, StreamError>>;
+
+/// Why a node's stream could not be had or ended early.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The container does not exist, or has not started yet (400).
+    #[error("{0}")]
+    BadRequest(String),
+    /// The node does not know the pod or container (404).
+    #[error("{0}")]
+    NotFound(String),
+    /// The node is not connected to any master, or its session broke (503).
+    #[error("{0}")]
+    Unavailable(String),
+    /// The node failed (500).
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// The way to a node's containers through whichever master holds its session.
+#[async_trait::async_trait]
+pub trait Streams: Send + Sync + 'static {
+    async fn logs(&self, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError>;
+}
