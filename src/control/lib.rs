@@ -1,1 +1,194 @@
-//! stub
+//! What should happen next: controllers, scheduler, node life, admission and authorization rules, and the invariants
+//! that judge them. Every decision is a plain function of a state and a [`Context`]; nothing here waits, reads a clock,
+//! draws a random number or writes. The leader loop (`master/leader.rs`) carries plans out.
+//!
+//! ```text
+//! event ─ Row::keys ─▶ key ─ Row::plan(root, key, cx) ─▶ Plan { commands, again, effects } ─ propose ─▶ outcomes
+//!                       ▲                                                                      │
+//!                       └──────── only after every outcome is applied to the local root ───────┘
+//! ```
+//!
+//! **Invariant:** a plan depends on the state and the clock alone. What a controller needs to remember it writes into an
+//! object, so a new leader misses nothing, and planning again after the plan was applied yields nothing.
+//!
+//! # Glossary
+//!
+//! | Word | Means |
+//! |---|---|
+//! | root | one immutable `state::State` at one revision |
+//! | record | one stored version of one object: header and body |
+//! | key | where an object stands: group, resource, namespace, name. Some rows use the key of no object, with an empty name, for "all of them" |
+//! | plan | a pure function that returns what to do; also its result |
+//! | command | one atomic change with its preconditions; the only way anything changes |
+//! | claim | a name held by at most one object of the store: a cluster IP, a node port, a pod CIDR |
+//! | row | one controller: what wakes it, which keys, its plan |
+//! | effect | something to do outside the cluster, journalled as a command first |
+//! | placement | the scheduler's answer for one pod: a node, or a reason per filter |
+//! | usage | what the pods of each node ask for; derived from the root and its events, never stored |
+//! | heard | how long each node has been silent, as the sessions of all masters report it |
+//! | grace | a silence or a termination time that is still forgiven |
+//! | claimed pods | the pods whose controller is this ReplicaSet, whatever their labels |
+//! | victims | the pods a ReplicaSet that has too many deletes, in order |
+//! | new, old ReplicaSet | the one whose template equals the Deployment's, and the others |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use state::{Command, Event, Key, State};
+
+pub mod controllers;
+mod emit;
+pub mod invariants;
+mod json;
+pub mod nodelife;
+pub mod scheduler;
+
+/// What the cluster's operator chose, and what the leader knows of the masters. Cheap to share.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Silence after which a node's readiness is Unknown.
+    pub node_grace: Duration,
+    /// `tolerationSeconds` that admission gives pods for not-ready and unreachable nodes.
+    pub toleration_s: i64,
+    /// Pod addresses; each node gets one /24 of it.
+    pub cluster_cidr: Ipv4Net,
+    /// Addresses of Services; the first one is the API's.
+    pub service_cidr: Ipv4Net,
+    /// How long Event objects live.
+    pub event_ttl: Duration,
+    /// The API addresses of all masters, for the endpoints of the Service `kubernetes`.
+    pub masters: Vec<std::net::SocketAddr>,
+    /// The certificates (PEM) a client trusts the API by: ConfigMap `kube-root-ca.crt` of every namespace.
+    pub root_ca_pem: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            node_grace: Duration::from_secs(5),
+            toleration_s: 5,
+            cluster_cidr: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 244, 0, 0), 16),
+            service_cidr: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 96, 0, 0), 16),
+            event_ttl: Duration::from_secs(3600),
+            masters: Vec::new(),
+            root_ca_pem: String::new(),
+        }
+    }
+}
+
+/// What a plan may depend on beside the state: the time, a seed for uids and names, and the settings.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub now: Timestamp,
+    pub seed: u64,
+    pub settings: Arc<Settings>,
+}
+
+/// What Kubernetes makes generated names of: no vowels, nothing that looks like something else.
+const NAME_LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+
+impl Context {
+    pub fn new(now: Timestamp, seed: u64, settings: Arc<Settings>) -> Self {
+        Self { now, seed, settings }
+    }
+
+    /// The next number of the seeded sequence (splitmix64).
+    pub fn draw(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A fresh uid in the form of a version 4 UUID.
+    pub fn uid(&mut self) -> String {
+        let (a, b) = (self.draw(), self.draw());
+        format!(
+            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+            a >> 32,
+            (a >> 16) & 0xffff,
+            a & 0xfff,
+            0x8000 | ((b >> 48) & 0x3fff),
+            b & 0xffff_ffff_ffff
+        )
+    }
+
+    /// Five characters for the end of a generated name.
+    pub fn suffix(&mut self) -> String {
+        let mut draw = self.draw();
+        let letters = NAME_LETTERS.len() as u64;
+        std::iter::repeat_with(|| {
+            let letter = NAME_LETTERS[(draw % letters) as usize];
+            draw /= letters;
+            char::from(letter)
+        })
+        .take(5)
+        .collect()
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        self.now.as_millisecond()
+    }
+
+    /// The time as `metadata` and conditions have it: RFC 3339 in whole seconds.
+    pub fn time(&self) -> String {
+        seconds_text(self.now)
+    }
+
+    /// The time as Leases have it: RFC 3339 with microseconds.
+    pub fn micro_time(&self) -> String {
+        self.now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+    }
+}
+
+/// A time in RFC 3339 with whole seconds.
+pub(crate) fn seconds_text(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// What to do for one key.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Each is proposed on its own and has its own outcome; the proposer stamps proposal id, term and time. They stand in
+    /// an order in which the earlier ones matter most.
+    pub commands: Vec<Command>,
+    /// Look again after this time even if nothing changes.
+    pub again: Option<Duration>,
+    /// What to do outside, only once the commands are applied and under a lease checked just before.
+    pub effects: Vec<Effect>,
+}
+
+impl Plan {
+    /// The earlier of the present time to look again and `after`.
+    pub(crate) fn look_again(&mut self, after: Duration) {
+        self.again = Some(self.again.map_or(after, |present| present.min(after)));
+    }
+}
+
+/// Something to do outside the cluster. Cloud calls come with the cloud controller; until then there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {}
+
+/// One controller. The leader loop keeps a queue of keys per row, plans one key at a time, and does not plan a key again
+/// before every outcome of its last plan is applied to the local root.
+#[derive(Clone, Copy)]
+pub struct Row {
+    pub name: &'static str,
+    /// The (group, resource) pairs whose events wake it; none means all.
+    pub watches: &'static [(&'static str, &'static str)],
+    /// The keys one event concerns. Only a hint: what changed is never passed on.
+    pub keys: fn(&State, &Event) -> Vec<Key>,
+    pub plan: fn(&State, &Key, &mut Context) -> Plan,
+    /// Every key there is something to look at for: planned when a term begins.
+    pub resync: fn(&State) -> Vec<Key>,
+}
+
+impl Row {
+    /// Whether events of this resource wake the row.
+    pub fn watches(&self, group: &str, resource: &str) -> bool {
+        self.watches.is_empty() || self.watches.iter().any(|(g, r)| *g == group && *r == resource)
+    }
+}
