@@ -7,6 +7,7 @@
 //! **Invariant:** verbs are generic over the table of kinds; there is no handler per kind.
 
 mod config;
+pub mod protobuf;
 
 pub use config::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
 
