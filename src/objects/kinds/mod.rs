@@ -1,0 +1,471 @@
+//! The table of kinds. A kind is one file here and one row in [`ALL`]; routes, discovery, Tables and watches follow.
+//!
+//! [`Kind`] holds what is the same for all kinds (metadata, status, generation); a row's functions add what is its own.
+
+mod configmap;
+mod deployment;
+mod endpointslice;
+mod event;
+mod lease;
+mod metadata;
+mod namespace;
+mod node;
+mod pod;
+mod printed;
+mod replicaset;
+mod secret;
+mod service;
+mod serviceaccount;
+mod template;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+
+use crate::selector::FieldSelector;
+use crate::{At, Errors, FieldError, Reason, meta, names, patch};
+
+pub use printed::human_duration;
+
+/// Selectable and planned-on fields by their JSON path.
+pub type Fields = BTreeMap<String, String>;
+
+/// The built-in rows, in the order of `kubectl api-resources`.
+static ALL: &[Kind] = &[
+    configmap::KIND,
+    event::KIND,
+    namespace::KIND,
+    node::KIND,
+    pod::KIND,
+    secret::KIND,
+    serviceaccount::KIND,
+    service::KIND,
+    deployment::KIND,
+    replicaset::KIND,
+    lease::KIND,
+    endpointslice::KIND,
+];
+
+/// The annotation of which part of an object a write is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The object itself: status is kept as it was.
+    Main,
+    /// `/status`: all but status (and labels, annotations) is kept as it was.
+    Status,
+    /// `/scale`: all but `spec.replicas` is kept as it was.
+    Scale,
+}
+
+/// A path below the object with verbs of its own, as discovery shows it. `status` and `scale` are not among these.
+#[derive(Clone, Copy, Debug)]
+pub struct Subresource {
+    pub name: &'static str,
+    pub verbs: &'static [&'static str],
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+}
+
+/// One column of a Table.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    pub name: &'static str,
+    /// `string`, `integer` or `date`.
+    pub kind: &'static str,
+    /// `name` for the object's name, else empty.
+    pub format: &'static str,
+    /// 0, or 1 for `-o wide` only.
+    pub priority: i32,
+    pub description: &'static str,
+}
+
+/// One resource the API serves. The fields say what discovery and routing need; the methods say what its objects mean.
+pub struct Kind {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub namespaced: bool,
+    pub status: bool,
+    pub scale: bool,
+    /// Further subresources: a Pod's `log` and `binding`.
+    pub subresources: &'static [Subresource],
+    /// Field selectors beside `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [&'static str],
+    /// PUT to an absent name creates.
+    pub create_on_update: bool,
+    /// PUT must name a resourceVersion.
+    pub versioned_update: bool,
+    /// DELETE marks first and waits for the kubelet: only Pods.
+    pub graceful: bool,
+    columns: &'static [Column],
+    rules: Rules,
+}
+
+/// What a kind adds to the rules all kinds share. Every function gets objects that have passed [`Kind::decode`].
+struct Rules {
+    /// Passes the object through its typed struct.
+    typed: fn(&Value) -> Result<Value, FieldError>,
+    name: fn(&str) -> Vec<String>,
+    default: fn(&mut Value),
+    validate: fn(&At<'_>, Option<&At<'_>>, &mut Errors),
+    /// A new object's first status and whatever else a client may not choose.
+    create: fn(&mut Value),
+    /// What must survive an update; runs after the rules all kinds share.
+    update: fn(&mut Value, &Value, Part),
+    /// Whether the generation rises from old to new; kinds without generation have no such function.
+    generation: Option<fn(&Value, &Value) -> bool>,
+    fields: fn(&Value, &mut Fields),
+    claims: fn(&Value) -> Vec<String>,
+    row: fn(&Value, Timestamp) -> Vec<Value>,
+    lists: &'static patch::Type,
+}
+
+impl Rules {
+    const NONE: Rules = Rules {
+        typed: |value| Ok(value.clone()),
+        name: names::subdomain,
+        default: |_| {},
+        validate: |_, _, _| {},
+        create: |_| {},
+        update: |_, _, _| {},
+        generation: None,
+        fields: |_, _| {},
+        claims: |_| Vec::new(),
+        row: printed::name_and_age,
+        lists: &patch::OBJECT,
+    };
+}
+
+impl Kind {
+    /// What a row starts from.
+    const BASE: Kind = Kind {
+        group: "",
+        version: "v1",
+        kind: "",
+        plural: "",
+        singular: "",
+        short_names: &[],
+        categories: &[],
+        namespaced: true,
+        status: false,
+        scale: false,
+        subresources: &[],
+        selectable: &[],
+        create_on_update: false,
+        versioned_update: false,
+        graceful: false,
+        columns: printed::NAME_AND_AGE,
+        rules: Rules::NONE,
+    };
+
+    /// `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `PodList`.
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
+    }
+
+    /// `pods`, `deployments.apps`: how messages name the resource.
+    pub fn qualified_plural(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// `Pod`, `Deployment.apps`: how messages name the kind.
+    pub fn qualified_kind(&self) -> String {
+        if self.group.is_empty() { self.kind.to_owned() } else { format!("{}.{}", self.kind, self.group) }
+    }
+
+    /// Whether `metadata.generation` counts the changes of this kind's objects.
+    pub fn has_generation(&self) -> bool {
+        self.rules.generation.is_some()
+    }
+
+    /// Passes the object through its typed struct: drops nulls and unknown fields and normalises leaves, keeping what
+    /// the client sent otherwise. Returns the paths of the unknown fields.
+    ///
+    /// # Errors
+    /// A value of the wrong type (the client sees 400), with its path.
+    pub fn decode(&self, object: &mut Value) -> Result<Vec<String>, FieldError> {
+        drop_nulls(object);
+        if !object.is_object() {
+            return Err(FieldError::new("", Reason::TypeInvalid, "must be an object"));
+        }
+        meta::set(object, &["apiVersion"], self.api_version().into());
+        meta::set(object, &["kind"], self.kind.into());
+        let known = (self.rules.typed)(object).map_err(|mut error| {
+            let place = if error.field.is_empty() { String::new() } else { format!("{}: ", error.field) };
+            error.message = format!(
+                "{} in version {:?} cannot be handled as a {}: {place}{}",
+                self.kind,
+                self.api_version(),
+                self.kind,
+                error.message
+            );
+            error
+        })?;
+        let mut unknown = Vec::new();
+        prune(object, &known, "", &mut unknown);
+        Ok(unknown)
+    }
+
+    /// Fills in what Kubernetes fills in. Harmless to repeat.
+    pub fn default(&self, object: &mut Value) {
+        (self.rules.default)(object);
+    }
+
+    /// Everything wrong with `new`, and with the change from `old`.
+    pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let new = At::root(new);
+        let old = old.map(At::root);
+        metadata::validate(self, &new, old.as_ref(), &mut errors);
+        (self.rules.validate)(&new, old.as_ref(), &mut errors);
+        errors
+    }
+
+    /// Makes a client's object a new one: the generation is 1, the status the first one. [`meta::stamp`] gives it uid
+    /// and time; the name is there or generated already.
+    pub fn prepare_create(&self, object: &mut Value) {
+        meta::remove(object, &["metadata", "generation"]);
+        if self.has_generation() {
+            meta::set(object, &["metadata", "generation"], 1.into());
+        }
+        (self.rules.create)(object);
+    }
+
+    /// Takes from `old` all that a write of `part` may not change, and counts the generation.
+    pub fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
+        match part {
+            Part::Main => self.keep_owned(new, old),
+            Part::Status => self.keep_all_but_status(new, old),
+            Part::Scale => {
+                let replicas = meta::at(new, &["spec", "replicas"]).cloned().unwrap_or(json!(0));
+                let version = meta::resource_version(new).to_owned();
+                *new = old.clone();
+                meta::set(new, &["spec", "replicas"], replicas);
+                meta::set(new, &["metadata", "resourceVersion"], version.into());
+            }
+        }
+        (self.rules.update)(new, old, part);
+        if let Some(changed) = self.rules.generation {
+            let generation = meta::generation(old) + i64::from(part != Part::Status && changed(new, old));
+            meta::set(new, &["metadata", "generation"], generation.into());
+        } else {
+            meta::copy(new, old, &["metadata", "generation"]);
+        }
+    }
+
+    /// What the server owns in metadata, and the status.
+    fn keep_owned(&self, new: &mut Value, old: &Value) {
+        for field in
+            ["name", "namespace", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"]
+        {
+            meta::copy(new, old, &["metadata", field]);
+        }
+        meta::remove(new, &["metadata", "selfLink"]);
+        if meta::uid(new).is_empty() {
+            meta::copy(new, old, &["metadata", "uid"]);
+        }
+        if meta::text(new, &["metadata", "generateName"]).is_empty() {
+            meta::copy(new, old, &["metadata", "generateName"]);
+        }
+        if self.status {
+            meta::copy(new, old, &["status"]);
+        }
+    }
+
+    fn keep_all_but_status(&self, new: &mut Value, old: &Value) {
+        let mut kept = old.clone();
+        meta::copy(&mut kept, new, &["status"]);
+        for field in ["labels", "annotations", "finalizers", "resourceVersion"] {
+            meta::copy(&mut kept, new, &["metadata", field]);
+        }
+        let uid = meta::uid(new);
+        if !uid.is_empty() {
+            meta::set(&mut kept, &["metadata", "uid"], uid.into());
+        }
+        *new = kept;
+    }
+
+    /// Marks the object as being deleted; counts as a change of the spec.
+    pub fn mark_deleted(&self, object: &mut Value, now: Timestamp, grace_seconds: Option<i64>) {
+        if !meta::is_deleting(object) && self.has_generation() {
+            let generation = meta::generation(object) + 1;
+            meta::set(object, &["metadata", "generation"], generation.into());
+        }
+        let grace = grace_seconds.unwrap_or(0).max(0);
+        let end = now.checked_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(now);
+        meta::set(object, &["metadata", "deletionTimestamp"], meta::format_time(end).into());
+        meta::set(object, &["metadata", "deletionGracePeriodSeconds"], grace.into());
+    }
+
+    /// What selectors and plans read without parsing the body: `metadata.name`, `metadata.namespace` and the kind's own.
+    pub fn fields(&self, object: &Value) -> Fields {
+        let mut fields = Fields::new();
+        fields.insert("metadata.name".to_owned(), meta::name(object).to_owned());
+        if self.namespaced {
+            fields.insert("metadata.namespace".to_owned(), meta::namespace(object).to_owned());
+        }
+        (self.rules.fields)(object, &mut fields);
+        fields
+    }
+
+    /// What at most one object of the cluster may hold: `clusterip/10.96.0.7`.
+    pub fn claims(&self, object: &Value) -> Vec<String> {
+        (self.rules.claims)(object)
+    }
+
+    /// Refuses a field selector on fields that this kind does not offer.
+    ///
+    /// # Errors
+    /// The message Kubernetes gives.
+    pub fn check_field_selector(&self, selector: &FieldSelector) -> Result<(), String> {
+        for term in &selector.terms {
+            let known = term.field == "metadata.name"
+                || (term.field == "metadata.namespace")
+                || self.selectable.contains(&term.field.as_str());
+            if !known {
+                return Err(format!("field label not supported: {}", term.field));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn columns(&self) -> &'static [Column] {
+        self.columns
+    }
+
+    /// The cells of one row, in the order of [`columns`](Self::columns).
+    pub fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        (self.rules.row)(object, now)
+    }
+
+    /// The `autoscaling/v1` Scale of an object.
+    pub fn scale(&self, object: &Value) -> Value {
+        let selector = crate::selector::LabelSelector::of(object.pointer("/spec/selector").unwrap_or(&Value::Null));
+        let mut metadata = Map::new();
+        for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+            if let Some(value) = meta::at(object, &["metadata", field]) {
+                metadata.insert(field.to_owned(), value.clone());
+            }
+        }
+        json!({
+            "kind": "Scale",
+            "apiVersion": "autoscaling/v1",
+            "metadata": metadata,
+            "spec": {"replicas": meta::int(object, &["spec", "replicas"]).unwrap_or(0)},
+            "status": {
+                "replicas": meta::int(object, &["status", "replicas"]).unwrap_or(0),
+                "selector": selector.to_string(),
+            },
+        })
+    }
+
+    pub(crate) fn check_name(&self, name: &str) -> Vec<String> {
+        (self.rules.name)(name)
+    }
+
+    pub(crate) fn lists(&self) -> &'static patch::Type {
+        self.rules.lists
+    }
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.qualified_plural())
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        (self.group, self.plural) == (other.group, other.plural)
+    }
+}
+
+/// The resources served at one revision. Only built-in rows so far.
+#[derive(Debug)]
+pub struct Kinds {
+    rows: &'static [Kind],
+}
+
+static BUILTIN: Kinds = Kinds { rows: ALL };
+
+impl Kinds {
+    pub fn builtin() -> &'static Kinds {
+        &BUILTIN
+    }
+
+    pub fn by_resource(&self, group: &str, plural: &str) -> Option<&Kind> {
+        self.rows.iter().find(|kind| kind.group == group && kind.plural == plural)
+    }
+
+    pub fn by_kind(&self, group: &str, kind: &str) -> Option<&Kind> {
+        self.rows.iter().find(|row| row.group == group && row.kind == kind)
+    }
+
+    /// By the `apiVersion` and `kind` of an object or an owner reference; the version may be any.
+    pub fn by_api_version(&self, api_version: &str, kind: &str) -> Option<&Kind> {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        self.by_kind(group, kind)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Kind> {
+        self.rows.iter()
+    }
+}
+
+/// Passes a value through `T`, naming the path of a value that does not fit.
+fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Result<Value, FieldError> {
+    let object: T = serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." { String::new() } else { path };
+        FieldError::new(path, Reason::TypeInvalid, error.inner().to_string())
+    })?;
+    serde_json::to_value(object).map_err(|error| FieldError::new("", Reason::TypeInvalid, error.to_string()))
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// Keeps of `input` what `known` has too, with `known`'s leaves; names the rest.
+fn prune(input: &mut Value, known: &Value, path: &str, unknown: &mut Vec<String>) {
+    match (input, known) {
+        (Value::Object(input), Value::Object(known)) => input.retain(|key, value| {
+            let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            match known.get(key) {
+                Some(known) => {
+                    prune(value, known, &place, unknown);
+                    true
+                }
+                None => {
+                    unknown.push(place);
+                    false
+                }
+            }
+        }),
+        (Value::Array(input), Value::Array(known)) if input.len() == known.len() => {
+            for (i, (value, known)) in input.iter_mut().zip(known).enumerate() {
+                prune(value, known, &format!("{path}[{i}]"), unknown);
+            }
+        }
+        (input, known) => *input = known.clone(),
+    }
+}

@@ -1,0 +1,3 @@
+//! Pod.
+use super::*;
+pub(super) const KIND: Kind = Kind { kind: "Pod", plural: "pods", singular: "pod", rules: Rules { typed: typed::<k8s_openapi::api::core::v1::Pod>, ..Rules::NONE }, ..Kind::BASE };
