@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone)]
 pub struct Config {
     pub replica: Replica,
+    /// What admission depends on: the service addresses, the tolerations.
+    pub settings: Arc<control::Settings>,
     /// The way to the kubelets, for logs (later exec, attach, port-forward).
     pub streams: Arc<dyn Streams>,
     /// The reasons behind `/readyz` and `/healthz`.
