@@ -11,3 +11,18 @@ pub mod pb {
     #![allow(clippy::all, missing_docs)]
     tonic::include_proto!("hactl.v1");
 }
+
+pub mod channel;
+pub mod client;
+pub mod identity;
+pub mod join;
+pub mod peer;
+pub mod pki;
+pub mod tls;
+pub mod token;
+pub mod transport;
+
+pub use identity::Identity;
+
+#[cfg(test)]
+mod tests;

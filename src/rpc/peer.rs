@@ -1,0 +1,188 @@
+//! Channels to other members' peer port, and the check of who calls.
+//!
+//! Each member is reached by several connections, one per [`Lane`], so that neither a big append nor a snapshot delays a
+//! heartbeat.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use crate::channel::Target;
+use crate::identity::Identity;
+use crate::pb::peer_client::PeerClient;
+use crate::pki::PeerName;
+use crate::transport::Transport;
+
+const CLUSTER: &str = "hactl-cluster";
+const EPOCH: &str = "hactl-epoch";
+const MEMBER: &str = "hactl-member";
+const CONNECT_LIMIT: Duration = Duration::from_millis(500);
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Above the largest batch of commands, which stays below 8 MiB.
+const MESSAGE_MAX: usize = 16 << 20;
+
+/// Which of the connections to a member a call takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Votes and heartbeats.
+    Beat,
+    Append,
+    Snapshot,
+    /// Proposals, read index, status, relayed streams.
+    General,
+}
+
+/// Who this member is, as its certificate says.
+pub type Me = PeerName;
+
+pub type Client = PeerClient<InterceptedService<Channel, Introduce>>;
+
+/// Puts cluster, epoch and member into the metadata of every call.
+#[derive(Clone, Debug)]
+pub struct Introduce {
+    cluster_id: MetadataValue<Ascii>,
+    epoch: MetadataValue<Ascii>,
+    member: MetadataValue<Ascii>,
+}
+
+impl Introduce {
+    fn new(me: &Me) -> Self {
+        // A cluster id is a UUID; anything else cannot be said and is refused by the other side.
+        let cluster_id = me
+            .cluster_id
+            .parse()
+            .unwrap_or_else(|_| MetadataValue::from_static(""));
+        Self {
+            cluster_id,
+            epoch: me.epoch.into(),
+            member: me.member.into(),
+        }
+    }
+}
+
+impl Interceptor for Introduce {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let metadata = request.metadata_mut();
+        metadata.insert(CLUSTER, self.cluster_id.clone());
+        metadata.insert(EPOCH, self.epoch.clone());
+        metadata.insert(MEMBER, self.member.clone());
+        Ok(request)
+    }
+}
+
+/// Clients to other members. Cheap to clone.
+#[derive(Clone)]
+pub struct PeerClients {
+    transport: Arc<dyn Transport>,
+    tls: Arc<ClientConfig>,
+    me: Arc<Me>,
+    channels: Arc<Mutex<BTreeMap<(u64, Lane), (String, Channel)>>>,
+}
+
+impl PeerClients {
+    /// `tls` is a [`crate::tls::peer_client`].
+    pub fn new(transport: Arc<dyn Transport>, tls: Arc<ClientConfig>, me: Me) -> Self {
+        Self {
+            transport,
+            tls,
+            me: Arc::new(me),
+            channels: Arc::default(),
+        }
+    }
+
+    pub fn me(&self) -> &Me {
+        &self.me
+    }
+
+    /// A client of member `id` at `address` (host:port). The connection is made at the first call, and again when it
+    /// broke; the same one serves all callers of a lane. Must be called within the runtime that shall drive it.
+    pub fn client(&self, id: u64, address: &str, lane: Lane) -> Client {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = match channels.get(&(id, lane)) {
+            Some((known, channel)) if known == address => channel.clone(),
+            _ => {
+                let target = Target {
+                    transport: self.transport.clone(),
+                    tls: self.tls.clone(),
+                    address: address.to_owned(),
+                    name: PeerName::dns(&self.me.cluster_id, id),
+                    connect_limit: CONNECT_LIMIT,
+                    keep_alive: KEEP_ALIVE,
+                };
+                let channel = target.lazy();
+                channels.insert((id, lane), (address.to_owned(), channel.clone()));
+                channel
+            }
+        };
+        PeerClient::with_interceptor(channel, Introduce::new(&self.me))
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX)
+    }
+
+    /// Drops the connections to a member that left.
+    pub fn forget(&self, id: u64) {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|(member, _), _| *member != id);
+    }
+}
+
+/// Checks a call on the peer port: certificate and metadata name the same member, of our cluster and epoch. The epoch of
+/// the certificate may be older: it was issued before a recovery and is renewed later.
+///
+/// # Errors
+/// `PERMISSION_DENIED` with the difference in words.
+pub fn check(
+    metadata: &MetadataMap,
+    identity: &Identity,
+    cluster_id: &str,
+    epoch: u64,
+) -> Result<u64, Status> {
+    let denied = |message: String| Err(Status::permission_denied(message));
+    let Identity::Peer {
+        cluster_id: theirs,
+        epoch: certified,
+        member,
+    } = identity
+    else {
+        return denied(format!(
+            "{identity} is no master; this port is for masters only"
+        ));
+    };
+    if theirs != cluster_id {
+        return denied(format!(
+            "you belong to cluster {theirs}, this is {cluster_id}"
+        ));
+    }
+    let said = |name| {
+        metadata
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
+    if said(CLUSTER) != cluster_id {
+        return denied(format!(
+            "you ask for cluster `{}`, this is {cluster_id}",
+            said(CLUSTER)
+        ));
+    }
+    if said(MEMBER).parse() != Ok(*member) {
+        return denied(format!(
+            "you say to be member `{}`, your certificate says {member}",
+            said(MEMBER)
+        ));
+    }
+    if said(EPOCH).parse() != Ok(epoch) || *certified > epoch {
+        return denied(format!(
+            "you are in epoch `{}`, this cluster in {epoch}",
+            said(EPOCH)
+        ));
+    }
+    Ok(*member)
+}

@@ -1,0 +1,261 @@
+//! TLS 1.3 configurations of both ports and of every client, with certificates that change while running.
+//!
+//! **Invariant:** the peer port trusts the peer issuer alone; the API port trusts node and client issuers, and asks for no
+//! certificate. Our own clients verify an API server by the name `kubernetes`, which every master's certificate carries,
+//! and a member by its own name.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use crate::identity::Identity;
+use crate::pki::{Bundles, Credential, Error, Role, inspect};
+
+/// The name by which our own clients verify any master's API port.
+pub const API_NAME: &str = "kubernetes";
+
+const H2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A certificate with its key that both ends of connections read anew at each handshake.
+#[derive(Clone, Debug)]
+pub struct Certificate(Arc<ArcSwap<CertifiedKey>>);
+
+impl Certificate {
+    /// # Errors
+    /// When certificate or key is malformed or they do not belong together; `what` names the pair.
+    pub fn new(credential: &Credential, what: &str) -> Result<Self, Error> {
+        Ok(Self(Arc::new(ArcSwap::from_pointee(certified(
+            credential, what,
+        )?))))
+    }
+
+    /// Takes effect with the next handshake.
+    ///
+    /// # Errors
+    /// As [`Certificate::new`]; the present one then stays.
+    pub fn replace(&self, credential: &Credential, what: &str) -> Result<(), Error> {
+        self.0.store(Arc::new(certified(credential, what)?));
+        Ok(())
+    }
+}
+
+fn certified(credential: &Credential, what: &str) -> Result<CertifiedKey, Error> {
+    let chain = inspect::certificates(
+        &credential.certificate_pem,
+        &format!("the {what} certificate"),
+    )?;
+    let key = PrivateKeyDer::from_pem_slice(credential.key_pem.as_bytes())
+        .map_err(|cause| Error::malformed(format!("the {what} key"), cause))?;
+    CertifiedKey::from_der(chain, key, &provider())
+        .map_err(|cause| Error::malformed(format!("the {what} certificate with its key"), cause))
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+impl ResolvesClientCert for Certificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn roots(pems: &[(&str, &str)]) -> Result<Arc<RootCertStore>, Error> {
+    let mut store = RootCertStore::empty();
+    for (what, pem) in pems {
+        for certificate in inspect::certificates(pem, &format!("the {what} issuer"))? {
+            store
+                .add(certificate)
+                .map_err(|cause| Error::malformed(format!("the {what} issuer"), cause))?;
+        }
+    }
+    Ok(Arc::new(store))
+}
+
+fn server(
+    certificate: &Certificate,
+    clients: Arc<dyn rustls::server::danger::ClientCertVerifier>,
+    protocols: &[&[u8]],
+) -> Result<Arc<ServerConfig>, Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|cause| Error::Issue(cause.to_string()))?
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(Arc::new(certificate.clone()));
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    // Resumption would keep the identity of a certificate that is over.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// Of port 6443: node and client certificates are welcome, none is required.
+///
+/// # Errors
+/// When an issuer is malformed.
+pub fn api_server(
+    certificate: &Certificate,
+    bundles: &Bundles,
+) -> Result<Arc<ServerConfig>, Error> {
+    let roots = roots(&[("node", &bundles.node), ("client", &bundles.client)])?;
+    let clients = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|cause| Error::malformed("the issuers", cause))?;
+    server(certificate, clients, &[H2, HTTP1])
+}
+
+/// Of port 6444: a certificate of the peer issuer is required.
+///
+/// # Errors
+/// When the issuer is malformed.
+pub fn peer_server(
+    certificate: &Certificate,
+    bundles: &Bundles,
+) -> Result<Arc<ServerConfig>, Error> {
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(roots(&[("peer", &bundles.peer)])?, provider())
+            .build()
+            .map_err(|cause| Error::malformed("the peer issuer", cause))?;
+    server(certificate, clients, &[H2])
+}
+
+fn client(
+    issuer: (&str, &str),
+    certificate: Option<&Certificate>,
+) -> Result<Arc<ClientConfig>, Error> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|cause| Error::Issue(cause.to_string()))?
+        .with_root_certificates(roots(&[issuer])?);
+    let mut config = match certificate {
+        Some(certificate) => builder.with_client_cert_resolver(Arc::new(certificate.clone())),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![H2.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// To other members' peer port.
+///
+/// # Errors
+/// When the issuer is malformed.
+pub fn peer_client(
+    certificate: &Certificate,
+    bundles: &Bundles,
+) -> Result<Arc<ClientConfig>, Error> {
+    client(("peer", &bundles.peer), Some(certificate))
+}
+
+/// To masters' API port, as node (node certificate), user (client certificate) or nobody.
+///
+/// # Errors
+/// When the issuer is malformed.
+pub fn api_client(
+    client_issuer_pem: &str,
+    certificate: Option<&Certificate>,
+) -> Result<Arc<ClientConfig>, Error> {
+    client(("client", client_issuer_pem), certificate)
+}
+
+/// Accepts any server and only encrypts. For fetching the issuers that a token pins, before anything secret is sent.
+///
+/// # Errors
+/// When this build lacks TLS 1.3.
+pub(crate) fn unverified_client() -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|cause| Error::Issue(cause.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![H2.to_vec()];
+    Ok(Arc::new(config))
+}
+
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Tells who holds a certificate that a handshake accepted.
+#[derive(Clone, Debug)]
+pub struct Identifier(Arc<Vec<(Role, Vec<CertificateDer<'static>>)>>);
+
+impl Identifier {
+    /// # Errors
+    /// When an issuer is malformed.
+    pub fn new(bundles: &Bundles) -> Result<Self, Error> {
+        let mut issuers = Vec::new();
+        for role in Role::ALL {
+            issuers.push((
+                role,
+                inspect::certificates(bundles.of(role), &format!("the {} issuer", role.name()))?,
+            ));
+        }
+        Ok(Self(Arc::new(issuers)))
+    }
+
+    /// Of the chain that the other end presented. `None`: a verified certificate that names nobody we know.
+    pub fn identify(&self, chain: Option<&[CertificateDer<'_>]>) -> Option<Identity> {
+        match chain.and_then(<[_]>::first) {
+            None => Some(Identity::Anonymous),
+            Some(leaf) => inspect::identity(leaf, &self.0),
+        }
+    }
+}
