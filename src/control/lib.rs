@@ -38,11 +38,17 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use state::{Command, Event, Key, State};
 
+pub mod admission;
+pub mod authz;
+pub mod admission;
+pub mod authz;
 pub mod controllers;
 mod emit;
 pub mod invariants;
 mod json;
 pub mod nodelife;
+pub mod record;
+pub mod record;
 pub mod scheduler;
 
 /// What the cluster's operator chose, and what the leader knows of the masters. Cheap to share.
@@ -135,18 +141,13 @@ impl Context {
 
     /// The time as `metadata` and conditions have it: RFC 3339 in whole seconds.
     pub fn time(&self) -> String {
-        seconds_text(self.now)
+        objects::meta::format_time(self.now)
     }
 
     /// The time as Leases have it: RFC 3339 with microseconds.
     pub fn micro_time(&self) -> String {
-        self.now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+        objects::meta::format_micro_time(self.now)
     }
-}
-
-/// A time in RFC 3339 with whole seconds.
-pub(crate) fn seconds_text(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// What to do for one key.

@@ -27,6 +27,7 @@ use serde_json::{Map, Value, json};
 use crate::selector::FieldSelector;
 use crate::{At, Errors, FieldError, Reason, meta, names, patch};
 
+pub use pod::{References, pod_references};
 pub use printed::human_duration;
 
 /// Selectable and planned-on fields by their JSON path.

@@ -1,0 +1,254 @@
+//! Who may do what. Until RBAC comes: `system:masters` everything, a node what the allow-list below says, everyone who
+//! is authenticated discovery, version and health; the rest is forbidden.
+//!
+//! A node is known by the group `system:nodes` and the name `system:node:<node>`, which its certificate carries. It sees
+//! its own Node, the pods bound to it, what those pods name, and its Lease; whether a created or changed object is its
+//! own is checked where the object is at hand, in `admission`.
+//!
+//! **Invariant:** a watch or list is granted only if every object it can ever show would be granted to a get.
+
+use std::collections::BTreeMap;
+
+use objects::selector::FieldSelector;
+use state::{Key, State};
+
+use crate::record;
+
+pub const MASTERS: &str = "system:masters";
+pub const NODES: &str = "system:nodes";
+pub const AUTHENTICATED: &str = "system:authenticated";
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+const NODE_PREFIX: &str = "system:node:";
+/// Where the Leases of nodes live.
+pub const NODE_LEASES: &str = "kube-node-lease";
+
+/// What anyone may read.
+const PUBLIC_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
+/// What anyone with a name may read besides.
+const DISCOVERY_PATHS: &[&str] = &["/api", "/apis", "/openapi"];
+
+/// Whoever makes a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    /// Someone without credentials.
+    pub fn anonymous() -> Self {
+        Self { name: "system:anonymous".into(), groups: vec![UNAUTHENTICATED.into()], ..Self::default() }
+    }
+
+    /// A user of a certificate or token; everyone with a name is authenticated.
+    pub fn authenticated(name: impl Into<String>, mut groups: Vec<String>) -> Self {
+        if !groups.iter().any(|group| group == AUTHENTICATED) {
+            groups.push(AUTHENTICATED.into());
+        }
+        Self { name: name.into(), groups, ..Self::default() }
+    }
+
+    /// The identity of a node.
+    pub fn node(node: &str) -> Self {
+        Self::authenticated(format!("{NODE_PREFIX}{node}"), vec![NODES.into()])
+    }
+
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+
+    /// The node this user is, if it is one.
+    pub fn as_node(&self) -> Option<&str> {
+        let name = self.name.strip_prefix(NODE_PREFIX).filter(|name| !name.is_empty())?;
+        self.is_in(NODES).then_some(name)
+    }
+}
+
+/// What a request wants. A request for no resource has an empty `resource` and its `path`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    pub verb: String,
+    pub group: String,
+    pub resource: String,
+    pub subresource: String,
+    pub namespace: String,
+    pub name: String,
+    pub path: String,
+    /// The field selector of a list or watch.
+    pub fields: FieldSelector,
+}
+
+/// Decides one request.
+///
+/// # Errors
+/// The complete message of the 403, worded as Kubernetes does.
+pub fn authorize(user: &User, attributes: &Attributes, root: &State) -> Result<(), String> {
+    let allowed = user.is_in(MASTERS)
+        || may_read_path(user, attributes)
+        || user.as_node().is_some_and(|node| node_may(node, attributes, root));
+    if allowed { Ok(()) } else { Err(forbidden(user, attributes)) }
+}
+
+/// The message of a refusal.
+fn forbidden(user: &User, attributes: &Attributes) -> String {
+    let Attributes { verb, group, resource, subresource, namespace, name, path, .. } = attributes;
+    let user = &user.name;
+    if resource.is_empty() {
+        return format!("forbidden: User {user:?} cannot {verb} path {path:?}");
+    }
+    let qualified = if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
+    let object = if name.is_empty() { qualified } else { format!("{qualified} {name:?}") };
+    let resource = if subresource.is_empty() { resource.clone() } else { format!("{resource}/{subresource}") };
+    let scope = match namespace.as_str() {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace {namespace:?}"),
+    };
+    format!("{object} is forbidden: User {user:?} cannot {verb} resource {resource:?} in API group {group:?} {scope}")
+}
+
+fn may_read_path(user: &User, attributes: &Attributes) -> bool {
+    if !attributes.resource.is_empty() || attributes.verb != "get" {
+        return false;
+    }
+    let below = |roots: &[&str]| {
+        roots.iter().any(|root| match attributes.path.strip_prefix(root) {
+            Some(rest) => rest.is_empty() || rest.starts_with('/'),
+            None => false,
+        })
+    };
+    below(PUBLIC_PATHS) || (user.is_in(AUTHENTICATED) && below(DISCOVERY_PATHS))
+}
+
+/// The allow-list of nodes.
+fn node_may(node: &str, attributes: &Attributes, root: &State) -> bool {
+    let verb = attributes.verb.as_str();
+    let own = attributes.name == node;
+    let read = verb == "get";
+    let watch = matches!(verb, "list" | "watch");
+    let write = matches!(verb, "update" | "patch");
+    match (attributes.group.as_str(), attributes.resource.as_str(), attributes.subresource.as_str()) {
+        ("", "nodes", "") => verb == "create" || (own && (read || write)) || (watch && names(attributes, node)),
+        ("", "nodes", "status") => own && (read || write),
+        ("", "pods", "") => {
+            (watch && attributes.fields.exact("spec.nodeName") == Some(node))
+                || ((read || verb == "delete") && bound_to(node, attributes, root))
+        }
+        ("", "pods", "status") => (read || write) && bound_to(node, attributes, root),
+        ("", "secrets" | "configmaps", "") => (read || watch) && used_on(node, attributes, root),
+        ("" | "events.k8s.io", "events", "") => verb == "create" || write,
+        ("coordination.k8s.io", "leases", "") => {
+            attributes.namespace == NODE_LEASES
+                && (verb == "create" || (own && (read || write || verb == "delete")) || (watch && names(attributes, node)))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a list or watch is restricted to this name.
+fn names(attributes: &Attributes, name: &str) -> bool {
+    attributes.fields.exact("metadata.name") == Some(name)
+}
+
+fn bound_to(node: &str, attributes: &Attributes, root: &State) -> bool {
+    let key = Key::new("", "pods", attributes.namespace.as_str(), attributes.name.as_str());
+    root.get(&key).is_some_and(|pod| pod.header.node == node)
+}
+
+/// Whether some pod on the node names this Secret or ConfigMap. Costs one parse per pod of that node and namespace.
+fn used_on(node: &str, attributes: &Attributes, root: &State) -> bool {
+    let name = match attributes.name.as_str() {
+        "" => attributes.fields.exact("metadata.name").unwrap_or(""),
+        name => name,
+    };
+    if name.is_empty() || attributes.namespace.is_empty() {
+        return false;
+    }
+    let pods = root.on_node(node).filter(|key| key.resource == "pods" && key.namespace == attributes.namespace);
+    pods.filter_map(|key| root.get(key)).any(|pod| {
+        let references = objects::kinds::pod_references(&record::parse(pod));
+        match attributes.resource.as_str() {
+            "secrets" => references.secrets.contains(name),
+            _ => references.config_maps.contains(name),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(verb: &str, path: &str) -> Attributes {
+        if let Some(path) = path.strip_prefix(':') {
+            return Attributes { verb: verb.into(), path: path.into(), ..Attributes::default() };
+        }
+        // group|resource|subresource|namespace|name|field selector
+        let mut parts = path.split('|').map(str::to_owned);
+        let mut next = || parts.next().unwrap_or_default();
+        Attributes {
+            verb: verb.into(),
+            group: next(),
+            resource: next(),
+            subresource: next(),
+            namespace: next(),
+            name: next(),
+            fields: FieldSelector::parse(&next()).expect("field selector"),
+            ..Attributes::default()
+        }
+    }
+
+    #[test]
+    fn who_may_what() {
+        let root = State::default();
+        let admin = User::authenticated("admin", vec![MASTERS.into()]);
+        let someone = User::authenticated("eve", vec![]);
+        let nobody = User::anonymous();
+        let node = User::node("n1");
+        let impostor = User::authenticated("system:node:n1", vec![]);
+        for (user, verb, path, expected) in [
+            (&admin, "delete", "|secrets||x|y", true),
+            (&admin, "get", ":/metrics", true),
+            (&someone, "get", ":/apis/apps/v1", true),
+            (&someone, "get", ":/openapi/v3", true),
+            (&someone, "get", ":/apisx", false),
+            (&someone, "get", ":/metrics", false),
+            (&someone, "list", "|pods||default|", false),
+            (&nobody, "get", ":/healthz", true),
+            (&nobody, "get", ":/api", false),
+            (&node, "get", "|nodes|||n1", true),
+            (&node, "get", "|nodes|||n2", false),
+            (&node, "patch", "|nodes|status||n1", true),
+            (&node, "delete", "|nodes|||n1", false),
+            (&node, "watch", "|pods||||spec.nodeName=n1", true),
+            (&node, "watch", "|pods||||spec.nodeName!=n1", false),
+            (&node, "watch", "|pods||||spec.nodeName=n2", false),
+            (&node, "get", "|pods||default|p", false),
+            (&node, "get", "|secrets||default|s", false),
+            (&node, "list", "|secrets||default|", false),
+            (&node, "create", "|events||default|", true),
+            (&node, "update", "coordination.k8s.io|leases||kube-node-lease|n1", true),
+            (&node, "update", "coordination.k8s.io|leases||default|n1", false),
+            (&node, "create", "|pods|binding|default|p", false),
+            (&impostor, "get", "|nodes|||n1", false),
+        ] {
+            let result = authorize(user, &attributes(verb, path), &root);
+            assert_eq!(result.is_ok(), expected, "{} {verb} {path}: {result:?}", user.name);
+        }
+    }
+
+    #[test]
+    fn messages() {
+        let user = User::authenticated("u", vec![]);
+        let root = State::default();
+        for (verb, path, expected) in [
+            ("get", "|pods||ns|x", "pods \"x\" is forbidden: User \"u\" cannot get resource \"pods\" in API group \"\" in the namespace \"ns\""),
+            ("list", "apps|deployments|||", "deployments.apps is forbidden: User \"u\" cannot list resource \"deployments\" in API group \"apps\" at the cluster scope"),
+            ("get", "|pods|log|ns|x", "pods \"x\" is forbidden: User \"u\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"ns\""),
+            ("get", ":/metrics", "forbidden: User \"u\" cannot get path \"/metrics\""),
+        ] {
+            assert_eq!(authorize(&user, &attributes(verb, path), &root), Err(expected.to_owned()));
+        }
+    }
+}

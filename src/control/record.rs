@@ -1,0 +1,169 @@
+//! Objects to records and back: the one place where an object (`objects`) becomes a stored record (`state`).
+//!
+//! ```text
+//! {"apiVersion":…,"kind":…,"metadata":{"resourceVersion":        body[..split]
+//!                                                        "42"    spliced in by Record::write_json
+//!                              ,"managedFields":[…]              likewise, where there are some
+//!                                                ,"name":…}…}    body[split..]
+//! ```
+//!
+//! Nothing else builds headers or bodies, so whatever concerns what is stored (sealing Secrets, say) is put in
+//! [`put`] and undone in [`parse`], and nowhere else.
+//!
+//! **Invariant:** `parse(put(object))` is the object, but for `resourceVersion`, which is the record's revision.
+
+use objects::{FieldError, Kind, Reason, meta};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use state::{Header, Key, Owner, Put, Record};
+
+/// Builds the Put of a complete JSON object, which names itself in `metadata`. What the store adds (resourceVersion) is
+/// left out of the body; managed fields are kept beside it.
+///
+/// # Errors
+/// For an object without name, or a namespaced one without namespace.
+pub fn put(kind: &Kind, object: &Value) -> Result<Put, FieldError> {
+    let (name, namespace) = (meta::name(object), meta::namespace(object));
+    if name.is_empty() {
+        return Err(FieldError::new("metadata.name", Reason::Required, "name or generateName is required"));
+    }
+    if kind.namespaced && namespace.is_empty() {
+        return Err(FieldError::new("metadata.namespace", Reason::Required, ""));
+    }
+    let (body, split) = body(kind, object)
+        .map_err(|error| FieldError::new("", Reason::Invalid, format!("cannot be written as JSON: {error}")))?;
+    let managed_fields = match meta::at(object, &["metadata", "managedFields"]) {
+        Some(fields) if !meta::is_empty(fields) => fields.to_string().into_bytes(),
+        _ => Vec::new(),
+    };
+    Ok(Put {
+        key: key(kind, namespace, name),
+        header: header(kind, object),
+        body: body.into(),
+        split,
+        managed_fields: managed_fields.into(),
+    })
+}
+
+/// The complete object with its resourceVersion.
+pub fn parse(record: &Record) -> Value {
+    // A body that `put` wrote parses; should a record be damaged, an empty object stands for it rather than a panic.
+    serde_json::from_slice(&record.json()).unwrap_or_else(|_| Value::Object(Map::new()))
+}
+
+/// The object as a typed struct; `None` where it does not fit.
+pub fn typed<T: DeserializeOwned>(record: &Record) -> Option<T> {
+    serde_json::from_slice(&record.json()).ok()
+}
+
+/// Where an object of this kind stands. The namespace of a cluster-scoped kind does not matter.
+pub fn key(kind: &Kind, namespace: &str, name: &str) -> Key {
+    Key::new(kind.group, kind.plural, if kind.namespaced { namespace } else { "" }, name)
+}
+
+fn header(kind: &Kind, object: &Value) -> Header {
+    let millis = |path: &[&str]| meta::time(object, path).map_or(0, |time| time.as_millisecond());
+    let pod = kind.group.is_empty() && kind.plural == "pods";
+    Header {
+        uid: meta::uid(object).to_owned(),
+        labels: meta::labels(object),
+        owners: meta::owners(object)
+            .into_iter()
+            .map(|owner| Owner {
+                uid: owner.uid,
+                controller: owner.controller,
+                block_deletion: owner.block_owner_deletion,
+            })
+            .collect(),
+        fields: kind.fields(object),
+        claims: kind.claims(object),
+        node: if pod { meta::text(object, &["spec", "nodeName"]).to_owned() } else { String::new() },
+        deletion_ms: millis(&["metadata", "deletionTimestamp"]),
+        creation_ms: millis(&["metadata", "creationTimestamp"]),
+        generation: meta::generation(object),
+        finalizers: meta::finalizers(object),
+    }
+}
+
+/// The body and where the revision goes.
+fn body(kind: &Kind, object: &Value) -> Result<(Vec<u8>, u32), serde_json::Error> {
+    let mut out = Vec::with_capacity(512);
+    out.extend_from_slice(b"{\"apiVersion\":");
+    serde_json::to_writer(&mut out, &kind.api_version())?;
+    out.extend_from_slice(b",\"kind\":");
+    serde_json::to_writer(&mut out, kind.kind)?;
+    out.extend_from_slice(b",\"metadata\":{\"resourceVersion\":");
+    let split = u32::try_from(out.len()).unwrap_or(u32::MAX);
+    if let Some(metadata) = object.get("metadata").and_then(Value::as_object) {
+        members(&mut out, metadata, &["resourceVersion", "managedFields"])?;
+    }
+    out.push(b'}');
+    if let Some(object) = object.as_object() {
+        members(&mut out, object, &["apiVersion", "kind", "metadata"])?;
+    }
+    out.push(b'}');
+    Ok((out, split))
+}
+
+/// Each member but those of `without` and nulls, with a comma before it.
+fn members(out: &mut Vec<u8>, map: &Map<String, Value>, without: &[&str]) -> Result<(), serde_json::Error> {
+    for (name, value) in map.iter().filter(|(name, value)| !without.contains(&name.as_str()) && !value.is_null()) {
+        out.push(b',');
+        serde_json::to_writer(&mut *out, name)?;
+        out.push(b':');
+        serde_json::to_writer(&mut *out, value)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use objects::Kinds;
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(object: &Value, kind: &Kind) -> Arc<Record> {
+        let put = put(kind, object).expect("complete");
+        Arc::new(Record {
+            header: put.header,
+            body: put.body,
+            split: put.split,
+            managed_fields: put.managed_fields,
+            created: 7,
+            revision: 42,
+        })
+    }
+
+    #[test]
+    fn an_object_survives() {
+        let kind = Kinds::builtin().by_resource("", "pods").expect("built in");
+        let mut object = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": "a", "namespace": "b", "uid": "u", "resourceVersion": "3",
+                "creationTimestamp": "2026-01-02T03:04:05Z", "labels": {"x": "y"},
+                "managedFields": [{"manager": "m"}],
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "o", "controller": true}],
+            },
+            "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "é\"\\"}]},
+        });
+        let record = record(&object, kind);
+        assert_eq!(record.header.node, "n1");
+        assert_eq!(record.header.owners, [Owner { uid: "o".into(), controller: true, block_deletion: false }]);
+        assert_eq!(record.header.creation_ms, 1_767_323_045_000);
+        assert!(!String::from_utf8_lossy(&record.body).contains("managedFields"));
+        object["metadata"]["resourceVersion"] = "42".into();
+        assert_eq!(parse(&record), object);
+    }
+
+    #[test]
+    fn nameless_objects_are_refused() {
+        let kind = Kinds::builtin().by_resource("", "pods").expect("built in");
+        let error = put(kind, &json!({"metadata": {"namespace": "x"}})).expect_err("no name");
+        assert_eq!(error.field, "metadata.name");
+    }
+}
