@@ -1,1 +1,215 @@
-//! stub
+//! From "this object should look so" to commands: creation with defaults and admission, updates and deletions with the
+//! precondition of what was read, and Event objects for users.
+//!
+//! **Invariant:** every command expects what its plan has seen, so a plan that comes late changes nothing.
+
+use objects::{Kind, Kinds, meta};
+use serde_json::{Value, json};
+use state::{Command, Expect, Key, Op, Record, State};
+
+use crate::{Context, admission, authz, json, record};
+
+/// The finalizer with which an owner waits for its dependents.
+pub const FOREGROUND: &str = "foregroundDeletion";
+/// Grace of a pod that names none.
+const POD_GRACE_S: i64 = 30;
+
+/// A built-in kind; `None` only for a resource this version does not know.
+pub fn kind(group: &str, resource: &str) -> Option<&'static Kind> {
+    Kinds::builtin().by_resource(group, resource)
+}
+
+/// A command of one op, with its preconditions.
+pub fn command(expects: Vec<Expect>, op: Op) -> Command {
+    Command { expects, ops: vec![op], ..Command::default() }
+}
+
+/// Creates the object, with uid, creation time, defaults and admission. `None` if it cannot be made: the kind is
+/// unknown or admission refuses it.
+pub fn create(root: &State, group: &str, resource: &str, mut object: Value, cx: &mut Context) -> Option<Command> {
+    let kind = kind(group, resource)?;
+    json::set(&mut object, "metadata.uid", cx.uid().into());
+    json::set(&mut object, "metadata.creationTimestamp", cx.time().into());
+    kind.default(&mut object);
+    let user = controllers_user();
+    let mut request = admission::Request {
+        kind,
+        operation: admission::Operation::Create,
+        object: &mut object,
+        old: None,
+        user: &user,
+        now: cx.now,
+        seed: cx.draw(),
+        settings: &cx.settings,
+    };
+    admission::mutate(&mut request, root).ok()?;
+    kind.default(&mut object);
+    kind.prepare_create(&mut object);
+    let put = record::put(kind, &object).ok()?;
+    Some(command(vec![Expect::absent(put.key.clone())], Op::put(put)))
+}
+
+/// The identity controllers create objects with.
+fn controllers_user() -> authz::User {
+    authz::User {
+        name: "system:kube-controller-manager".into(),
+        groups: vec!["system:masters".into(), "system:authenticated".into()],
+        ..authz::User::default()
+    }
+}
+
+/// Replaces the object that was read as `present`; `None` when nothing would change.
+pub fn update(key: &Key, present: &Record, object: &Value) -> Option<Command> {
+    let put = record::put(kind(&key.group, &key.resource)?, object).ok()?;
+    if put.body == present.body && put.header == present.header {
+        return None;
+    }
+    Some(command(vec![Expect::revision(key.clone(), present.revision)], Op::put(put)))
+}
+
+/// The same for a change of spec: raises the generation, of kinds that have one.
+pub fn update_spec(key: &Key, present: &Record, object: &mut Value) -> Option<Command> {
+    update(key, present, object)?;
+    if kind(&key.group, &key.resource)?.has_generation() {
+        json::set(object, "metadata.generation", (meta::generation(object) + 1).into());
+    }
+    update(key, present, object)
+}
+
+/// Removes the key at once, whatever its finalizers.
+pub fn remove(key: &Key, present: &Record) -> Command {
+    command(vec![Expect::uid(key.clone(), present.header.uid.clone())], Op::delete(key.clone()))
+}
+
+/// Deletes as a client's DELETE would: a running pod is marked and gets its grace, an object with finalizers is marked,
+/// everything else goes. `None` when that has been done already.
+pub fn delete(key: &Key, present: &Record, cx: &Context) -> Option<Command> {
+    delete_with(key, present, cx, |_| {})
+}
+
+/// The same; what is only marked is edited too.
+pub fn delete_with(key: &Key, present: &Record, cx: &Context, edit: impl FnOnce(&mut Value)) -> Option<Command> {
+    let header = &present.header;
+    let kind = kind(&key.group, &key.resource)?;
+    let graceful = kind.graceful && !header.node.is_empty() && !is_finished(present);
+    if !graceful && header.finalizers.is_empty() {
+        return Some(remove(key, present));
+    }
+    if header.deletion_ms != 0 {
+        return None;
+    }
+    let mut object = record::parse(present);
+    let grace_s =
+        graceful.then(|| json::int(&object, "spec.terminationGracePeriodSeconds").unwrap_or(POD_GRACE_S).max(1));
+    kind.mark_deleted(&mut object, cx.now, grace_s);
+    edit(&mut object);
+    update(key, present, &object)
+}
+
+/// Takes one finalizer away; removes the object if it was the last of one being deleted.
+pub fn drop_finalizer(key: &Key, present: &Record, finalizer: &str) -> Option<Command> {
+    let header = &present.header;
+    if !header.finalizers.iter().any(|f| f == finalizer) {
+        return None;
+    }
+    let last = header.finalizers.iter().all(|f| f == finalizer);
+    let running = key.resource == "pods" && !header.node.is_empty() && !is_finished(present);
+    if last && header.deletion_ms != 0 && !running {
+        return Some(command(vec![Expect::revision(key.clone(), present.revision)], Op::delete(key.clone())));
+    }
+    let mut object = record::parse(present);
+    json::list(&mut object, "metadata.finalizers").retain(|f| f.as_str() != Some(finalizer));
+    if last {
+        json::remove(&mut object, "metadata.finalizers");
+    }
+    update(key, present, &object)
+}
+
+/// Every object of every kind.
+pub fn everything(root: &State) -> impl Iterator<Item = (&Key, &std::sync::Arc<Record>)> {
+    Kinds::builtin().all().flat_map(|kind| root.list(kind.group, kind.plural, None))
+}
+
+/// A field of the header; "" where there is none.
+pub fn field<'a>(record: &'a Record, name: &str) -> &'a str {
+    record.header.fields.get(name).map_or("", String::as_str)
+}
+
+/// Whether the pod's containers have all stopped for good.
+pub fn is_finished(pod: &Record) -> bool {
+    matches!(field(pod, "status.phase"), "Succeeded" | "Failed")
+}
+
+/// The uid of the owner that controls the object.
+pub fn controller_of(record: &Record) -> Option<&str> {
+    record.header.owners.iter().find(|owner| owner.controller).map(|owner| owner.uid.as_str())
+}
+
+/// What an Event says, beside the object it is about.
+pub struct Notice<'a> {
+    pub component: &'a str,
+    /// `Normal` or `Warning`.
+    pub kind: &'a str,
+    pub reason: &'a str,
+    pub message: &'a str,
+}
+
+/// Puts an Event about `object`. Its name follows from what it says, so saying it again raises the count. `None` where
+/// the namespace takes no new objects.
+pub fn notice(root: &State, object: &Value, notice: &Notice<'_>, cx: &mut Context) -> Option<Command> {
+    let namespace = match meta::namespace(object) {
+        "" => "default",
+        namespace => namespace,
+    };
+    let home = root.get(&Key::namespace(namespace))?;
+    if home.header.deletion_ms != 0 {
+        return None;
+    }
+    let kind = kind("", "events")?;
+    let uid = match (meta::uid(object), json::text(object, "kind")) {
+        // Kubernetes names a node by its name here, and kubectl asks for both.
+        (uid, _) if !uid.is_empty() => uid,
+        _ => meta::name(object),
+    };
+    let what = format!("{uid}/{}/{}/{}/{}", notice.component, notice.kind, notice.reason, notice.message);
+    let base: String = meta::name(object).chars().take(200).collect();
+    let name = format!("{base}.{:08x}{:08x}", json::fnv32(what.as_bytes()), json::fnv32(notice.message.as_bytes()));
+    let key = record::key(kind, namespace, &name);
+    if let Some(present) = root.get(&key) {
+        let mut event = record::parse(present);
+        let count = json::count(&event, "count") + 1;
+        json::set(&mut event, "count", count.into());
+        json::set(&mut event, "lastTimestamp", cx.time().into());
+        return update(&key, present, &event);
+    }
+    let event = json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": cx.uid(),
+            "creationTimestamp": cx.time(),
+        },
+        "involvedObject": {
+            "apiVersion": json::text(object, "apiVersion"),
+            "kind": json::text(object, "kind"),
+            "name": meta::name(object),
+            "namespace": meta::namespace(object),
+            "uid": uid,
+            "resourceVersion": meta::resource_version(object),
+        },
+        "type": notice.kind,
+        "reason": notice.reason,
+        "message": notice.message,
+        "source": { "component": notice.component },
+        "reportingComponent": notice.component,
+        "reportingInstance": "",
+        "firstTimestamp": cx.time(),
+        "lastTimestamp": cx.time(),
+        "eventTime": null,
+        "count": 1,
+    });
+    let put = record::put(kind, &event).ok()?;
+    Some(command(vec![Expect::absent(key)], Op::put(put)))
+}

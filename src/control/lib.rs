@@ -40,14 +40,11 @@ use state::{Command, Event, Key, State};
 
 pub mod admission;
 pub mod authz;
-pub mod admission;
-pub mod authz;
 pub mod controllers;
 mod emit;
 pub mod invariants;
 mod json;
 pub mod nodelife;
-pub mod record;
 pub mod record;
 pub mod scheduler;
 

@@ -1,6 +1,33 @@
 //! The table of controllers. To add one: a file here and a row in [`ALL`].
 
+mod bootstrap;
+mod deployment;
+mod endpointslice;
+mod eventttl;
+mod gc;
+mod namespace;
+pub(crate) mod node;
+mod nodecidr;
+mod replicaset;
+
+use state::{Key, State};
+
 use crate::Row;
 
 /// Every controller, in the order a new leader looks at them first.
-pub const ALL: &[Row] = &[];
+pub const ALL: &[Row] = &[
+    bootstrap::ROW,
+    nodecidr::ROW,
+    node::ROW,
+    replicaset::ROW,
+    deployment::ROW,
+    endpointslice::ROW,
+    namespace::ROW,
+    gc::ROW,
+    eventttl::ROW,
+];
+
+/// Every key of a resource.
+fn keys_of(root: &State, group: &str, resource: &str) -> Vec<Key> {
+    root.list(group, resource, None).map(|(key, _)| key.clone()).collect()
+}

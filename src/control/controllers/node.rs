@@ -1,0 +1,228 @@
+//! What a node's conditions mean for it and its pods: taints, readiness of its pods, eviction, and the end of pods whose
+//! node is gone.
+//!
+//! ```text
+//! conditions ─▶ taints ─(toleration runs out)─▶ pods marked deleted ─▶ ReplicaSets replace them
+//! Ready=Unknown ─▶ its pods Ready=False ─▶ endpoints drop them       (back: as their containers are)
+//! no Node object ─▶ its pods removed
+//! ```
+//!
+//! The condition Ready=Unknown itself is set by [`crate::nodelife`], which alone knows of silence.
+//!
+//! **Invariant:** while not one node is Ready nothing is evicted: then it is more likely the masters that are cut off, and
+//! there is nowhere to go.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use state::{Command, Event, Key, Record, State};
+
+use crate::emit::{self, Notice};
+use crate::json::Condition;
+use crate::{Context, Plan, Row, json, record};
+
+use super::keys_of;
+
+/// Evictions and status changes of one plan.
+const BURST: usize = 500;
+/// The reason in a pod's Ready condition while its node is silent; only such a condition is taken back.
+const SILENT: &str = "NodeStatusUnknown";
+pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
+
+/// Condition, its status, the taint it means, its effects.
+const TAINTS: &[(&str, &str, &str, &[&str])] = &[
+    ("Ready", "Unknown", UNREACHABLE, &["NoSchedule", "NoExecute"]),
+    ("Ready", "False", NOT_READY, &["NoSchedule", "NoExecute"]),
+    ("Ready", "", NOT_READY, &["NoSchedule", "NoExecute"]),
+    ("MemoryPressure", "True", "node.kubernetes.io/memory-pressure", &["NoSchedule"]),
+    ("DiskPressure", "True", "node.kubernetes.io/disk-pressure", &["NoSchedule"]),
+    ("PIDPressure", "True", "node.kubernetes.io/pid-pressure", &["NoSchedule"]),
+    ("NetworkUnavailable", "True", "node.kubernetes.io/network-unavailable", &["NoSchedule"]),
+];
+
+pub const ROW: Row = Row { name: "node", watches: &[("", "nodes"), ("", "pods")], keys, plan, resync };
+
+fn keys(root: &State, event: &Event) -> Vec<Key> {
+    if event.key.resource == "nodes" {
+        let was = event.old.as_ref().is_some_and(|node| is_ready(node));
+        let is = event.new.as_ref().is_some_and(|node| is_ready(node));
+        // Evictions wait for a Ready node to exist.
+        return if is && !was { keys_of(root, "", "nodes") } else { vec![event.key.clone()] };
+    }
+    let Some(pod) = event.new.as_ref().filter(|pod| !pod.header.node.is_empty()) else { return Vec::new() };
+    let key = Key::node(&pod.header.node);
+    let quiet = root.get(&key).is_some_and(|node| is_ready(node));
+    if quiet { Vec::new() } else { vec![key] }
+}
+
+/// Every node there is, and every node that pods believe in.
+fn resync(root: &State) -> Vec<Key> {
+    let mut keys = keys_of(root, "", "nodes");
+    keys.extend(
+        root.list("", "pods", None)
+            .filter(|(_, pod)| !pod.header.node.is_empty())
+            .map(|(_, pod)| Key::node(&pod.header.node)),
+    );
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+fn is_ready(node: &Record) -> bool {
+    json::condition_status(&record::parse(node), "Ready") == "True"
+}
+
+fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
+    let mut plan = Plan::default();
+    let Some(present) = root.get(key) else {
+        for pod_key in root.on_node(&key.name).take(BURST) {
+            plan.commands.extend(root.get(pod_key).map(|pod| emit::remove(pod_key, pod)));
+        }
+        if plan.commands.len() == BURST {
+            plan.look_again(Duration::ZERO);
+        }
+        return plan;
+    };
+    let mut node = record::parse(present);
+    let taints_changed = sync_taints(&mut node, cx);
+    if taints_changed {
+        plan.commands.extend(emit::update_spec(key, present, &mut node));
+    }
+    let status = json::condition_status(&node, "Ready").to_owned();
+    for pod_key in root.on_node(&key.name) {
+        let Some(pod) = root.get(pod_key) else { continue };
+        if plan.commands.len() < BURST {
+            plan.commands.extend(sync_pod_readiness(pod_key, pod, &status, cx));
+        }
+    }
+    evict(root, key, &node, cx, &mut plan);
+    plan
+}
+
+/// Makes the taints that conditions and cordon mean stand in the spec, and only those of them; whether any changed.
+pub fn sync_taints(node: &mut Value, cx: &Context) -> bool {
+    let before = json::items(node, "spec.taints").to_vec();
+    let mut wanted: Vec<(&str, &str)> = Vec::new();
+    for &(kind, status, taint, effects) in TAINTS {
+        if json::condition_status(node, kind) == status {
+            wanted.extend(effects.iter().map(|effect| (taint, *effect)));
+        }
+    }
+    const CORDON: &str = "node.kubernetes.io/unschedulable";
+    if json::flag(node, "spec.unschedulable") {
+        wanted.push((CORDON, "NoSchedule"));
+    }
+    let ours = |taint: &Value| {
+        let key = json::text(taint, "key");
+        key == CORDON || TAINTS.iter().any(|row| row.2 == key)
+    };
+    let is = |taint: &Value, (key, effect): (&str, &str)| {
+        json::text(taint, "key") == key && json::text(taint, "effect") == effect
+    };
+    let mut taints = before.clone();
+    taints.retain(|taint| !ours(taint) || wanted.iter().any(|want| is(taint, *want)));
+    for want in wanted {
+        if !taints.iter().any(|taint| is(taint, want)) {
+            taints.push(json!({ "key": want.0, "effect": want.1, "timeAdded": cx.time() }));
+        }
+    }
+    // From here tolerationSeconds run, also for taints that people set.
+    for taint in &mut taints {
+        if json::text(taint, "effect") == "NoExecute" && json::text(taint, "timeAdded").is_empty() {
+            json::set(taint, "timeAdded", cx.time().into());
+        }
+    }
+    if taints == before {
+        return false;
+    }
+    match taints.is_empty() {
+        true => json::remove(node, "spec.taints"),
+        false => json::set(node, "spec.taints", taints.into()),
+    }
+    true
+}
+
+/// A pod on a silent node is not ready; when the node is back it is as ready as its containers were.
+fn sync_pod_readiness(key: &Key, pod: &Record, node_status: &str, cx: &Context) -> Option<Command> {
+    let ready = emit::field(pod, "ready") == "true";
+    if emit::is_finished(pod) || ready == (node_status == "True") {
+        return None;
+    }
+    let mut object = record::parse(pod);
+    let silent = json::condition(&object, "Ready").is_some_and(|condition| json::text(condition, "reason") == SILENT);
+    let (status, reason) = match node_status {
+        "Unknown" if ready => ("False", SILENT),
+        "True" if silent && json::condition_status(&object, "ContainersReady") == "True" => ("True", ""),
+        _ => return None,
+    };
+    json::set_condition(&mut object, &Condition { kind: "Ready", status, reason, message: "" }, "", &cx.time());
+    emit::update(key, pod, &object)
+}
+
+/// Whether a toleration covers a taint.
+pub fn tolerates(toleration: &Value, taint: &Value) -> bool {
+    let (key, effect) = (json::text(toleration, "key"), json::text(toleration, "effect"));
+    let exists = json::text(toleration, "operator") == "Exists";
+    (effect.is_empty() || effect == json::text(taint, "effect"))
+        && (key == json::text(taint, "key") || (key.is_empty() && exists))
+        && (exists || json::text(toleration, "value") == json::text(taint, "value"))
+}
+
+/// Marks the pods whose toleration of a NoExecute taint has run out.
+fn evict(root: &State, key: &Key, node: &Value, cx: &mut Context, plan: &mut Plan) {
+    let taints: Vec<&Value> =
+        json::items(node, "spec.taints").iter().filter(|taint| json::text(taint, "effect") == "NoExecute").collect();
+    let by_silence = |taint: &&Value| matches!(json::text(taint, "key"), UNREACHABLE | NOT_READY);
+    if taints.is_empty() || (taints.iter().any(by_silence) && !any_ready(root)) {
+        return;
+    }
+    for pod_key in root.on_node(&key.name) {
+        let Some(pod) = root.get(pod_key) else { continue };
+        if pod.header.deletion_ms != 0 || emit::is_finished(pod) {
+            continue;
+        }
+        let object = record::parse(pod);
+        let Some(at_ms) = taints.iter().filter_map(|taint| deadline_ms(&object, taint, cx)).min() else { continue };
+        let left_ms = at_ms - cx.now_ms();
+        if left_ms > 0 {
+            plan.look_again(Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)));
+            continue;
+        }
+        if plan.commands.len() >= BURST {
+            plan.look_again(Duration::ZERO);
+            break;
+        }
+        let now = cx.time();
+        plan.commands.extend(emit::delete_with(pod_key, pod, cx, |object| {
+            let condition = Condition {
+                kind: "DisruptionTarget",
+                status: "True",
+                reason: "DeletionByTaintManager",
+                message: "Taint manager: deleting due to NoExecute taint",
+            };
+            json::set_condition(object, &condition, "", &now);
+        }));
+        let message = format!("Marking for deletion Pod {}/{}", pod_key.namespace, pod_key.name);
+        let notice = Notice {
+            component: "taint-eviction-controller",
+            kind: "Normal",
+            reason: "TaintManagerEviction",
+            message: &message,
+        };
+        plan.commands.extend(emit::notice(root, &object, &notice, cx));
+    }
+}
+
+fn any_ready(root: &State) -> bool {
+    root.list("", "nodes", None).any(|(_, node)| is_ready(node))
+}
+
+/// When this taint drives the pod out; `None` if it is tolerated for ever.
+fn deadline_ms(pod: &Value, taint: &Value, cx: &Context) -> Option<i64> {
+    let since_ms = json::time_ms(taint, "timeAdded").unwrap_or_else(|| cx.now_ms());
+    match json::items(pod, "spec.tolerations").iter().find(|toleration| tolerates(toleration, taint)) {
+        None => Some(since_ms),
+        Some(toleration) => json::int(toleration, "tolerationSeconds").map(|s| since_ms + s.max(0) * 1000),
+    }
+}

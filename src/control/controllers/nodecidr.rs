@@ -1,0 +1,57 @@
+//! A /24 of the cluster's pod addresses for each node, held as a claim so that no two nodes ever get the same.
+//!
+//! All nodes are one key: two nodes planned apart would ask for the same CIDR, and one be refused.
+
+use ipnet::Ipv4Net;
+use serde_json::json;
+use state::{Event, Key, State};
+
+use crate::emit::{self, Notice};
+use crate::{Context, Plan, Row, json, record};
+
+const PREFIX: u8 = 24;
+
+pub const ROW: Row = Row {
+    name: "nodecidr",
+    watches: &[("", "nodes")],
+    keys: |_, event: &Event| if event.new.is_some() { vec![all()] } else { Vec::new() },
+    plan,
+    resync: |_| vec![all()],
+};
+
+fn all() -> Key {
+    Key::node("")
+}
+
+fn plan(root: &State, _key: &Key, cx: &mut Context) -> Plan {
+    let mut plan = Plan::default();
+    let cluster = cx.settings.cluster_cidr;
+    let subnets = cluster.subnets(PREFIX.max(cluster.prefix_len()));
+    let mut free = subnets.into_iter().flatten().filter(|cidr| root.claimed(&claim(cidr)).is_none());
+    for (key, present) in root.list("", "nodes", None) {
+        let mut node = record::parse(present);
+        if !json::text(&node, "spec.podCIDR").is_empty() {
+            continue;
+        }
+        let Some(cidr) = free.next() else {
+            let message =
+                format!("No free /{PREFIX} is left in the cluster's {cluster}: start with a wider --cluster-cidr");
+            let notice =
+                Notice { component: "node-controller", kind: "Warning", reason: "CIDRNotAvailable", message: &message };
+            // Said once per node; the Event is its own memory.
+            if root.list("", "events", Some("default")).all(|(_, event)| emit::field(event, "reason") != notice.reason)
+            {
+                plan.commands.extend(emit::notice(root, &node, &notice, cx));
+            }
+            break;
+        };
+        json::set(&mut node, "spec.podCIDR", cidr.to_string().into());
+        json::set(&mut node, "spec.podCIDRs", json!([cidr.to_string()]));
+        plan.commands.extend(emit::update_spec(key, present, &mut node));
+    }
+    plan
+}
+
+fn claim(cidr: &Ipv4Net) -> String {
+    format!("podcidr/{cidr}")
+}

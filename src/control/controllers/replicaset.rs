@@ -1,0 +1,263 @@
+//! As many pods as the ReplicaSet says: makes them, deletes the ones too many, and counts them.
+//!
+//! Ownership is the uid on the pod. The selector only decides which orphans are adopted and which pods are let go.
+//! Scheduling, restarting and the order of a rollout are others' work.
+//!
+//! **Invariant:** a pod counts until it is finished or marked deleted, whatever its node does; a replacement is made
+//! only then, and a key is planned again only when its last plan is in the root, so no pod is made twice.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use objects::{meta, selector::LabelSelector};
+use serde_json::{Value, json};
+use state::{Command, Event, Key, Record, State};
+
+use crate::emit::{self, Notice};
+use crate::{Context, Plan, Row, json, record};
+
+use super::keys_of;
+
+/// Pods made or deleted by one plan.
+const BURST: usize = 500;
+/// Attempts to find a free pod name.
+const NAME_ATTEMPTS: usize = 16;
+const COMPONENT: &str = "replicaset-controller";
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+pub const ROW: Row = Row {
+    name: "replicaset",
+    watches: &[("apps", "replicasets"), ("", "pods")],
+    keys,
+    plan,
+    resync: |root| keys_of(root, "apps", "replicasets"),
+};
+
+fn keys(root: &State, event: &Event) -> Vec<Key> {
+    if event.key.resource == "replicasets" {
+        return vec![event.key.clone()];
+    }
+    let mut found = Vec::new();
+    for pod in [&event.old, &event.new].into_iter().flatten() {
+        match emit::controller_of(pod) {
+            Some(uid) => found.extend(root.by_uid(uid).filter(|key| key.resource == "replicasets").cloned()),
+            None => {
+                found.extend(root.list("apps", "replicasets", Some(&event.key.namespace)).map(|(key, _)| key.clone()))
+            }
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+type Pod<'a> = (&'a Key, &'a Arc<Record>);
+
+fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
+    let mut plan = Plan::default();
+    let Some(present) = root.get(key) else { return plan };
+    let set = record::parse(present);
+    let selector = LabelSelector::of(json::at(&set, "spec.selector"));
+    let alive = present.header.deletion_ms == 0;
+
+    let mut pods: Vec<Pod<'_>> = Vec::new();
+    for pod_key in root.owned_by(&present.header.uid).filter(|key| key.resource == "pods") {
+        let Some(pod) = root.get(pod_key) else { continue };
+        if emit::controller_of(pod) != Some(present.header.uid.as_str()) {
+            continue;
+        }
+        match selector.matches(&pod.header.labels) {
+            true => pods.push((pod_key, pod)),
+            false if alive => plan.commands.extend(release(pod_key, pod, &present.header.uid)),
+            false => {}
+        }
+    }
+    if alive {
+        for (pod_key, pod) in root.list("", "pods", Some(&key.namespace)) {
+            let orphan = emit::controller_of(pod).is_none() && is_active(pod);
+            if orphan && selector.matches(&pod.header.labels) {
+                plan.commands.extend(adopt(pod_key, pod, &set));
+                pods.push((pod_key, pod));
+            }
+        }
+    }
+    pods.retain(|(_, pod)| is_active(pod));
+
+    if alive {
+        let wanted = usize::try_from(json::int(&set, "spec.replicas").unwrap_or(1)).unwrap_or(0);
+        if pods.len() < wanted {
+            create_pods(root, key, &set, (wanted - pods.len()).min(BURST), cx, &mut plan.commands);
+        } else if pods.len() > wanted {
+            delete_pods(root, &set, &pods, (pods.len() - wanted).min(BURST), cx, &mut plan.commands);
+        }
+    }
+    plan_status(key, present, set, &pods, cx, &mut plan);
+    plan
+}
+
+fn is_active(pod: &Record) -> bool {
+    pod.header.deletion_ms == 0 && !emit::is_finished(pod)
+}
+
+fn release(key: &Key, pod: &Record, owner: &str) -> Option<Command> {
+    let mut object = record::parse(pod);
+    json::list(&mut object, "metadata.ownerReferences").retain(|reference| json::text(reference, "uid") != owner);
+    if json::items(&object, "metadata.ownerReferences").is_empty() {
+        json::remove(&mut object, "metadata.ownerReferences");
+    }
+    emit::update(key, pod, &object)
+}
+
+fn adopt(key: &Key, pod: &Record, set: &Value) -> Option<Command> {
+    let mut object = record::parse(pod);
+    json::list(&mut object, "metadata.ownerReferences").push(meta::owner_reference(set));
+    emit::update(key, pod, &object)
+}
+
+fn create_pods(root: &State, key: &Key, set: &Value, count: usize, cx: &mut Context, out: &mut Vec<Command>) {
+    let template = json::at(set, "spec.template");
+    let mut names = Vec::new();
+    for _ in 0..count {
+        let Some(name) = free_name(root, key, &names, cx) else { continue };
+        let mut pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": name, "generateName": format!("{}-", key.name), "namespace": key.namespace },
+            "spec": json::at(template, "spec"),
+        });
+        for part in ["labels", "annotations", "finalizers"] {
+            let value = json::at(template, &format!("metadata.{part}"));
+            if !value.is_null() {
+                json::set(&mut pod, &format!("metadata.{part}"), value.clone());
+            }
+        }
+        json::set(&mut pod, "metadata.ownerReferences", json!([meta::owner_reference(set)]));
+        let Some(mut command) = emit::create(root, "", "pods", pod, cx) else { continue };
+        // A set deleted meanwhile gets no more pods.
+        command.expects.push(state::Expect::uid(key.clone(), meta::uid(set)));
+        out.push(command);
+        names.push(name);
+    }
+    for name in names {
+        let message = format!("Created pod: {name}");
+        out.extend(said(root, set, "SuccessfulCreate", &message, cx));
+    }
+}
+
+fn free_name(root: &State, key: &Key, taken: &[String], cx: &mut Context) -> Option<String> {
+    (0..NAME_ATTEMPTS)
+        .map(|_| meta::generated_name(&format!("{}-", key.name), cx.draw()))
+        .find(|name| !taken.contains(name) && root.get(&Key::new("", "pods", &key.namespace, name)).is_none())
+}
+
+fn delete_pods(root: &State, set: &Value, pods: &[Pod<'_>], count: usize, cx: &mut Context, out: &mut Vec<Command>) {
+    let victims = victims(root, set, pods, count);
+    for (key, pod) in &victims {
+        out.extend(emit::delete(key, pod, cx));
+    }
+    for (key, _) in victims {
+        let message = format!("Deleted pod: {}", key.name);
+        out.extend(said(root, set, "SuccessfulDelete", &message, cx));
+    }
+}
+
+fn said(root: &State, set: &Value, reason: &str, message: &str, cx: &mut Context) -> Option<Command> {
+    emit::notice(root, set, &Notice { component: COMPONENT, kind: "Normal", reason, message }, cx)
+}
+
+/// The pods that go first: unscheduled, pending, not ready, cheap by annotation, doubled up on a node with the pods of
+/// the same Deployment, ready for a shorter time, restarted more often, younger.
+fn victims<'a>(root: &State, set: &Value, pods: &[Pod<'a>], count: usize) -> Vec<Pod<'a>> {
+    if count == pods.len() {
+        return pods.to_vec();
+    }
+    let doubled = pods_per_node(root, set);
+    let mut ranked: Vec<_> = pods
+        .iter()
+        .map(|&(key, pod)| {
+            let object = record::parse(pod);
+            let phase = match emit::field(pod, "status.phase") {
+                "Pending" | "" => 0,
+                "Unknown" => 1,
+                _ => 2,
+            };
+            let ready = is_ready(pod);
+            let cost: i32 = json::entry(&object, "metadata.annotations", DELETION_COST)
+                .and_then(|cost| cost.parse().ok())
+                .unwrap_or(0);
+            let same_node = doubled.get(pod.header.node.as_str()).copied().unwrap_or(0);
+            let since = if ready { ready_since_ms(pod) } else { 0 };
+            let restarts: i64 = json::items(&object, "status.containerStatuses")
+                .iter()
+                .map(|c| json::count(c, "restartCount"))
+                .max()
+                .unwrap_or(0);
+            let rank = (
+                (!pod.header.node.is_empty(), phase, ready, cost),
+                (Reverse(same_node), Reverse(since), Reverse(restarts), Reverse(pod.header.creation_ms)),
+            );
+            (rank, key, pod)
+        })
+        .collect();
+    ranked.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    ranked.into_iter().take(count).map(|(_, key, pod)| (key, pod)).collect()
+}
+
+/// How many active pods of this set and its siblings each node has.
+fn pods_per_node<'a>(root: &'a State, set: &Value) -> BTreeMap<&'a str, usize> {
+    let owner = meta::controller(set).map(|owner| owner.uid);
+    let siblings: Vec<String> = match &owner {
+        Some(owner) => root
+            .owned_by(owner)
+            .filter(|key| key.resource == "replicasets")
+            .filter_map(|key| Some(root.get(key)?.header.uid.clone()))
+            .collect(),
+        None => vec![meta::uid(set).to_owned()],
+    };
+    let mut counts = BTreeMap::new();
+    for uid in &siblings {
+        for pod in root.owned_by(uid).filter(|key| key.resource == "pods").filter_map(|key| root.get(key)) {
+            if is_active(pod) {
+                *counts.entry(pod.header.node.as_str()).or_insert(0) += 1;
+            }
+        }
+    }
+    counts
+}
+
+fn is_ready(pod: &Record) -> bool {
+    emit::field(pod, "ready") == "true"
+}
+
+fn ready_since_ms(pod: &Record) -> i64 {
+    emit::field(pod, "ready-since").parse().unwrap_or(0)
+}
+
+fn plan_status(key: &Key, present: &Record, mut set: Value, pods: &[Pod<'_>], cx: &Context, plan: &mut Plan) {
+    let template_labels = meta::strings(&set, &["spec", "template", "metadata", "labels"]);
+    let min_ready_ms = json::count(&set, "spec.minReadySeconds") * 1000;
+    let now_ms = cx.now_ms();
+    let (mut labeled, mut ready, mut available) = (0, 0, 0);
+    for (_, pod) in pods {
+        let has = |(label, value): (&String, &String)| pod.header.labels.get(label) == Some(value);
+        labeled += i64::from(template_labels.iter().all(has));
+        if !is_ready(pod) {
+            continue;
+        }
+        ready += 1;
+        let left_ms = ready_since_ms(pod) + min_ready_ms - now_ms;
+        if min_ready_ms == 0 || left_ms <= 0 {
+            available += 1;
+        } else {
+            plan.look_again(std::time::Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)));
+        }
+    }
+    json::set(&mut set, "status.replicas", pods.len().into());
+    json::set(&mut set, "status.fullyLabeledReplicas", labeled.into());
+    json::set(&mut set, "status.readyReplicas", ready.into());
+    json::set(&mut set, "status.availableReplicas", available.into());
+    let generation = meta::generation(&set);
+    json::set(&mut set, "status.observedGeneration", generation.into());
+    plan.commands.extend(emit::update(key, present, &set));
+}
