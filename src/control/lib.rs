@@ -44,6 +44,7 @@ pub mod controllers;
 mod emit;
 pub mod invariants;
 mod json;
+mod lease;
 pub mod nodelife;
 pub mod record;
 pub mod scheduler;

@@ -1,14 +1,97 @@
-//! From silence to readiness.
+//! From silence to readiness: a node nobody has heard from is Unknown, one that is heard again is what it was.
+//!
+//! What readiness means for taints, pods and endpoints stands in [`crate::controllers::node`], which works on the state
+//! alone; this is the only place that knows of silence.
+//!
+//! **Invariant:** only changes of readiness are written; a beating heart costs no command (its Lease, one for all nodes
+//! each ten seconds).
 
 use std::collections::BTreeMap;
 
-use state::{Command, State};
+use serde_json::Value;
+use state::{Command, Key, Record, State};
 
-use crate::Context;
+use crate::emit::{self, Notice};
+use crate::json::Condition;
+use crate::{Context, controllers, json, lease, record};
+
+const SILENT: &str = "NodeStatusUnknown";
+/// What Ready was before the silence, kept on the node so that any leader can give it back.
+const READY_BEFORE: &str = "hactl.io/ready-before-silence";
 
 /// Plans the changes of readiness, and renews the Leases of living nodes. `heard` maps a node's name to how long it has
 /// been silent, in milliseconds; a node that is not in it is not judged, so a new leader first grants a full grace.
 /// Called about once a second, and whenever `heard` grows beyond the grace.
-pub fn plan(_root: &State, _heard: &BTreeMap<String, u64>, _cx: &mut Context) -> Vec<Command> {
-    Vec::new()
+pub fn plan(root: &State, heard: &BTreeMap<String, u64>, cx: &mut Context) -> Vec<Command> {
+    let grace_ms = u64::try_from(cx.settings.node_grace.as_millis()).unwrap_or(u64::MAX);
+    let mut commands = Vec::new();
+    let mut alive = Vec::new();
+    for (name, silent_ms) in heard {
+        let key = Key::node(name);
+        let Some(present) = root.get(&key) else { continue };
+        let silent = *silent_ms > grace_ms;
+        if !silent {
+            alive.push(name.as_str());
+        }
+        commands.extend(judge(root, &key, present, silent, cx));
+    }
+    commands.extend(lease::plan(root, &alive, cx));
+    commands
+}
+
+fn judge(root: &State, key: &Key, present: &Record, silent: bool, cx: &mut Context) -> Vec<Command> {
+    let mut node = record::parse(present);
+    let condition = json::condition(&node, "Ready");
+    let status = condition.map_or("", |condition| json::text(condition, "status")).to_owned();
+    let ours = condition.is_some_and(|condition| json::text(condition, "reason") == SILENT);
+    let (reason, message) = match silent {
+        true if status == "Unknown" => return Vec::new(),
+        true => {
+            fall_silent(&mut node, &status, cx);
+            ("NodeNotReady", format!("Node {} status is now: NodeNotReady", key.name))
+        }
+        false if !(status == "Unknown" && ours) => return Vec::new(),
+        false => {
+            come_back(&mut node, cx);
+            ("NodeReady", format!("Node {} status is now: NodeReady", key.name))
+        }
+    };
+    // Together with the condition, so that no pod is placed there in between.
+    controllers::node::sync_taints(&mut node, cx);
+    let mut commands: Vec<Command> = emit::update_spec(key, present, &mut node).into_iter().collect();
+    let notice = Notice { component: "node-controller", kind: "Normal", reason, message: &message };
+    commands.extend(emit::notice(root, &node, &notice, cx));
+    commands
+}
+
+fn fall_silent(node: &mut Value, status: &str, cx: &Context) {
+    json::set_entry(node, "metadata.annotations", READY_BEFORE, status.into());
+    let condition =
+        Condition { kind: "Ready", status: "Unknown", reason: SILENT, message: "Kubelet stopped posting node status." };
+    json::set_condition(node, &condition, "lastHeartbeatTime", &cx.time());
+}
+
+fn come_back(node: &mut Value, cx: &Context) {
+    let before = json::entry(node, "metadata.annotations", READY_BEFORE).unwrap_or("True").to_owned();
+    if let Some(annotations) = node.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.shift_remove(READY_BEFORE);
+        if annotations.is_empty() {
+            json::remove(node, "metadata.annotations");
+        }
+    }
+    let condition = match before.as_str() {
+        "False" => Condition {
+            kind: "Ready",
+            status: "False",
+            reason: "KubeletNotReady",
+            message: "kubelet was not ready before it fell silent",
+        },
+        _ => Condition {
+            kind: "Ready",
+            status: "True",
+            reason: "KubeletReady",
+            message: "kubelet is posting ready status",
+        },
+    };
+    json::set_condition(node, &condition, "lastHeartbeatTime", &cx.time());
 }
