@@ -6,22 +6,38 @@
 //!
 //! ```text
 //! Command { proposal, term, time, expects, ops } ──apply──▶ Outcome + Events, state at revision + n
+//!                                                    └──codec──▶ rows to store; restore(rows) = the same state
 //! ```
 //!
 //! **Invariant:** the same log gives the same bytes on every member; a revision never names two different states.
 
 mod apply;
+pub mod codec;
 mod command;
 mod event;
+mod hash;
+mod history;
+mod index;
 mod key;
+mod outcomes;
 mod record;
+mod restore;
 mod store;
 
-pub use command::{op, Command, Compact, Condition, Expect, Op, Outcome, ProposalId, Put, RaiseVersion, Refusal};
-pub use event::{Event, EventKind};
+#[cfg(test)]
+mod tests;
+
+pub use command::{Command, Compact, Condition, Expect, Op, Outcome, ProposalId, Put, RaiseVersion, Refusal, op};
+pub use event::{Event, EventKind, Topic};
 pub use key::Key;
+pub use outcomes::{OUTCOMES_MAX, Remembered};
 pub use record::{Header, Owner, Record};
+pub use restore::{CorruptError, Restore};
 pub use store::{Applied, Compacted, EntryId, State};
 
 /// The one counter of the whole store; `resourceVersion` is its decimal form.
 pub type Revision = u64;
+
+/// The newest `State::version` whose rules this build knows. A member whose state was raised beyond it must stop:
+/// it would apply commands differently from the others.
+pub const VERSION: u32 = 1;
