@@ -5,10 +5,17 @@
 //!
 //! **Invariant:** readers never wait for writers: a root is one immutable state, taken with one atomic load.
 
+pub mod hub;
+pub mod memory;
+pub mod watch;
+
 use std::sync::Arc;
 
 use state::{Command, Outcome, Revision, State};
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
+
+use crate::hub::Hub;
+use crate::watch::{Filter, Watcher};
 
 pub type MemberId = u64;
 pub type Term = u64;
@@ -53,10 +60,12 @@ pub trait Backend: Send + Sync + 'static {
     async fn read(&self) -> Result<Arc<State>, Error>;
     /// See [`Replica::root`].
     fn root(&self) -> Arc<State>;
+    /// Where watchers wait. The backend publishes every applied event there, after the root.
+    fn hub(&self) -> &Hub;
     /// The revision of the newest published root; changes after the root is published.
-    fn applied(&self) -> watch::Receiver<Revision>;
+    fn applied(&self) -> Receiver<Revision>;
     /// Changes of leadership.
-    fn leadership(&self) -> watch::Receiver<Leadership>;
+    fn leadership(&self) -> Receiver<Leadership>;
 }
 
 /// A cheaply cloned handle to one member of the replicated store.
@@ -90,11 +99,22 @@ impl Replica {
         self.0.root()
     }
 
-    pub fn applied(&self) -> watch::Receiver<Revision> {
+    /// Follows the changes after a revision, usually that of a list; see [`Watcher`].
+    pub fn watch(&self, filter: Filter, after: Revision) -> Watcher {
+        Watcher::new(self.clone(), filter, after)
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        self.0.hub()
+    }
+
+    /// The revision of the newest published root; changes after the root is published.
+    pub fn applied(&self) -> Receiver<Revision> {
         self.0.applied()
     }
 
-    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+    /// Who leads, and changes of it.
+    pub fn leadership(&self) -> Receiver<Leadership> {
         self.0.leadership()
     }
 }
