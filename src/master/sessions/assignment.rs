@@ -115,11 +115,10 @@ fn name_of(key: &Key, uid: &str) -> pb::ObjectName {
 
 /// The ConfigMaps and Secrets that a pod's volumes and environment name.
 fn references(pod: &Key, record: &Record) -> BTreeSet<Key> {
-    let object = control::record::parse(record);
-    control::authz::references(&object)
-        .into_iter()
-        .map(|(resource, name)| Key::new("", resource, &pod.namespace, name))
-        .collect()
+    let found = objects::kinds::pod_references(&control::record::parse(record));
+    let key = |resource: &'static str| move |name: String| Key::new("", resource, &pod.namespace, name);
+    let config_maps = found.config_maps.into_iter().map(key("configmaps"));
+    config_maps.chain(found.secrets.into_iter().map(key("secrets"))).collect()
 }
 
 #[cfg(test)]

@@ -25,11 +25,11 @@ use control::Context;
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use replica::Replica;
-use replica::watch::{Filter, Watcher};
+use replica::watch::Filter;
 use rpc::pb;
 use rpc::pb::master_message::Message as Down;
 use rpc::pb::node_message::Message as Up;
-use state::{Key, State};
+use state::{Key, Revision, State};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamMap;
 use tokio_stream::wrappers::ReceiverStream;
@@ -324,17 +324,17 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(replica: &Replica, node: &str, after: u64) -> Self {
+    fn new(replica: &Replica, node: &str, after: Revision) -> Self {
         let mut watched = Self { streams: StreamMap::new(), node: Key::node(node) };
         let pods = Filter { resource: "pods".into(), node: Some(node.to_owned()), ..Filter::default() };
-        watched.streams.insert(None, signals(replica.watch(pods, after), Changed::Other));
+        watched.streams.insert(None, signals(replica, pods, after, Changed::Other));
         let own = Filter { resource: "nodes".into(), name: Some(node.to_owned()), ..Filter::default() };
-        watched.streams.insert(Some(watched.node.clone()), signals(replica.watch(own, after), Changed::Node));
+        watched.streams.insert(Some(watched.node.clone()), signals(replica, own, after, Changed::Node));
         watched
     }
 
     /// Watches exactly these objects beside the pods and the Node.
-    fn follow(&mut self, replica: &Replica, keys: BTreeSet<Key>, after: u64) {
+    fn follow(&mut self, replica: &Replica, keys: BTreeSet<Key>, after: Revision) {
         let gone: Vec<_> = self
             .streams
             .keys()
@@ -355,7 +355,7 @@ impl Watched {
                 name: Some(key.name.clone()),
                 ..Filter::default()
             };
-            self.streams.insert(Some(key), signals(replica.watch(filter, after), Changed::Other));
+            self.streams.insert(Some(key), signals(replica, filter, after, Changed::Other));
         }
     }
 
@@ -368,15 +368,20 @@ impl Watched {
     }
 }
 
-/// One signal per batch of events. A watcher whose position was compacted signals once more and goes on from the newest:
-/// the session compares whole roots, so nothing is missed.
-fn signals(watcher: Watcher, signal: Changed) -> futures::stream::BoxStream<'static, Changed> {
-    futures::stream::unfold(Some(watcher), move |watcher| async move {
-        let mut watcher = watcher?;
-        match watcher.next().await {
-            Ok(_) => Some((signal, Some(watcher))),
-            Err(_) => Some((signal, Some(watcher.from_now()))),
+/// One signal per batch of events. A watcher that compaction overtook signals too and goes on from the newest root: the
+/// session compares whole roots, so nothing is missed.
+fn signals(
+    replica: &Replica,
+    filter: Filter,
+    after: Revision,
+    signal: Changed,
+) -> futures::stream::BoxStream<'static, Changed> {
+    let (watcher, replica) = (replica.watch(filter.clone(), after), replica.clone());
+    futures::stream::unfold((watcher, replica, filter), move |(mut watcher, replica, filter)| async move {
+        if watcher.next().await.is_err() {
+            watcher = replica.watch(filter.clone(), replica.root().revision());
         }
+        Some((signal, (watcher, replica, filter)))
     })
     .boxed()
 }
