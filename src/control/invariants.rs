@@ -1,6 +1,12 @@
-//! The laws, as checks of one state or of a change; used by tests, simulation and chaos.
+//! The laws, as checks of one state, of a quiet state and of a change; used by tests, simulation and chaos. To add one: a
+//! function and a row.
 
-use state::{Event, State};
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use state::{Event, Key, Record, State};
+
+use crate::{emit, json, record};
 
 /// One broken law.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,17 +15,192 @@ pub struct Violation {
     pub what: String,
 }
 
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.law, self.what)
+    }
+}
+
+type Law<T> = (&'static str, fn(&T) -> Vec<String>);
+
+/// What holds in every state.
+const ALWAYS: &[Law<State>] = &[
+    ("one object per uid", one_object_per_uid),
+    ("a claim has one holder", one_holder_per_claim),
+    ("a record says its own revision", revisions_in_bounds),
+    ("an object's namespace exists", namespaces_exist),
+];
+
+/// What holds once there is nothing left to plan.
+const QUIESCENT: &[Law<State>] = &[
+    ("a bound pod's node exists", nodes_exist),
+    ("a dependent has a living owner", owners_exist),
+    ("a ReplicaSet has its pods", replicas_reached),
+    ("a Deployment runs its template", deployments_complete),
+];
+
+/// What holds of every change.
+const CHANGES: &[Law<Event>] = &[
+    ("a bound pod never moves", pods_stay),
+    ("a key changes its uid only by deletion", uids_stay),
+    ("a pod's phase never goes back", phases_advance),
+    ("a deletion is never taken back", deletions_stay),
+];
+
 /// The laws that hold in every state.
-pub fn check(_root: &State) -> Vec<Violation> {
-    Vec::new()
+pub fn check(root: &State) -> Vec<Violation> {
+    judge(ALWAYS, root)
 }
 
-/// The laws that hold once nothing is left to plan and all nodes are alive.
-pub fn check_quiescent(_root: &State) -> Vec<Violation> {
-    Vec::new()
+/// The laws that hold once nothing is left to plan, all pods are ready and nodes suffice.
+pub fn check_quiescent(root: &State) -> Vec<Violation> {
+    let mut violations = check(root);
+    violations.extend(judge(QUIESCENT, root));
+    violations
 }
 
-/// The laws of one change: a bound pod never moves, a uid never changes under a key …
-pub fn check_event(_event: &Event) -> Vec<Violation> {
-    Vec::new()
+/// The laws of one change.
+pub fn check_event(event: &Event) -> Vec<Violation> {
+    judge(CHANGES, event)
+}
+
+fn judge<T>(laws: &'static [Law<T>], of: &T) -> Vec<Violation> {
+    laws.iter().flat_map(|(law, check)| check(of).into_iter().map(|what| Violation { law, what })).collect()
+}
+
+fn one_object_per_uid(root: &State) -> Vec<String> {
+    let mut holders: BTreeMap<&str, &Key> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (key, object) in emit::everything(root) {
+        let uid = object.header.uid.as_str();
+        if uid.is_empty() {
+            found.push(format!("{key} has no uid"));
+        } else if let Some(other) = holders.insert(uid, key) {
+            found.push(format!("{uid} is {other} and {key}"));
+        }
+    }
+    found
+}
+
+fn one_holder_per_claim(root: &State) -> Vec<String> {
+    let mut holders: BTreeMap<&str, &Key> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (key, object) in emit::everything(root) {
+        for claim in &object.header.claims {
+            if let Some(other) = holders.insert(claim, key) {
+                found.push(format!("{claim} is held by {other} and {key}"));
+            }
+            if root.claimed(claim) != Some(key) {
+                found.push(format!("{claim} of {key} is indexed for {:?}", root.claimed(claim)));
+            }
+        }
+    }
+    found
+}
+
+fn revisions_in_bounds(root: &State) -> Vec<String> {
+    emit::everything(root)
+        .filter(|(_, object)| object.revision > root.revision() || object.created > object.revision)
+        .map(|(key, object)| {
+            format!("{key} at {} created at {} in a store at {}", object.revision, object.created, root.revision())
+        })
+        .collect()
+}
+
+fn namespaces_exist(root: &State) -> Vec<String> {
+    emit::everything(root)
+        .filter(|(key, _)| !key.namespace.is_empty() && root.get(&Key::namespace(&key.namespace)).is_none())
+        .map(|(key, _)| key.to_string())
+        .collect()
+}
+
+fn nodes_exist(root: &State) -> Vec<String> {
+    root.list("", "pods", None)
+        .filter(|(_, pod)| !pod.header.node.is_empty() && root.get(&Key::node(&pod.header.node)).is_none())
+        .map(|(key, pod)| format!("{key} on {}", pod.header.node))
+        .collect()
+}
+
+fn owners_exist(root: &State) -> Vec<String> {
+    emit::everything(root)
+        .filter(|(_, object)| object.header.deletion_ms == 0 && !object.header.owners.is_empty())
+        .filter(|(_, object)| object.header.owners.iter().all(|owner| root.by_uid(&owner.uid).is_none()))
+        .map(|(key, _)| key.to_string())
+        .collect()
+}
+
+fn replicas_reached(root: &State) -> Vec<String> {
+    let mut found = Vec::new();
+    for (key, present) in root.list("apps", "replicasets", None).filter(|(_, set)| set.header.deletion_ms == 0) {
+        let wanted = json::int(&record::parse(present), "spec.replicas").unwrap_or(1);
+        let has = root
+            .owned_by(&present.header.uid)
+            .filter_map(|key| root.get(key))
+            .filter(|pod| pod.header.deletion_ms == 0 && !emit::is_finished(pod))
+            .count();
+        if i64::try_from(has) != Ok(wanted) {
+            found.push(format!("{key} has {has} of {wanted}"));
+        }
+    }
+    found
+}
+
+fn deployments_complete(root: &State) -> Vec<String> {
+    let mut found = Vec::new();
+    for (key, present) in root.list("apps", "deployments", None).filter(|(_, d)| d.header.deletion_ms == 0) {
+        let deployment: Value = record::parse(present);
+        if json::flag(&deployment, "spec.paused") {
+            continue;
+        }
+        let wanted = json::int(&deployment, "spec.replicas").unwrap_or(1);
+        let counts = ["replicas", "updatedReplicas", "availableReplicas"]
+            .map(|name| json::count(&deployment, &format!("status.{name}")));
+        let observed = json::count(&deployment, "status.observedGeneration") == present.header.generation;
+        if !observed || counts.iter().any(|count| *count != wanted) {
+            found.push(format!("{key} wants {wanted}, has (all, updated, available) {counts:?}"));
+        }
+    }
+    found
+}
+
+/// Old and new version of a changed object that stayed the same object.
+fn versions(event: &Event) -> Option<(&Record, &Record)> {
+    let (old, new) = (event.old.as_ref()?, event.new.as_ref()?);
+    (old.header.uid == new.header.uid).then_some((old, new))
+}
+
+fn pods_stay(event: &Event) -> Vec<String> {
+    versions(event)
+        .filter(|(old, new)| !old.header.node.is_empty() && old.header.node != new.header.node)
+        .map(|(old, new)| format!("{} from {} to {:?}", event.key, old.header.node, new.header.node))
+        .into_iter()
+        .collect()
+}
+
+fn uids_stay(event: &Event) -> Vec<String> {
+    match (&event.old, &event.new) {
+        (Some(old), Some(new)) if old.header.uid != new.header.uid => vec![event.key.to_string()],
+        _ => Vec::new(),
+    }
+}
+
+fn phases_advance(event: &Event) -> Vec<String> {
+    let finished = |(old, new): &(&Record, &Record)| emit::is_finished(old) && !emit::is_finished(new);
+    let pod = event.key.group.is_empty() && event.key.resource == "pods";
+    versions(event)
+        .filter(|versions| pod && finished(versions))
+        .map(|(old, new)| {
+            let phase = |pod: &Record| emit::field(pod, "status.phase").to_owned();
+            format!("{} from {} to {}", event.key, phase(old), phase(new))
+        })
+        .into_iter()
+        .collect()
+}
+
+fn deletions_stay(event: &Event) -> Vec<String> {
+    versions(event)
+        .filter(|(old, new)| old.header.deletion_ms != 0 && new.header.deletion_ms == 0)
+        .map(|_| event.key.to_string())
+        .into_iter()
+        .collect()
 }

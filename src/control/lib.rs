@@ -42,6 +42,8 @@ pub mod admission;
 pub mod authz;
 pub mod controllers;
 mod emit;
+#[cfg(test)]
+mod harness;
 pub mod invariants;
 mod json;
 mod lease;
