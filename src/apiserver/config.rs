@@ -96,3 +96,12 @@ pub enum StreamError {
 pub trait Streams: Send + Sync + 'static {
     async fn logs(&self, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError>;
 }
+
+/// The processor as Go names it.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -4,15 +4,42 @@
 //! request extension [`control::authz::User`]; who terminated TLS and how is not its business. It knows no Raft, no
 //! Docker and no session: the store is a [`replica::Replica`], and what reaches into a node is a [`Streams`].
 //!
+//! ```text
+//! request ─ route ─ authorize ─┬─ path: health, discovery, OpenAPI
+//!                              └─ verbs ─┬─ get, list, watch: bytes of records, copied
+//!                                        └─ decode, default, mutate, default, validate, propose (write.rs)
+//! ```
+//!
 //! **Invariant:** verbs are generic over the table of kinds; there is no handler per kind.
 
+mod body;
 mod config;
+mod discovery;
+mod health;
+mod json;
+mod negotiate;
+mod openapi;
 pub mod protobuf;
+mod query;
+mod read;
+mod respond;
+mod route;
+mod server;
+mod shape;
+mod status;
+mod verbs;
+mod watch;
+mod write;
+
+use std::sync::Arc;
 
 pub use config::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
 
-/// The whole API as one router. Requests must carry the extension `control::authz::User`; without it they are anonymous.
+/// The whole API as one router. A request without the extension `control::authz::User` is anonymous.
 pub fn service(config: Config) -> axum::Router {
-    let _ = config;
-    axum::Router::new()
+    let server = Arc::new(server::Server::new(config));
+    axum::Router::new().fallback(move |request: axum::extract::Request| {
+        let server = server.clone();
+        async move { server.handle(request).await }
+    })
 }

@@ -1,0 +1,207 @@
+//! The path of one request: route, identity, authorization, verb; then metrics and the audit line.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use control::authz::{self, Attributes, User};
+use http::{HeaderMap, Method, Request, StatusCode};
+use objects::selector::FieldSelector;
+use objects::{Kind, Kinds};
+
+use crate::config::Config;
+use crate::discovery::Discovery;
+use crate::negotiate::{self, Encoding};
+use crate::openapi::OpenApi;
+use crate::query::Query;
+use crate::respond::Answer;
+use crate::route::{Resource, Route};
+use crate::status::{Failure, Result};
+use crate::{health, verbs};
+
+/// What all requests share.
+pub struct Server {
+    pub config: Config,
+    pub kinds: &'static Kinds,
+    pub discovery: Discovery,
+    pub openapi: OpenApi,
+    seed: AtomicU64,
+}
+
+/// One authorized request on one kind.
+pub struct Call {
+    pub server: Arc<Server>,
+    pub kind: &'static Kind,
+    pub resource: Resource,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub user: User,
+}
+
+impl Server {
+    pub fn new(config: Config) -> Self {
+        let kinds = Kinds::builtin();
+        Self {
+            kinds,
+            discovery: Discovery::new(kinds),
+            openapi: OpenApi::new(kinds),
+            seed: AtomicU64::new(config.seed),
+            config,
+        }
+    }
+
+    /// The time and a fresh seed for one decision.
+    pub fn context(&self) -> control::Context {
+        // Steps of the golden ratio never meet the steps that a context itself takes from its seed.
+        let seed = self.seed.fetch_add(0xa076_1d64_78bd_642f, Ordering::Relaxed);
+        control::Context::new((self.config.now)(), seed, self.config.settings.clone())
+    }
+
+    pub async fn handle(self: Arc<Self>, request: Request<Body>) -> Response {
+        let start = tokio::time::Instant::now();
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let query = Query::parse(request.uri());
+        let watch = query.as_ref().is_ok_and(|query| query.flag("watch"));
+        let route = Route::parse(&method, &path, watch);
+        let user = request.extensions().get::<User>().cloned();
+        let name = user.as_ref().map_or_else(String::new, |user| user.name.clone());
+        let answer = match query {
+            Ok(query) => self.answer(&route, &query, user, request).await,
+            Err(failure) => Err(failure),
+        };
+        let response = answer.unwrap_or_else(IntoResponse::into_response);
+        record(&route, &name, response.status(), start.elapsed());
+        response
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        route: &Route,
+        query: &Query,
+        user: Option<User>,
+        request: Request<Body>,
+    ) -> Result<Response> {
+        let user = user.unwrap_or_else(User::anonymous);
+        self.authorize(route, query, &user)?;
+        match route {
+            Route::Path { path, .. } => self.path(request.method(), path, query, request.headers()),
+            Route::Resource(resource) => self.resource(resource, query, user, request).await,
+        }
+    }
+
+    fn authorize(&self, route: &Route, query: &Query, user: &User) -> Result<()> {
+        let attributes = match route {
+            Route::Path { verb, path } => {
+                Attributes { verb: verb.clone(), path: path.clone(), ..Attributes::default() }
+            }
+            Route::Resource(resource) => Attributes {
+                verb: resource.verb.into(),
+                group: resource.group.clone(),
+                resource: resource.resource.clone(),
+                subresource: resource.subresource.clone(),
+                namespace: resource.namespace.clone(),
+                name: resource.name.clone(),
+                path: String::new(),
+                fields: FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default(),
+            },
+        };
+        let anonymous = user.is_in(authz::UNAUTHENTICATED);
+        authz::authorize(user, &attributes, &self.config.replica.root())
+            .map_err(|message| if anonymous { Failure::unauthorized() } else { Failure::denied(message) })
+    }
+
+    fn path(&self, method: &Method, path: &str, query: &Query, headers: &HeaderMap) -> Result<Response> {
+        if let Some(response) = health::answer(self, path, query) {
+            return Ok(response);
+        }
+        let served = match path.trim_end_matches('/') {
+            "/api" | "/apis" => true,
+            path => path.starts_with("/apis/") || path.starts_with("/api/") || path.starts_with("/openapi/"),
+        };
+        if served && method != Method::GET && method != Method::HEAD {
+            return Err(Failure::method_not_allowed());
+        }
+        self.discovery.answer(path, headers).or_else(|| self.openapi.answer(path, query, headers)).unwrap_or_else(|| Err(Failure::no_such_path()))
+    }
+
+    async fn resource(
+        self: &Arc<Self>,
+        resource: &Resource,
+        query: &Query,
+        user: User,
+        request: Request<Body>,
+    ) -> Result<Response> {
+        let kind = self
+            .kinds
+            .by_resource(&resource.group, &resource.resource)
+            .filter(|kind| kind.version == resource.version)
+            .ok_or_else(Failure::no_such_path)?;
+        let leadership = self.config.replica.leadership();
+        if !leadership.borrow().serving {
+            return Err(Failure::unavailable("this master has not confirmed a leader yet, or lost it"));
+        }
+        let (parts, body) = request.into_parts();
+        let call = Call {
+            server: self.clone(),
+            kind,
+            resource: resource.clone(),
+            query: query.clone(),
+            headers: parts.headers,
+            user,
+        };
+        verbs::dispatch(call, body).await
+    }
+}
+
+impl Call {
+    pub fn replica(&self) -> &replica::Replica {
+        &self.server.config.replica
+    }
+
+    /// The key of the named object.
+    pub fn key(&self) -> state::Key {
+        control::record::key(self.kind, &self.resource.namespace, &self.resource.name)
+    }
+
+    /// An answer whose body is no list and no Table.
+    pub fn plain(&self, warnings: Vec<String>) -> Result<Answer<'_>> {
+        Ok(self.answer(negotiate::accepted(&self.headers, false)?.encoding, warnings))
+    }
+
+    pub fn answer(&self, encoding: Encoding, warnings: Vec<String>) -> Answer<'_> {
+        Answer { headers: &self.headers, encoding, warnings }
+    }
+}
+
+/// Counts and times the request, and writes who did what. Never a body, never a secret.
+fn record(route: &Route, user: &str, status: StatusCode, elapsed: std::time::Duration) {
+    let (verb, resource) = match route {
+        Route::Resource(resource) => (resource.verb.to_owned(), resource.path()),
+        Route::Path { verb, path } => (verb.clone(), path.clone()),
+    };
+    // Names that clients invent must not become labels.
+    let known = match route {
+        Route::Resource(r) => Kinds::builtin().by_resource(&r.group, &r.resource).is_some(),
+        Route::Path { .. } => false,
+    };
+    let label = if known { resource.clone() } else { String::new() };
+    let code = status.as_u16().to_string();
+    metrics::counter!("apiserver_request_total", "verb" => verb.clone(), "resource" => label.clone(), "code" => code)
+        .increment(1);
+    if verb != "watch" {
+        metrics::histogram!("apiserver_request_duration_seconds", "verb" => verb.clone(), "resource" => label)
+            .record(elapsed.as_secs_f64());
+    }
+    match route {
+        Route::Resource(r) => tracing::info!(
+            target: "audit",
+            user, verb, group = r.group, resource, namespace = r.namespace, name = r.name,
+            code = status.as_u16(), ms = elapsed.as_millis() as u64,
+        ),
+        Route::Path { path, .. } => {
+            tracing::debug!(target: "audit", user, verb, path, code = status.as_u16());
+        }
+    }
+}

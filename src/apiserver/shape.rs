@@ -1,0 +1,200 @@
+//! How stored records are written out: as themselves (bytes copied, nothing parsed), as Table rows, or as metadata only.
+
+use jiff::Timestamp;
+use objects::Kind;
+use serde_json::{Value, json};
+use state::{Record, Revision};
+
+use crate::negotiate::Form;
+use crate::query::Query;
+use crate::status::{Failure, Result};
+
+/// What a Table row carries beside its cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+/// One way to write the objects of one kind.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub kind: &'static Kind,
+    pub form: Form,
+    pub include: Include,
+    /// For the ages in Tables.
+    pub now: Timestamp,
+}
+
+/// `metadata` of a list.
+#[derive(Clone, Debug, Default)]
+pub struct ListMeta {
+    pub revision: Revision,
+    pub token: Option<String>,
+    pub remaining: Option<usize>,
+}
+
+impl ListMeta {
+    fn json(&self) -> Value {
+        let mut out = json!({"resourceVersion": self.revision.to_string()});
+        if let Some(token) = &self.token {
+            out["continue"] = token.as_str().into();
+        }
+        if let Some(remaining) = self.remaining {
+            out["remainingItemCount"] = remaining.into();
+        }
+        out
+    }
+}
+
+impl Shape {
+    pub fn new(kind: &'static Kind, form: Form, query: &Query, now: Timestamp) -> Result<Self> {
+        let include = match query.get("includeObject") {
+            "" | "Metadata" => Include::Metadata,
+            "None" => Include::None,
+            "Object" => Include::Object,
+            other => return Err(Failure::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        };
+        Ok(Self { kind, form, include, now })
+    }
+
+    /// Writes one object on its own, at the revision it is shown with. `columns`: a Table repeats its columns.
+    pub fn write_object(&self, record: &Record, revision: Revision, columns: bool, out: &mut Vec<u8>) {
+        match self.form {
+            Form::Object => write_at(record, revision, out),
+            Form::Metadata(version) => {
+                let object = parse_at(record, revision);
+                write_value(&partial(&object, version), out);
+            }
+            Form::Table(version) => {
+                let object = parse_at(record, revision);
+                let columns = if columns { self.columns() } else { Value::Null };
+                write_value(
+                    &json!({
+                        "kind": "Table",
+                        "apiVersion": format!("meta.k8s.io/{version}"),
+                        "metadata": {"resourceVersion": revision.to_string()},
+                        "columnDefinitions": columns,
+                        "rows": [self.row(&object, version)],
+                    }),
+                    out,
+                );
+            }
+        }
+    }
+
+    /// A bookmark: nothing but a kind and a revision, and whether it ends the initial events.
+    pub fn write_bookmark(&self, revision: Revision, initial_end: bool, out: &mut Vec<u8>) {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let bookmark = match self.form {
+            Form::Object => json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata}),
+            Form::Metadata(version) => json!({
+                "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
+            }),
+            Form::Table(version) => json!({
+                "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": {"resourceVersion": revision.to_string()},
+                "columnDefinitions": null,
+                "rows": [{"cells": [], "object": {
+                    "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
+                }}],
+            }),
+        };
+        write_value(&bookmark, out);
+    }
+
+    /// Everything before the first item of a list.
+    pub fn write_head(&self, meta: &ListMeta, out: &mut Vec<u8>) {
+        let (kind, api_version) = match self.form {
+            Form::Object => (self.kind.list_kind(), self.kind.api_version()),
+            Form::Metadata(version) => ("PartialObjectMetadataList".into(), format!("meta.k8s.io/{version}")),
+            Form::Table(version) => ("Table".into(), format!("meta.k8s.io/{version}")),
+        };
+        let mut head = json!({"kind": kind, "apiVersion": api_version, "metadata": meta.json()});
+        if let Form::Table(_) = self.form {
+            head["columnDefinitions"] = self.columns();
+        }
+        write_value(&head, out);
+        out.pop();
+        out.extend_from_slice(if matches!(self.form, Form::Table(_)) { b",\"rows\":[" } else { b",\"items\":[" });
+    }
+
+    pub fn write_item(&self, record: &Record, out: &mut Vec<u8>) {
+        match self.form {
+            Form::Object => record.write_json(out),
+            Form::Metadata(version) => write_value(&partial(&parse_at(record, record.revision), version), out),
+            Form::Table(version) => write_value(&self.row(&parse_at(record, record.revision), version), out),
+        }
+    }
+
+    /// Everything behind the last item.
+    pub fn write_tail(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"]}");
+    }
+
+    fn columns(&self) -> Value {
+        self.kind
+            .columns()
+            .iter()
+            .map(|column| {
+                json!({
+                    "name": column.name,
+                    "type": column.kind,
+                    "format": column.format,
+                    "description": column.description,
+                    "priority": column.priority,
+                })
+            })
+            .collect()
+    }
+
+    fn row(&self, object: &Value, version: &str) -> Value {
+        let mut row = json!({"cells": self.kind.row(object, self.now)});
+        match self.include {
+            Include::None => row["object"] = Value::Null,
+            Include::Metadata => row["object"] = partial(object, version),
+            Include::Object => row["object"] = object.clone(),
+        }
+        row
+    }
+}
+
+fn partial(object: &Value, version: &str) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({})),
+    })
+}
+
+fn write_value(value: &Value, out: &mut Vec<u8>) {
+    // Writing a `Value` into memory cannot fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
+fn parse_at(record: &Record, revision: Revision) -> Value {
+    let mut object = control::record::parse(record);
+    if revision != record.revision {
+        objects::meta::set(&mut object, &["metadata", "resourceVersion"], revision.to_string().into());
+    }
+    object
+}
+
+/// The record's JSON, but shown with another revision: a deletion shows the last state at its own.
+fn write_at(record: &Record, revision: Revision, out: &mut Vec<u8>) {
+    if revision == record.revision {
+        return record.write_json(out);
+    }
+    let (head, tail) = record.body.split_at((record.split as usize).min(record.body.len()));
+    out.extend_from_slice(head);
+    out.extend_from_slice(format!("\"{revision}\"").as_bytes());
+    if !record.managed_fields.is_empty() {
+        out.extend_from_slice(b",\"managedFields\":");
+        out.extend_from_slice(&record.managed_fields);
+    }
+    out.extend_from_slice(tail);
+}

@@ -1,0 +1,90 @@
+//! POST: a new object.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use objects::meta;
+use serde_json::Value;
+use state::{Expect, Key, Op, Refusal, State};
+
+use crate::body;
+use crate::query::WriteOptions;
+use crate::server::Call;
+use crate::status::{Failure, Result};
+use crate::write::{self, ATTEMPTS_MAX, Draft};
+
+/// A generated name that is taken is drawn again this often.
+const GENERATE_ATTEMPTS_MAX: usize = 8;
+
+pub async fn create(call: &Call, body: Body) -> Result<Response> {
+    let options = WriteOptions::parse(&call.query)?;
+    let bytes = body::read(body).await?;
+    let parsed = body::decode(&call.headers, &bytes)?;
+    let draft = write::decode(call, parsed.value, &parsed.duplicates, &options)?;
+    store(call, draft, &options).await
+}
+
+/// Admits and stores a decoded object; also what PUT does to an absent name of some kinds.
+pub async fn store(call: &Call, draft: Draft, options: &WriteOptions) -> Result<Response> {
+    let Draft { object: decoded, mut warnings } = draft;
+    let base = meta::text(&decoded, &["metadata", "generateName"]).to_owned();
+    let generated = meta::name(&decoded).is_empty() && !base.is_empty();
+    if !meta::text(&decoded, &["metadata", "resourceVersion"]).is_empty() {
+        return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let attempts = if generated { GENERATE_ATTEMPTS_MAX } else { ATTEMPTS_MAX };
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let mut cx = call.server.context();
+        let mut object = decoded.clone();
+        if generated {
+            meta::generate_name(&mut object, cx.draw());
+        }
+        let name = meta::name(&object).to_owned();
+        let root = call.replica().root();
+        let more = write::admit_create(call, &mut object, &mut cx, &root)?;
+        if attempt == 1 {
+            warnings.extend(more);
+        }
+        let put = write::put(call.kind, &object)?;
+        if options.dry_run {
+            precheck(call, &put.key, &root)?;
+            return answer(call, StatusCode::CREATED, object, warnings);
+        }
+        let key = put.key.clone();
+        let outcome = write::propose(call, &cx, vec![Expect::absent(key)], vec![Op::put(put.clone())]).await?;
+        match outcome.refusal {
+            None => {
+                let revision = outcome.revisions.first().copied().unwrap_or(outcome.revision);
+                let json = write::stored(put, revision).json();
+                return call.plain(warnings)?.json(StatusCode::CREATED, json);
+            }
+            // Another one drew the same name; or took the address that admission chose: choose again.
+            Some(Refusal::AlreadyExists(_)) if generated && attempt < attempts => {}
+            Some(Refusal::Claimed(_)) if attempt < attempts => {}
+            Some(refusal) => return Err(write::refused(call, &name, refusal)),
+        }
+    }
+}
+
+/// What `apply` would refuse, for a dry run.
+fn precheck(call: &Call, key: &Key, root: &State) -> Result<()> {
+    if root.get(key).is_some() {
+        return Err(Failure::already_exists(call.kind, &key.name));
+    }
+    if !call.kind.namespaced {
+        return Ok(());
+    }
+    match root.get(&Key::namespace(key.namespace.as_str())) {
+        None => Err(Failure::namespace_missing(&key.namespace)),
+        Some(namespace) if namespace.header.deletion_ms != 0 => {
+            Err(Failure::namespace_terminating(call.kind, &key.name, &key.namespace))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn answer(call: &Call, status: StatusCode, object: Value, warnings: Vec<String>) -> Result<Response> {
+    call.plain(warnings)?.json(status, object.to_string().into_bytes())
+}

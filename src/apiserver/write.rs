@@ -1,0 +1,246 @@
+//! The order in which a write is judged: decode, default, mutate, default again, validate, propose. One place for all
+//! verbs, so that none can leave a step out.
+
+use std::sync::Arc;
+
+use control::admission::{self, Denied, Operation};
+use control::record;
+use objects::{FieldError, Kind, Part, Reason, meta};
+use serde_json::Value;
+use state::{Command, Expect, Op, Outcome, Put, Record, Refusal, State};
+
+use crate::body;
+use crate::query::WriteOptions;
+use crate::server::Call;
+use crate::status::{Failure, Result};
+
+/// How often a write whose precondition was lost is judged again.
+pub const ATTEMPTS_MAX: usize = 5;
+
+/// An object in the course of being written.
+pub struct Draft {
+    pub object: Value,
+    pub warnings: Vec<String>,
+}
+
+/// Checks that a body is of the kind and namespace of its path, and passes it through the typed struct.
+pub fn decode(call: &Call, object: Value, duplicates: &[String], options: &WriteOptions) -> Result<Draft> {
+    let mut object = object;
+    check_kind(call.kind, &object)?;
+    check_place(call, &mut object)?;
+    let unknown = call.kind.decode(&mut object).map_err(|error| malformed(call.kind, &error))?;
+    let warnings = body::judge(options.field_validation, duplicates, &unknown)?;
+    Ok(Draft { object, warnings })
+}
+
+/// A value of the wrong type: 400, as Kubernetes answers what it cannot decode.
+pub fn malformed(kind: &Kind, error: &FieldError) -> Failure {
+    let message = if error.message.is_empty() { error.to_string() } else { error.message.clone() };
+    Failure::bad_request(if message.contains("cannot be handled") {
+        message
+    } else {
+        format!(
+            "{} in version {:?} cannot be handled as a {}: {message}",
+            kind.kind,
+            kind.api_version(),
+            kind.kind
+        )
+    })
+}
+
+fn check_kind(kind: &Kind, object: &Value) -> Result<()> {
+    let (version, name) = (meta::text(object, &["apiVersion"]), meta::text(object, &["kind"]));
+    if !version.is_empty() && version != kind.api_version() {
+        return Err(Failure::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({})",
+            kind.api_version()
+        )));
+    }
+    if !name.is_empty() && name != kind.kind {
+        return Err(Failure::bad_request(format!(
+            "the kind in the data ({name}) does not match the expected kind ({})",
+            kind.kind
+        )));
+    }
+    Ok(())
+}
+
+/// The path decides name and namespace; a body that says otherwise is refused.
+fn check_place(call: &Call, object: &mut Value) -> Result<()> {
+    let resource = &call.resource;
+    if call.kind.namespaced {
+        let given = meta::text(object, &["metadata", "namespace"]);
+        if !given.is_empty() && given != resource.namespace {
+            return Err(Failure::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        meta::set(object, &["metadata", "namespace"], resource.namespace.as_str().into());
+    } else {
+        meta::remove(object, &["metadata", "namespace"]);
+    }
+    if !resource.name.is_empty() {
+        let given = meta::text(object, &["metadata", "name"]);
+        if !given.is_empty() && given != resource.name {
+            return Err(Failure::bad_request(format!(
+                "the name of the object ({given}) does not match the name on the URL ({})",
+                resource.name
+            )));
+        }
+        meta::set(object, &["metadata", "name"], resource.name.as_str().into());
+    }
+    Ok(())
+}
+
+/// Makes a decoded object a new one: default, admit, default, stamp, validate. Returns warnings.
+pub fn admit_create(call: &Call, object: &mut Value, cx: &mut control::Context, root: &State) -> Result<Vec<String>> {
+    let kind = call.kind;
+    kind.default(object);
+    let warnings = admit(call, Operation::Create, object, None, cx, root)?;
+    kind.default(object);
+    kind.prepare_create(object);
+    let uid = cx.uid();
+    meta::stamp(object, &uid, cx.now);
+    judge(call, Operation::Create, object, None, cx, root)?;
+    Ok(warnings)
+}
+
+/// Makes a decoded object the next version of `old`.
+pub fn admit_update(
+    call: &Call,
+    part: Part,
+    object: &mut Value,
+    old: &Value,
+    cx: &mut control::Context,
+    root: &State,
+) -> Result<Vec<String>> {
+    let kind = call.kind;
+    kind.default(object);
+    kind.prepare_update(object, old, part);
+    let warnings = admit(call, Operation::Update, object, Some(old), cx, root)?;
+    kind.default(object);
+    // Admission may have changed the spec: the generation is counted from what will be written.
+    if part == Part::Main {
+        kind.prepare_update(object, old, part);
+    }
+    judge(call, Operation::Update, object, Some(old), cx, root)?;
+    Ok(warnings)
+}
+
+fn admit(
+    call: &Call,
+    operation: Operation,
+    object: &mut Value,
+    old: Option<&Value>,
+    cx: &mut control::Context,
+    root: &State,
+) -> Result<Vec<String>> {
+    let name = meta::name(object).to_owned();
+    let settings = cx.settings.clone();
+    let mut request = admission::Request {
+        kind: call.kind,
+        operation,
+        object,
+        old,
+        user: &call.user,
+        now: cx.now,
+        seed: cx.draw(),
+        settings: &settings,
+    };
+    admission::mutate(&mut request, root).map_err(|denied| denial(call.kind, &name, &denied))
+}
+
+fn judge(
+    call: &Call,
+    operation: Operation,
+    object: &mut Value,
+    old: Option<&Value>,
+    cx: &mut control::Context,
+    root: &State,
+) -> Result<()> {
+    let name = meta::name(object).to_owned();
+    let errors = call.kind.validate(object, old);
+    if !errors.is_empty() {
+        return Err(Failure::invalid(call.kind, &name, &errors));
+    }
+    permit(call, operation, object, old, cx, root)
+}
+
+/// The validating half of admission: all that a deletion passes.
+pub fn permit(
+    call: &Call,
+    operation: Operation,
+    object: &mut Value,
+    old: Option<&Value>,
+    cx: &mut control::Context,
+    root: &State,
+) -> Result<()> {
+    let name = meta::name(object).to_owned();
+    let settings = cx.settings.clone();
+    let request = admission::Request {
+        kind: call.kind,
+        operation,
+        object,
+        old,
+        user: &call.user,
+        now: cx.now,
+        seed: cx.draw(),
+        settings: &settings,
+    };
+    admission::validate(&request, root).map_err(|denied| denial(call.kind, &name, &denied))
+}
+
+fn denial(kind: &Kind, name: &str, denied: &Denied) -> Failure {
+    match denied {
+        Denied::Forbidden(why) => Failure::forbidden(kind, name, why),
+        Denied::Invalid(errors) => Failure::invalid(kind, name, errors),
+    }
+}
+
+/// The Put of a complete object.
+pub fn put(kind: &Kind, object: &Value) -> Result<Put> {
+    record::put(kind, object).map_err(|error| Failure::invalid(kind, meta::name(object), &[error]))
+}
+
+/// Proposes on behalf of a user and returns the outcome once it is applied here.
+pub async fn propose(call: &Call, cx: &control::Context, expects: Vec<Expect>, ops: Vec<Op>) -> Result<Outcome> {
+    let command = Command { time_ms: cx.now_ms(), expects, ops, ..Command::default() };
+    Ok(call.replica().propose(command).await?)
+}
+
+/// The record that a Put became, for the answer.
+pub fn stored(put: Put, revision: u64) -> Record {
+    Record {
+        header: put.header,
+        body: put.body,
+        split: put.split,
+        managed_fields: put.managed_fields,
+        created: revision,
+        revision,
+    }
+}
+
+/// A refusal that judging again cannot change.
+pub fn refused(call: &Call, name: &str, refusal: Refusal) -> Failure {
+    let kind = call.kind;
+    match refusal {
+        Refusal::AlreadyExists(_) => Failure::already_exists(kind, name),
+        Refusal::NotFound(_) => Failure::not_found(kind, name),
+        Refusal::Conflict(_) => Failure::modified(kind, name),
+        Refusal::NamespaceMissing(key) => Failure::namespace_missing(&key.name),
+        Refusal::NamespaceTerminating(key) => Failure::namespace_terminating(kind, name, &key.name),
+        Refusal::Claimed(claim) => {
+            let field = if claim.starts_with("nodeport/") { "spec.ports" } else { "spec.clusterIPs" };
+            let error = FieldError::new(field, Reason::Invalid, format!("provided value is already allocated: {claim}"));
+            Failure::invalid(kind, name, &[error])
+        }
+        Refusal::Bind(why) => Failure::conflict(kind, name, why),
+        Refusal::Deposed(term) => Failure::unavailable(format!("term {term} is over")),
+        Refusal::Invalid(why) => Failure::bad_request(why),
+    }
+}
+
+/// The named object as this master has it; `fresh` asks for the newest acknowledged state.
+pub async fn root(call: &Call, fresh: bool) -> Result<Arc<State>> {
+    if fresh { Ok(call.replica().read().await?) } else { Ok(call.replica().root()) }
+}
