@@ -121,6 +121,16 @@ pub fn signing_request() -> Result<(String, String), Error> {
     Ok((key.serialize_pem(), request.pem().map_err(issue)?))
 }
 
+/// A request for a new certificate of a present key, PEM.
+///
+/// # Errors
+/// When the key is malformed.
+pub fn signing_request_of(key_pem: &str) -> Result<String, Error> {
+    let key = KeyPair::from_pem(key_pem).map_err(|cause| Error::malformed("the key", cause))?;
+    let request = CertificateParams::default().serialize_request(&key).map_err(issue)?;
+    request.pem().map_err(issue)
+}
+
 impl Issuers {
     /// # Errors
     /// When the system yields no randomness.

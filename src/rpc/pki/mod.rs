@@ -16,7 +16,7 @@ pub mod seal;
 
 pub use files::{Credential, Dir};
 pub use inspect::{Expiry, expiry};
-pub use issuer::{ApiName, Issuers, Lifetimes, NodeName, PeerName, signing_request};
+pub use issuer::{ApiName, Issuers, Lifetimes, NodeName, PeerName, signing_request, signing_request_of};
 
 use ring::digest;
 

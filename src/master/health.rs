@@ -1,0 +1,33 @@
+//! The reasons behind `/livez` and `/readyz`.
+
+use apiserver::{Check, Health};
+use replica::Replica;
+
+pub struct MasterHealth {
+    pub replica: Replica,
+}
+
+impl Health for MasterHealth {
+    fn live(&self) -> Vec<Check> {
+        vec![Check { name: "ping", result: Ok(()) }]
+    }
+
+    fn ready(&self) -> Vec<Check> {
+        let now = self.replica.leadership().borrow().clone();
+        let leader = match now.leader {
+            Some(_) => Ok(()),
+            None => Err("no leader: too few masters are up or reach each other".to_owned()),
+        };
+        let serving = if now.serving {
+            Ok(())
+        } else {
+            Err("no leader was confirmed within the last 10 s, or what was committed before the start is still being applied"
+                .to_owned())
+        };
+        vec![
+            Check { name: "ping", result: Ok(()) },
+            Check { name: "leader", result: leader },
+            Check { name: "caught-up", result: serving },
+        ]
+    }
+}

@@ -1,0 +1,132 @@
+//! Consensus' calls to other members, over gRPC: one connection per kind of traffic.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use consensus::transport::{Change, Proposed};
+use consensus::{Chunk, Member, PeerTransport};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use rpc::pb::{self, membership_request};
+use rpc::peer::{Client, Lane, PeerClients};
+use tonic::{Request, Status};
+
+/// Far above an election, so that it is openraft's own limits that end a call; only a hung connection meets these.
+const BEAT_LIMIT: Duration = Duration::from_secs(2);
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// [`PeerTransport`] over [`PeerClients`].
+pub struct Wire(pub PeerClients);
+
+impl Wire {
+    fn client(&self, to: &Member, lane: Lane) -> Client {
+        self.0.client(to.id, &to.peer_address, lane)
+    }
+}
+
+fn limited<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
+}
+
+/// Whether a call failed before it reached anyone: then it certainly changed nothing.
+fn plain(status: Status) -> Status {
+    let mut source = std::error::Error::source(&status);
+    while let Some(cause) = source {
+        if cause.downcast_ref::<std::io::Error>().is_some_and(never_connected) {
+            return Status::failed_precondition(status.message().to_owned());
+        }
+        source = cause.source();
+    }
+    status
+}
+
+fn never_connected(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionRefused | Kind::TimedOut | Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable
+    )
+}
+
+#[async_trait::async_trait]
+impl PeerTransport for Wire {
+    async fn vote(&self, to: &Member, body: Bytes) -> Result<Bytes, Status> {
+        let answer = self.client(to, Lane::Beat).vote(limited(pb::RaftMessage { body }, BEAT_LIMIT)).await;
+        Ok(answer.map_err(plain)?.into_inner().body)
+    }
+
+    async fn heartbeat(&self, to: &Member, body: Bytes) -> Result<Bytes, Status> {
+        let answer = self.client(to, Lane::Beat).heartbeat(limited(pb::RaftMessage { body }, BEAT_LIMIT)).await;
+        Ok(answer.map_err(plain)?.into_inner().body)
+    }
+
+    async fn append(
+        &self,
+        to: &Member,
+        requests: BoxStream<'static, Bytes>,
+    ) -> Result<BoxStream<'static, Result<Bytes, Status>>, Status> {
+        let requests = requests.map(|body| pb::RaftMessage { body });
+        let answers = self.client(to, Lane::Append).append(requests).await.map_err(plain)?.into_inner();
+        Ok(answers.map(|answer| answer.map(|message| message.body)).boxed())
+    }
+
+    async fn snapshot(&self, to: &Member, chunks: BoxStream<'static, Chunk>) -> Result<Bytes, Status> {
+        let chunks = chunks.map(|chunk| pb::SnapshotChunk {
+            header: chunk.header,
+            file: chunk.file,
+            offset: chunk.offset,
+            data: chunk.data,
+            crc32: chunk.crc32,
+            last: chunk.last,
+        });
+        let answer = self.client(to, Lane::Snapshot).snapshot(chunks).await;
+        Ok(answer.map_err(plain)?.into_inner().body)
+    }
+
+    async fn transfer_leader(&self, to: &Member, body: Bytes) -> Result<Bytes, Status> {
+        let answer = self.client(to, Lane::Beat).transfer_leader(limited(pb::RaftMessage { body }, BEAT_LIMIT)).await;
+        Ok(answer.map_err(plain)?.into_inner().body)
+    }
+
+    async fn propose(&self, to: &Member, commands: Vec<Bytes>) -> Result<Proposed, Status> {
+        let request = limited(pb::ProposeRequest { commands }, CALL_LIMIT);
+        let answer = self.client(to, Lane::General).propose(request).await.map_err(plain)?.into_inner();
+        Ok(Proposed { outcomes: answer.outcomes, index: answer.index })
+    }
+
+    async fn read_index(&self, to: &Member) -> Result<u64, Status> {
+        let request = limited(pb::ReadIndexRequest {}, CALL_LIMIT);
+        Ok(self.client(to, Lane::General).read_index(request).await.map_err(plain)?.into_inner().index)
+    }
+
+    async fn change_membership(&self, to: &Member, change: Change) -> Result<(), Status> {
+        let request = limited(change_request(change), CALL_LIMIT);
+        self.client(to, Lane::General).change_membership(request).await.map_err(plain)?;
+        Ok(())
+    }
+}
+
+/// As it crosses the wire.
+pub fn change_request(change: Change) -> pb::MembershipRequest {
+    let change = match change {
+        Change::AddLearner(member) => membership_request::Change::AddLearner(info(&member)),
+        Change::Promote(id) => membership_request::Change::Promote(id),
+        Change::Remove(id) => membership_request::Change::Remove(id),
+    };
+    pb::MembershipRequest { change: Some(change) }
+}
+
+pub fn info(member: &Member) -> pb::MemberInfo {
+    pb::MemberInfo {
+        id: member.id,
+        name: member.name.clone(),
+        peer_address: member.peer_address.clone(),
+        api_address: member.api_address.clone(),
+    }
+}
+
+pub fn member(info: pb::MemberInfo) -> Member {
+    Member { id: info.id, name: info.name, peer_address: info.peer_address, api_address: info.api_address }
+}

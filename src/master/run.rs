@@ -1,0 +1,264 @@
+//! The start-up of one master, in order, and its planned stop.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use apiserver::Health;
+use control::Settings;
+use rpc::Identity;
+use rpc::pb;
+use rpc::peer::PeerClients;
+use rpc::pki::{Bundles, Dir, PeerName, files, inspect};
+use rpc::tls::{self, Identifier};
+use rpc::transport::{Tcp, Transport};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use crate::addresses::Addresses;
+use crate::config::{Config, MasterFile};
+use crate::health::MasterHealth;
+use crate::leader::{Heard, Leader};
+use crate::peers::Wire;
+use crate::ports::{self, Handlers, Port};
+use crate::renewal::Own;
+use crate::service::{Shared, cluster::ClusterService, node::NodeService, peer::PeerService};
+use crate::sessions::{NodeStreams, Parts, Sessions};
+use crate::streams::PeerRelay;
+use crate::{Error, metrics, upkeep};
+
+/// The largest message on either port: a batch of commands, or an assignment of many large Secrets.
+const MESSAGE_MAX: usize = 64 << 20;
+/// How long a planned stop waits for everything but consensus to end.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// Runs this master until `shutdown`, or until it cannot go on.
+///
+/// # Errors
+/// When it cannot start: each says the cause and the cure.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    run_with(config, shutdown, |_| {}).await
+}
+
+/// Where the ports of a running master are.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    pub api: std::net::SocketAddr,
+    pub peer: std::net::SocketAddr,
+}
+
+/// As [`run`]; `bound` learns the ports before anything is served.
+pub(crate) async fn run_with(
+    mut config: Config,
+    shutdown: CancellationToken,
+    bound: impl FnOnce(Bound) + Send,
+) -> Result<(), Error> {
+    let now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync> = Arc::new(jiff::Timestamp::now);
+    let file = MasterFile::load(&config.data_dir)?;
+    let dir = Dir::of(&config.data_dir);
+    let bundles = dir.bundles()?;
+    check_owner(&config, &file, &dir, &bundles)?;
+    let issuers = Arc::new(dir.issuers()?);
+    config.settings.root_ca_pem.clone_from(&bundles.client);
+    let own = Own::load(dir.clone(), issuers.clone(), config.clone(), now().as_second())?;
+
+    // Both ports are taken before anything on disk changes.
+    let transport: Arc<dyn Transport> = Arc::new(Tcp);
+    let identifier = Identifier::new(&bundles)?;
+    let api_tls = tls::api_server(&own.api, &bundles)?;
+    let peer_tls = tls::peer_server(&own.peer, &bundles)?;
+    let api_port = Port::bind(&transport, ports::API, &config.listen_api, api_tls, identifier.clone()).await?;
+    let peer_port = Port::bind(&transport, ports::PEER, &config.listen_peer, peer_tls, identifier).await?;
+    let unknown = |source| Error::File { path: "the port's own address".into(), source };
+    let addresses = Bound { api: api_port.address().map_err(unknown)?, peer: peer_port.address().map_err(unknown)? };
+    take_free_ports(&mut config, addresses);
+    bound(addresses);
+
+    let me = PeerName { cluster_id: config.cluster_id.clone(), epoch: config.epoch, member: config.member_id };
+    let peers = PeerClients::new(transport, tls::peer_client(&own.peer, &bundles)?, me);
+    let consensus = consensus::start(consensus_config(&config), Arc::new(Wire(peers.clone()))).await?;
+    if file.started && consensus.members().is_empty() {
+        consensus.shutdown().await;
+        return Err(Error::Invalid(format!(
+            "{} holds no log, though this master took part in the cluster before: its data was lost. Remove it on another master \
+             (`hactl cluster leave`), empty the data dir and join again; its id must not come back with an empty log",
+            config.data_dir.display()
+        )));
+    }
+
+    let replica = consensus.replica();
+    let heard = Heard::default();
+    let seed = Arc::new(AtomicU64::new(rand::random()));
+    let known = Addresses::new(upkeep::members(&consensus));
+    if known.api().is_empty() {
+        known.set(vec![config.member()]);
+    }
+    let stop = CancellationToken::new();
+    let sessions = Sessions::new(Parts {
+        replica: replica.clone(),
+        heard: heard.clone(),
+        cluster_id: config.cluster_id.clone(),
+        epoch: config.epoch,
+        masters: known.watch_api(),
+        now: now.clone(),
+        seed: seed.clone(),
+        shutdown: stop.clone(),
+    });
+    config.settings.masters = upkeep::resolve(&known.api()).await;
+    let (settings, watched_settings) = watch::channel(Arc::new(config.settings.clone()));
+    let shared = Arc::new(Shared {
+        config: config.clone(),
+        replica: replica.clone(),
+        peers: peers.clone(),
+        sessions: sessions.clone(),
+        heard: heard.clone(),
+        addresses: known.clone(),
+        issuers,
+        bundles,
+        dir,
+        now: now.clone(),
+        consensus,
+    });
+
+    let prometheus = metrics::install();
+    let relay = Arc::new(PeerRelay { me: config.member_id, peers, addresses: known });
+    let health: Arc<dyn Health> = Arc::new(MasterHealth { replica: replica.clone() });
+    let http = apiserver::service(apiserver::Config {
+        replica: replica.clone(),
+        settings: Arc::new(Settings::clone(&config.settings)),
+        streams: Arc::new(NodeStreams { sessions, relay }),
+        health,
+        metrics: prometheus.clone(),
+        now: now.clone(),
+        seed: rand::random(),
+        version: config.version.clone(),
+        commit: config.commit.clone(),
+        shutdown: stop.clone(),
+    });
+
+    let tasks = TaskTracker::new();
+    let api = Handlers { grpc: api_grpc(&shared), http: Some(http), admitted: admitted(&shared) };
+    let peer = Handlers { grpc: peer_grpc(&shared), http: None, admitted: Arc::new(|_| Ok(())) };
+    tasks.spawn(api_port.serve(api, stop.clone()));
+    // On consensus' own runtime, so that no other work delays a heartbeat. It ends last.
+    let peer_stop = CancellationToken::new();
+    let peer_port = shared.consensus.runtime().spawn(peer_port.serve(peer, peer_stop.clone()));
+    let leader = Leader { replica, settings: watched_settings, heard, now: now.clone(), seed };
+    tasks.spawn(leader.run(stop.clone()));
+    tasks.spawn(upkeep::follow(shared.clone(), settings, stop.clone()));
+    tasks.spawn(upkeep::take_part(shared.clone(), file, stop.clone()));
+    tasks.spawn(own.keep(now, stop.clone()));
+    if let Some(handle) = prometheus {
+        tasks.spawn(metrics::upkeep(handle, stop.clone()));
+    }
+    tasks.close();
+    tracing::info!(
+        api = %addresses.api, peer = %addresses.peer, member = config.member_id, cluster = config.cluster_id, "master runs"
+    );
+
+    shutdown.cancelled().await;
+    // Leadership goes first, while everything still answers; a single master has nobody to give it to.
+    if shared.replica.leadership().borrow().leading.is_some() && shared.consensus.members().len() > 1 {
+        if let Err(error) = shared.consensus.transfer_leader(0).await {
+            tracing::warn!(%error, "stopping as leader: nobody took over in time");
+        }
+    }
+    stop.cancel();
+    if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+        tracing::warn!("some tasks did not end in time");
+    }
+    peer_stop.cancel();
+    let _ = tokio::time::timeout(STOP_LIMIT, peer_port).await;
+    shared.consensus.shutdown().await;
+    tracing::info!("master stopped");
+    Ok(())
+}
+
+/// The data dir, its certificates and the configuration speak of one member of one cluster.
+fn check_owner(config: &Config, file: &MasterFile, dir: &Dir, bundles: &Bundles) -> Result<(), Error> {
+    let theirs = |what: &str, cluster: &str, member: u64| {
+        Error::Invalid(format!(
+            "{what} in {} is of member {member} of cluster {cluster}, this machine is configured as member {} of {}: the data dir \
+             belongs to another cluster or member; give its own --data-dir",
+            config.data_dir.display(),
+            config.member_id,
+            config.cluster_id
+        ))
+    };
+    if file.cluster_id != config.cluster_id || file.member_id != config.member_id {
+        return Err(theirs("master.json", &file.cluster_id, file.member_id));
+    }
+    let pem = dir.credential(files::PEER)?.certificate_pem;
+    match inspect::identity_of_pem(&pem, bundles)? {
+        Some(Identity::Peer { cluster_id, member, .. })
+            if cluster_id == config.cluster_id && member == config.member_id =>
+        {
+            Ok(())
+        }
+        Some(Identity::Peer { cluster_id, member, .. }) => Err(theirs("pki/peer.pem", &cluster_id, member)),
+        _ => Err(Error::Invalid(format!(
+            "{}/peer.pem was not issued by peer-issuer.pem beside it: restore both from one backup, or remove this master and join \
+             again",
+            dir.path().display()
+        ))),
+    }
+}
+
+/// An advertised port 0 means the one that was taken.
+fn take_free_ports(config: &mut Config, bound: Bound) {
+    let fill = |address: &mut String, port: u16| {
+        if let Some(host) = address.strip_suffix(":0") {
+            *address = format!("{host}:{port}");
+        }
+    };
+    fill(&mut config.advertise_api, bound.api.port());
+    fill(&mut config.advertise_peer, bound.peer.port());
+}
+
+fn consensus_config(config: &Config) -> consensus::Config {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let member = upkeep::member(config);
+    consensus::Config {
+        heartbeat_ms: milliseconds(config.timing.heartbeat),
+        election_ms_min: milliseconds(config.timing.election_min),
+        election_ms_max: milliseconds(config.timing.election_max),
+        ..consensus::Config::new(&config.data_dir, &config.cluster_id, member, rand::random())
+    }
+}
+
+fn api_grpc(shared: &Arc<Shared>) -> axum::Router {
+    let cluster = pb::cluster_server::ClusterServer::new(ClusterService(shared.clone()));
+    let node = pb::node_session_server::NodeSessionServer::new(NodeService(shared.clone()))
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX);
+    Routes::new(cluster).add_service(node).prepare().into_axum_router()
+}
+
+fn peer_grpc(shared: &Arc<Shared>) -> axum::Router {
+    let peer = pb::peer_server::PeerServer::new(PeerService(shared.clone()))
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX);
+    Routes::new(peer).prepare().into_axum_router()
+}
+
+/// A node's certificate counts for as long as its Node has that uid: deleting the Node revokes it.
+fn admitted(shared: &Arc<Shared>) -> Arc<dyn Fn(&Identity) -> Result<(), String> + Send + Sync> {
+    let (replica, cluster) = (shared.replica.clone(), shared.config.cluster_id.clone());
+    Arc::new(move |identity| {
+        let Identity::Node { cluster_id, name, uid } = identity else { return Ok(()) };
+        if *cluster_id != cluster {
+            return Err(format!("node {name} belongs to cluster {cluster_id}, this is {cluster}"));
+        }
+        // Before this master has caught up it cannot tell; what it then serves is refused elsewhere.
+        if !replica.leadership().borrow().serving {
+            return Ok(());
+        }
+        match replica.root().get(&state::Key::node(name)) {
+            Some(node) if node.header.uid == *uid => Ok(()),
+            Some(_) => Err(format!("node {name} is another machine now; join again under another --node-name")),
+            None => Err(format!("node {name} was deleted; `hactl cluster leave` there, then join again")),
+        }
+    })
+}

@@ -1,0 +1,61 @@
+//! The gRPC services of both ports. Each method first says who may call it.
+
+pub mod cluster;
+pub mod node;
+pub mod peer;
+mod status;
+
+use std::sync::Arc;
+
+use consensus::Consensus;
+use replica::Replica;
+use rpc::Identity;
+use rpc::pki::{Bundles, Dir, Issuers};
+use rpc::peer::PeerClients;
+use tonic::{Request, Status};
+
+use crate::Config;
+use crate::addresses::Addresses;
+use crate::leader::Heard;
+use crate::sessions::Sessions;
+
+/// What the services share.
+pub struct Shared {
+    pub config: Config,
+    pub consensus: Consensus,
+    pub replica: Replica,
+    pub peers: PeerClients,
+    pub sessions: Sessions,
+    pub heard: Heard,
+    pub addresses: Addresses,
+    pub issuers: Arc<Issuers>,
+    pub bundles: Bundles,
+    pub dir: Dir,
+    pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
+}
+
+impl Shared {
+    pub fn now(&self) -> jiff::Timestamp {
+        (self.now)()
+    }
+
+    /// Seconds since 1970.
+    pub fn unix(&self) -> i64 {
+        self.now().as_second()
+    }
+}
+
+/// Who calls, as the port found out.
+pub fn caller<T>(request: &Request<T>) -> Identity {
+    request.extensions().get::<Identity>().cloned().unwrap_or(Identity::Anonymous)
+}
+
+fn admin<T>(request: &Request<T>) -> Result<(), Status> {
+    let identity = caller(request);
+    if identity.is_admin() {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!(
+        "{identity} may not do this; use an administrator's kubeconfig (group system:masters)"
+    )))
+}

@@ -1,0 +1,167 @@
+//! What other masters ask of this one. Raft's own messages go to consensus as they are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use consensus::Chunk;
+use consensus::transport::Change;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use rpc::pb::membership_request::Change as Asked;
+use rpc::pb::{self, peer_server::Peer};
+use rpc::peer;
+use state::Key;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Shared, caller, status};
+use crate::{peers, records};
+
+pub struct PeerService(pub Arc<Shared>);
+
+impl PeerService {
+    /// The calling member, after every check.
+    fn member<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let config = &self.0.config;
+        let member = peer::check(request.metadata(), &caller(request), &config.cluster_id, config.epoch)?;
+        if records::is_removed(&self.0.replica.root(), member) {
+            return Err(Status::permission_denied(format!(
+                "member {member} was removed from this cluster; `hactl cluster leave` on its machine, then join again"
+            )));
+        }
+        Ok(member)
+    }
+}
+
+fn body(bytes: bytes::Bytes) -> Response<pb::RaftMessage> {
+    Response::new(pb::RaftMessage { body: bytes })
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn vote(&self, request: Request<pb::RaftMessage>) -> Result<Response<pb::RaftMessage>, Status> {
+        self.member(&request)?;
+        Ok(body(self.0.consensus.peers().vote(request.into_inner().body).await?))
+    }
+
+    async fn heartbeat(&self, request: Request<pb::RaftMessage>) -> Result<Response<pb::RaftMessage>, Status> {
+        self.member(&request)?;
+        Ok(body(self.0.consensus.peers().heartbeat(request.into_inner().body).await?))
+    }
+
+    type AppendStream = BoxStream<'static, Result<pb::RaftMessage, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<pb::RaftMessage>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        self.member(&request)?;
+        let requests = request.into_inner().map(|message| message.map(|message| message.body));
+        let answers = self.0.consensus.peers().append(requests);
+        Ok(Response::new(answers.map(|answer| answer.map(|body| pb::RaftMessage { body })).boxed()))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotChunk>>,
+    ) -> Result<Response<pb::RaftMessage>, Status> {
+        self.member(&request)?;
+        let chunks = request.into_inner().map(|chunk| {
+            chunk.map(|chunk| Chunk {
+                header: chunk.header,
+                file: chunk.file,
+                offset: chunk.offset,
+                data: chunk.data,
+                crc32: chunk.crc32,
+                last: chunk.last,
+            })
+        });
+        Ok(body(self.0.consensus.peers().snapshot(chunks.boxed()).await?))
+    }
+
+    async fn transfer_leader(&self, request: Request<pb::RaftMessage>) -> Result<Response<pb::RaftMessage>, Status> {
+        self.member(&request)?;
+        Ok(body(self.0.consensus.peers().transfer_leader(request.into_inner().body).await?))
+    }
+
+    async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeResponse>, Status> {
+        self.member(&request)?;
+        let proposed = self.0.consensus.peers().propose(request.into_inner().commands).await?;
+        Ok(Response::new(pb::ProposeResponse { outcomes: proposed.outcomes, index: proposed.index }))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<pb::ReadIndexRequest>,
+    ) -> Result<Response<pb::ReadIndexResponse>, Status> {
+        self.member(&request)?;
+        let index = self.0.consensus.peers().read_index().await?;
+        Ok(Response::new(pb::ReadIndexResponse { index }))
+    }
+
+    async fn nodes_alive(
+        &self,
+        request: Request<pb::NodesAliveRequest>,
+    ) -> Result<Response<pb::NodesAliveResponse>, Status> {
+        self.member(&request)?;
+        for node in request.into_inner().nodes {
+            self.0.heard.heard(&node.name, Duration::from_millis(node.silent_ms));
+        }
+        let term = self.0.replica.leadership().borrow().term;
+        Ok(Response::new(pb::NodesAliveResponse { term }))
+    }
+
+    type RelayStream = ReceiverStream<Result<pb::StreamFrame, Status>>;
+
+    async fn relay(&self, request: Request<Streaming<pb::StreamFrame>>) -> Result<Response<Self::RelayStream>, Status> {
+        self.member(&request)?;
+        let first = request.into_inner().message().await?;
+        let open = first
+            .and_then(|frame| frame.open)
+            .ok_or_else(|| Status::invalid_argument("the first frame must open a stream"))?;
+        self.reaches(&open)?;
+        match self.0.sessions.open_stream(open.clone()).await {
+            Some(frames) => Ok(Response::new(crate::sessions::relayed(frames?))),
+            None => Err(Status::not_found(format!("no session of node {} here", open.node))),
+        }
+    }
+
+    async fn change_membership(
+        &self,
+        request: Request<pb::MembershipRequest>,
+    ) -> Result<Response<pb::MembershipResponse>, Status> {
+        let caller = self.member(&request)?;
+        let asked = request.into_inner().change.ok_or_else(|| Status::invalid_argument("no change"))?;
+        let change = match asked {
+            Asked::AddLearner(info) if info.id == caller => Change::AddLearner(peers::member(info)),
+            Asked::Promote(id) if id == caller => Change::Promote(id),
+            Asked::AddLearner(_) | Asked::Promote(_) => {
+                return Err(Status::permission_denied("a master asks for its own membership only"));
+            }
+            Asked::Remove(id) => Change::Remove(id),
+        };
+        self.0.consensus.peers().change_membership(change).await?;
+        let leader = self.0.replica.leadership().borrow().leader.unwrap_or_default();
+        Ok(Response::new(pb::MembershipResponse { leader }))
+    }
+
+    async fn member_status(
+        &self,
+        request: Request<pb::MemberStatusRequest>,
+    ) -> Result<Response<pb::MemberStatusResponse>, Status> {
+        self.member(&request)?;
+        Ok(Response::new(status::own(&self.0).await))
+    }
+}
+
+impl PeerService {
+    /// The pod of a relayed stream is bound to that node under that uid, as this master knows it.
+    fn reaches(&self, open: &pb::StreamOpen) -> Result<(), Status> {
+        let root = self.0.replica.root();
+        let pod = root.get(&Key::new("", "pods", &open.namespace, &open.pod));
+        if pod.is_some_and(|pod| pod.header.uid == open.uid && pod.header.node == open.node) {
+            return Ok(());
+        }
+        Err(Status::not_found(format!("pod {}/{} is not on node {}", open.namespace, open.pod, open.node)))
+    }
+}

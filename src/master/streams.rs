@@ -1,0 +1,41 @@
+//! The way to nodes whose session another master holds: every other master is asked at once, the one that has it answers.
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use rpc::pb;
+use rpc::peer::{Lane, PeerClients};
+
+use crate::addresses::Addresses;
+use crate::sessions::{Relay, Uplink};
+
+pub struct PeerRelay {
+    pub me: u64,
+    pub peers: PeerClients,
+    pub addresses: Addresses,
+}
+
+#[async_trait::async_trait]
+impl Relay for PeerRelay {
+    async fn open(&self, open: pb::StreamOpen) -> Option<Uplink> {
+        let others = self.addresses.members().into_iter().filter(|member| member.id != self.me);
+        let mut asked: FuturesUnordered<_> = others
+            .map(|member| {
+                let mut client = self.peers.client(member.id, &member.peer_address, Lane::General);
+                let first = pb::StreamFrame { open: Some(open.clone()), ..Default::default() };
+                async move {
+                    // The request stays open for as long as the answer is read.
+                    let frames = futures::stream::iter([first]).chain(futures::stream::pending());
+                    client.relay(frames).await
+                }
+            })
+            .collect();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(frames) => return Some(frames.into_inner().boxed()),
+                Err(status) if status.code() == tonic::Code::NotFound => {}
+                Err(status) => tracing::debug!(message = status.message(), "a master did not relay a stream"),
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,178 @@
+//! One real master: made by `create`, run on free ports, asked over TLS.
+
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use rpc::pb;
+use rpc::pki::{Dir, Lifetimes, kubeconfig, unix_now};
+use rpc::tls;
+use rpc::transport::{Tcp, Transport, connect_tls};
+use tokio_util::sync::CancellationToken;
+
+use crate::run::{Bound, run_with};
+use crate::{Config, Create, Join, JoinMaster, create, join};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Running {
+    _data: tempfile::TempDir,
+    config: Config,
+    bound: Bound,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), crate::Error>>,
+}
+
+async fn start(config: Config, data: tempfile::TempDir) -> Running {
+    let shutdown = CancellationToken::new();
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn(run_with(config.clone(), shutdown.clone(), move |bound| {
+        let _ = send.send(bound);
+    }));
+    match receive.await {
+        Ok(bound) => Running { _data: data, config, bound, shutdown, task },
+        Err(_) => panic!("the master did not start: {:?}", task.await),
+    }
+}
+
+async fn first() -> Running {
+    let data = tempfile::tempdir().expect("tempdir");
+    let created = create(&Create {
+        data_dir: data.path().to_owned(),
+        kubeconfig: data.path().join("admin.kubeconfig"),
+        advertise_api: "127.0.0.1:0".into(),
+        api_names: Vec::new(),
+        node: Some("node-1".into()),
+        settings: control::Settings::default(),
+        lifetimes: Lifetimes::default(),
+    })
+    .expect("creates");
+    start(local(Config::new(data.path(), created.cluster_id, created.member_id)), data).await
+}
+
+fn local(config: Config) -> Config {
+    Config {
+        listen_api: "127.0.0.1:0".into(),
+        listen_peer: "127.0.0.1:0".into(),
+        advertise_api: "127.0.0.1:0".into(),
+        advertise_peer: "127.0.0.1:0".into(),
+        ..config
+    }
+}
+
+impl Running {
+    fn admin(&self) -> std::sync::Arc<rustls::ClientConfig> {
+        let issuers = Dir::of(&self.config.data_dir).issuers().expect("issuers");
+        let admin = kubeconfig::admin_credential(&issuers, &Lifetimes::default(), unix_now()).expect("admin");
+        let certificate = tls::Certificate::new(&admin, "admin").expect("pair");
+        tls::api_client(&issuers.bundles().client, Some(&certificate)).expect("client")
+    }
+
+    async fn cluster(&self) -> pb::cluster_client::ClusterClient<tonic::transport::Channel> {
+        let masters = rpc::client::Masters::new(vec![self.bound.api.to_string()], self.admin());
+        pb::cluster_client::ClusterClient::new(masters.connect().await.expect("connects").1)
+    }
+
+    async fn get(&self, path: &str) -> StatusCode {
+        let transport: std::sync::Arc<dyn Transport> = std::sync::Arc::new(Tcp);
+        let stream = connect_tls(&transport, &self.bound.api.to_string(), tls::API_NAME, self.admin(), LIMIT).await;
+        let io = hyper_util::rt::TokioIo::new(stream.expect("connects"));
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io)
+            .await
+            .expect("handshake");
+        tokio::spawn(connection);
+        let request = Request::get(format!("https://kubernetes{path}")).body(axum::body::Body::empty());
+        sender.send_request(request.expect("request")).await.expect("answers").status()
+    }
+
+    async fn leads(&self) -> pb::ClusterStatusResponse {
+        let mut client = self.cluster().await;
+        let status = async {
+            loop {
+                let status = client.status(pb::ClusterStatusRequest {}).await.expect("answers").into_inner();
+                if status.leader != 0 {
+                    return status;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, status).await.expect("a leader in time")
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.expect("no panic").expect("a clean end");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_starts_answers_and_admits_another() {
+    let one = first().await;
+    assert_eq!(one.get("/livez").await, StatusCode::OK);
+    let status = one.leads().await;
+    assert_eq!((status.leader, status.members.len()), (1, 1), "{status:?}");
+
+    let mut client = one.cluster().await;
+    let ask = pb::CreateTokenRequest { master: true, node: false, ttl_seconds: 60, description: String::new() };
+    let token = tokio::time::timeout(LIMIT, async {
+        loop {
+            match client.create_token(ask.clone()).await {
+                Ok(token) => return token.into_inner().token,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await
+    .expect("a token in time");
+
+    let data = tempfile::tempdir().expect("tempdir");
+    let mut options = Join {
+        data_dir: data.path().to_owned(),
+        address: one.bound.api.to_string(),
+        token: token.clone(),
+        master: Some(JoinMaster {
+            name: "two".into(),
+            advertise_api: "127.0.0.1:1".into(),
+            advertise_peer: "127.0.0.1:2".into(),
+            kubeconfig: data.path().join("admin.kubeconfig"),
+        }),
+        node: Some("node-2".into()),
+        version: String::new(),
+    };
+    let refused = join(&options).await.expect_err("a master's token makes no node").to_string();
+    assert!(refused.contains("master only"), "{refused}");
+    assert!(!data.path().join("pki").exists(), "nothing half made");
+    options.node = None;
+    let mut wrong = options.clone();
+    wrong.token = token.replacen("hactl-", "hactl-0", 1);
+    wrong.token.remove("hactl-0".len() + 7);
+    assert!(join(&wrong).await.is_err());
+
+    let joined = join(&options).await.expect("joins");
+    assert_eq!(joined.member_id, Some(2));
+    let two = start(local(Config::new(data.path(), joined.cluster_id, 2)), data).await;
+    let voters = async {
+        loop {
+            let status = one.leads().await;
+            if status.members.iter().filter(|member| member.voter).count() == 2 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, voters).await.expect("the second becomes a voter in time");
+    assert_eq!(two.get("/livez").await, StatusCode::OK);
+    two.stop().await;
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_cannot_work_says_why() {
+    let one = first().await;
+    let taken = Config { listen_api: one.bound.api.to_string(), ..one.config.clone() };
+    let error = crate::run(taken, CancellationToken::new()).await.expect_err("the port is taken").to_string();
+    assert!(error.contains("--listen-api") && error.contains(&one.bound.api.to_string()), "{error}");
+    let another = local(Config::new(&one.config.data_dir, "another-cluster", 1));
+    let error = crate::run(another, CancellationToken::new()).await.expect_err("another's data dir").to_string();
+    assert!(error.contains("another-cluster") && error.contains("--data-dir"), "{error}");
+    one.stop().await;
+}

@@ -1,0 +1,201 @@
+//! What every master does beside answering: takes part in consensus, keeps the addresses and settings that follow from
+//! the members, and tells the leader which nodes it hears.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use consensus::transport::Change;
+use consensus::{Consensus, Member, MemberState, PeerTransport};
+use control::Settings;
+use rpc::pb::{self, MemberInfo};
+use rpc::peer::Lane;
+use rpc::pki::{Dir, files, inspect};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+
+use crate::config::{Config, MasterFile};
+use crate::peers::{Wire, info};
+use crate::records::{self, MemberRecord};
+use crate::service::{Shared, cluster::register_node};
+
+/// How often the members are looked at, and living nodes reported.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A report that takes longer is dropped: the next one says more.
+const REPORT_LIMIT: Duration = Duration::from_secs(1);
+/// A node silent for longer is not reported as living.
+const ALIVE_MAX_MS: u64 = 10_000;
+
+/// The members as consensus has them.
+pub fn members(consensus: &Consensus) -> Vec<MemberInfo> {
+    consensus.members().iter().map(|state| info(&state.member)).collect()
+}
+
+/// Follows the members once a second; the leader's settings follow from them.
+pub async fn follow(
+    shared: Arc<Shared>,
+    settings: watch::Sender<Arc<Settings>>,
+    shutdown: CancellationToken,
+) {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known = Vec::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = look.tick() => {}
+        }
+        shared.addresses.set(members(&shared.consensus));
+        let present = shared.addresses.api();
+        if present != known {
+            let masters = resolve(&present).await;
+            settings.send_if_modified(|settings| {
+                let differs = settings.masters != masters;
+                if differs {
+                    *settings = Arc::new(Settings { masters, ..Settings::clone(settings) });
+                }
+                differs
+            });
+            known = present;
+        }
+        report(&shared).await;
+    }
+}
+
+/// Addresses with names resolved; one that does not resolve is left out and said.
+pub async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
+    let mut resolved = Vec::new();
+    for address in addresses {
+        match tokio::net::lookup_host(address.as_str()).await.map(|mut found| found.next()) {
+            Ok(Some(found)) => resolved.push(found),
+            Ok(None) => tracing::warn!(address, "the address of a master resolves to nothing"),
+            Err(error) => tracing::warn!(address, %error, "the address of a master does not resolve"),
+        }
+    }
+    resolved
+}
+
+/// Tells the leader which nodes are connected here and how long each has been silent.
+async fn report(shared: &Shared) {
+    let leadership = shared.replica.leadership().borrow().clone();
+    let leader = shared.addresses.member(leadership.leader).filter(|leader| leader.id != shared.config.member_id);
+    let Some(leader) = leader else { return };
+    let connected = shared.sessions.nodes();
+    if connected.is_empty() {
+        return;
+    }
+    let silences = shared.heard.silences();
+    let nodes = connected
+        .into_iter()
+        .filter_map(|name| Some((silences.get(&name).copied()?, name)))
+        .filter(|(silent_ms, _)| *silent_ms < ALIVE_MAX_MS)
+        .map(|(silent_ms, name)| pb::NodeAlive { name, uid: String::new(), silent_ms })
+        .collect();
+    let mut request = Request::new(pb::NodesAliveRequest { nodes });
+    request.set_timeout(REPORT_LIMIT);
+    let mut client = shared.peers.client(leader.id, &leader.peer_address, Lane::General);
+    let told = tokio::time::timeout(REPORT_LIMIT, client.nodes_alive(request)).await;
+    if !matches!(told, Ok(Ok(_))) {
+        tracing::debug!(leader = leader.name, "the leader was not told of the living nodes");
+    }
+}
+
+/// Makes this master a voter: the first one begins the cluster, a later one asks the leader, first to learn, then to vote.
+/// Then writes down that it has taken part. Tries until it succeeds.
+pub async fn take_part(shared: Arc<Shared>, file: MasterFile, shutdown: CancellationToken) {
+    let mut said = None;
+    loop {
+        match step(&shared, &file).await {
+            Ok(()) => break,
+            Err(why) => {
+                if said.as_ref() != Some(&why) {
+                    tracing::warn!(%why, "not a voting member yet; trying on");
+                    said = Some(why);
+                }
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+    shared.addresses.set(members(&shared.consensus));
+    if !file.started {
+        let file = MasterFile { started: true, ..file };
+        if let Err(error) = file.save(&shared.config.data_dir) {
+            tracing::error!(%error, "cannot write down that this master has taken part");
+        }
+    }
+}
+
+/// One try; why it is not a voter yet.
+async fn step(shared: &Shared, file: &MasterFile) -> Result<(), String> {
+    let own = member(&shared.config);
+    let begins = file.members.is_empty();
+    if begins && !file.started {
+        shared.consensus.initialize().await.map_err(|error| error.to_string())?;
+        register_first(shared).await?;
+    }
+    let present: Option<MemberState> = shared.consensus.members().into_iter().find(|known| known.member.id == own.id);
+    match present {
+        Some(known) if known.member != own => {
+            shared.consensus.add_learner(own).await.map_err(|error| error.to_string())
+        }
+        Some(known) if known.voter => Ok(()),
+        Some(_) => shared.consensus.promote(own.id).await.map_err(|error| error.to_string()),
+        None => {
+            ask_to_learn(shared, file, own).await?;
+            Err("admitted as a learner; waiting for the log".to_owned())
+        }
+    }
+}
+
+pub fn member(config: &Config) -> Member {
+    crate::peers::member(config.member())
+}
+
+/// Asks each known member in turn: one of them leads.
+async fn ask_to_learn(shared: &Shared, file: &MasterFile, own: Member) -> Result<(), String> {
+    let wire = Wire(shared.peers.clone());
+    let mut reasons = Vec::new();
+    for known in &file.members {
+        let known = Member::from(known.clone());
+        match wire.change_membership(&known, Change::AddLearner(own.clone())).await {
+            Ok(()) => return Ok(()),
+            Err(status) => reasons.push(format!("{}: {}", known.name, status.message())),
+        }
+    }
+    Err(format!("no master admits this one: {}", reasons.join("; ")))
+}
+
+/// The register of member ids begins with the first member; its machine's node is registered with it.
+async fn register_first(shared: &Shared) -> Result<(), String> {
+    let say = |status: tonic::Status| status.message().to_owned();
+    let root = shared.replica.read().await.map_err(|error| error.to_string())?;
+    let own = shared.config.member();
+    if records::member(&root, own.id).is_none() {
+        let record = MemberRecord {
+            name: own.name,
+            peer_address: own.peer_address,
+            api_address: own.api_address,
+            removed: false,
+        };
+        records::register_member(&shared.replica, &record, shared.now()).await.map_err(say)?;
+    }
+    let Some((name, uid)) = local_node(&shared.dir, shared) else { return Ok(()) };
+    if root.get(&state::Key::node(&name)).is_none() {
+        register_node(shared, &name, &uid).await.map_err(say)?;
+    }
+    Ok(())
+}
+
+/// The node that `create` made on this machine, by its certificate.
+fn local_node(dir: &Dir, shared: &Shared) -> Option<(String, String)> {
+    let pem = dir.credential(files::NODE).ok()?.certificate_pem;
+    match inspect::identity_of_pem(&pem, &shared.bundles).ok()?? {
+        rpc::Identity::Node { name, uid, .. } => Some((name, uid)),
+        _ => None,
+    }
+}
