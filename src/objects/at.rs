@@ -52,9 +52,11 @@ impl<'a> At<'a> {
     /// The entries of a map; none where there is no map.
     pub fn entries(&self) -> impl Iterator<Item = (&'a str, At<'a>)> + use<'a> {
         let path = self.path.clone();
-        self.value.as_object().into_iter().flatten().map(move |(key, value)| {
-            (key.as_str(), At { path: format!("{path}[{key}]"), value })
-        })
+        self.value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(move |(key, value)| (key.as_str(), At { path: format!("{path}[{key}]"), value }))
     }
 
     pub fn len(&self) -> usize {

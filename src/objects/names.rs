@@ -176,11 +176,7 @@ pub fn port_name(text: &str) -> Vec<String> {
 
 /// A port number.
 pub fn port(number: i64) -> Vec<String> {
-    if (1..=65535).contains(&number) {
-        Vec::new()
-    } else {
-        vec!["must be between 1 and 65535, inclusive".to_owned()]
-    }
+    if (1..=65535).contains(&number) { Vec::new() } else { vec!["must be between 1 and 65535, inclusive".to_owned()] }
 }
 
 pub fn percent(text: &str) -> Vec<String> {

@@ -166,7 +166,11 @@ pub fn strategic(kind: &Kind, doc: &mut Value, patch: &Value) -> Result<(), Patc
     Ok(())
 }
 
-fn merge_map(mut doc: Map<String, Value>, patch: &Map<String, Value>, of: &Type) -> Result<Map<String, Value>, PatchError> {
+fn merge_map(
+    mut doc: Map<String, Value>,
+    patch: &Map<String, Value>,
+    of: &Type,
+) -> Result<Map<String, Value>, PatchError> {
     match patch.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or("")) {
         None | Some("merge") => {}
         Some("replace") => return Ok(without_directives(patch)),
@@ -228,7 +232,8 @@ fn without_directives(patch: &Map<String, Value>) -> Map<String, Value> {
 }
 
 fn retain_keys(doc: &mut Map<String, Value>, patch: &Map<String, Value>, keys: &Value) -> Result<(), PatchError> {
-    let bad = || malformed("bad patch format for retainKeys: must be a list that contains all fields present in the patch");
+    let bad =
+        || malformed("bad patch format for retainKeys: must be a list that contains all fields present in the patch");
     let keys: Vec<&str> =
         keys.as_array().ok_or_else(bad)?.iter().map(|k| k.as_str().ok_or_else(bad)).collect::<Result<_, _>>()?;
     let named = |key: &str| key.starts_with('$') || keys.contains(&key);
@@ -312,7 +317,8 @@ fn merge_items(original: &[Value], patch: &[Value], key: &str, of: &Type) -> Res
     let mut changes = Vec::new();
     let mut replace = false;
     for item in patch {
-        let map = item.as_object().ok_or_else(|| malformed(format!("items of a list merged by {key} must be objects")))?;
+        let map =
+            item.as_object().ok_or_else(|| malformed(format!("items of a list merged by {key} must be objects")))?;
         let directive = map.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or(""));
         match directive {
             Some("replace") => replace = true,

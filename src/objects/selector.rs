@@ -232,10 +232,8 @@ impl<'a> Parser<'a> {
             '!' => (Token::Not, 1),
             '<' | '>' => (Token::Other(first), 1),
             _ => {
-                let end = self
-                    .rest
-                    .find(|c: char| c.is_whitespace() || ",()=!<>".contains(c))
-                    .unwrap_or(self.rest.len());
+                let end =
+                    self.rest.find(|c: char| c.is_whitespace() || ",()=!<>".contains(c)).unwrap_or(self.rest.len());
                 (Token::Word(&self.rest[..end]), end)
             }
         };
@@ -538,6 +536,9 @@ mod tests {
         for selector in ["status.phase", "a=b=c", "a=\\x"] {
             FieldSelector::parse(selector).expect_err(selector);
         }
-        assert_eq!(FieldSelector::parse("metadata.name=x").map(|s| s.exact("metadata.name").map(str::to_owned)), Ok(Some("x".into())));
+        assert_eq!(
+            FieldSelector::parse("metadata.name=x").map(|s| s.exact("metadata.name").map(str::to_owned)),
+            Ok(Some("x".into()))
+        );
     }
 }

@@ -80,10 +80,7 @@ fn finalizers(at: &At<'_>, errors: &mut Errors) {
         let text = finalizer.text();
         errors.extend(names::qualified_name(text).into_iter().map(|message| at.invalid_value(text, message)));
         if !text.contains('/') && !STANDARD_FINALIZERS.contains(&text) {
-            errors.push(at.invalid_value(
-                text,
-                "name is neither a standard finalizer name nor is it fully qualified",
-            ));
+            errors.push(at.invalid_value(text, "name is neither a standard finalizer name nor is it fully qualified"));
         }
     }
     let has = |name: &str| at.items().any(|finalizer| finalizer.text() == name);

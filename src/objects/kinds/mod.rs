@@ -268,9 +268,14 @@ impl Kind {
 
     /// What the server owns in metadata, and the status.
     fn keep_owned(&self, new: &mut Value, old: &Value) {
-        for field in
-            ["name", "namespace", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"]
-        {
+        for field in [
+            "name",
+            "namespace",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "managedFields",
+        ] {
             meta::copy(new, old, &["metadata", field]);
         }
         meta::remove(new, &["metadata", "selfLink"]);

@@ -1,3 +1,29 @@
-//! ServiceAccount.
-use super::*;
-pub(super) const KIND: Kind = Kind { kind: "ServiceAccount", plural: "serviceaccounts", singular: "serviceaccount", rules: Rules { typed: typed::<k8s_openapi::api::core::v1::ConfigMap>, ..Rules::NONE }, ..Kind::BASE };
+//! ServiceAccount: the identity pods run as.
+
+use k8s_openapi::api::core::v1::ServiceAccount;
+
+use super::{Column, Kind, Rules, printed, typed};
+use crate::{meta, patch};
+
+static COLUMNS: &[Column] = &[
+    printed::NAME,
+    printed::column("Secrets", "string", 0, "Number of secrets allowed to be used by pods."),
+    printed::AGE,
+];
+
+pub(super) const KIND: Kind = Kind {
+    kind: "ServiceAccount",
+    plural: "serviceaccounts",
+    singular: "serviceaccount",
+    short_names: &["sa"],
+    columns: COLUMNS,
+    rules: Rules {
+        typed: typed::<ServiceAccount>,
+        row: |object, now| {
+            vec![printed::name(object), meta::list(object, &["secrets"]).len().into(), printed::age(object, now)]
+        },
+        lists: &patch::SERVICE_ACCOUNT,
+        ..Rules::NONE
+    },
+    ..Kind::BASE
+};
