@@ -63,7 +63,7 @@ pub fn set(object: &mut Value, path: &[&str], value: Value) {
     };
     let mut here = object;
     for name in parents {
-        here = &mut map_mut(here)[*name];
+        here = map_mut(here).entry(*name).or_insert(Value::Null);
     }
     map_mut(here).insert((*last).to_owned(), value);
 }
