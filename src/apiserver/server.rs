@@ -1,11 +1,13 @@
 //! The path of one request: route, identity, authorization, verb; then metrics and the audit line.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use control::authz::{self, Attributes, User};
+use futures::FutureExt;
 use http::{HeaderMap, Method, Request, StatusCode};
 use objects::selector::FieldSelector;
 use objects::{Kind, Kinds};
@@ -68,7 +70,11 @@ impl Server {
         let user = request.extensions().get::<User>().cloned();
         let name = user.as_ref().map_or_else(String::new, |user| user.name.clone());
         let answer = match query {
-            Ok(query) => self.answer(&route, &query, user, request).await,
+            // A bug in one request must not take the connection with all its other requests along.
+            Ok(query) => AssertUnwindSafe(self.answer(&route, &query, user, request))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| Err(Failure::internal("the request could not be carried out; the log says why"))),
             Err(failure) => Err(failure),
         };
         let response = answer.unwrap_or_else(IntoResponse::into_response);
