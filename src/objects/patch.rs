@@ -378,3 +378,215 @@ fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {
         None => a == b,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::Kinds;
+
+    fn apply(group: &str, plural: &str, mut doc: Value, patch: &Value) -> Result<Value, PatchError> {
+        let kind = Kinds::builtin().by_resource(group, plural).expect("a built-in kind");
+        strategic(kind, &mut doc, patch)?;
+        Ok(doc)
+    }
+
+    /// A pod with these containers, of names and images.
+    fn containers(all: &[(&str, &str)]) -> Value {
+        let list: Vec<Value> = all.iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
+        json!({"spec": {"containers": list}})
+    }
+
+    #[test]
+    fn strategic_merges() {
+        for (what, doc, patch, expected) in [
+            (
+                "an item is merged by its key",
+                containers(&[("a", "1"), ("b", "1")]),
+                containers(&[("b", "2")]),
+                containers(&[("a", "1"), ("b", "2")]),
+            ),
+            (
+                "a new item goes to the front, as upstream",
+                containers(&[("a", "1")]),
+                containers(&[("c", "1")]),
+                containers(&[("c", "1"), ("a", "1")]),
+            ),
+            (
+                "an item is deleted",
+                containers(&[("a", "1"), ("b", "1")]),
+                json!({"spec": {"containers": [{"$patch": "delete", "name": "a"}]}}),
+                containers(&[("b", "1")]),
+            ),
+            (
+                "a list is replaced",
+                containers(&[("a", "1"), ("b", "1")]),
+                json!({"spec": {"containers": [{"name": "z", "image": "9"}, {"$patch": "replace"}]}}),
+                containers(&[("z", "9")]),
+            ),
+            (
+                "the order is set",
+                containers(&[("a", "1"), ("server", "1"), ("b", "1")]),
+                json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}),
+                containers(&[("server", "1"), ("b", "1"), ("a", "1")]),
+            ),
+            (
+                "added in order",
+                containers(&[("a", "1"), ("b", "1")]),
+                json!({"spec": {"$setElementOrder/containers": [{"name": "n"}, {"name": "a"}, {"name": "b"}], "containers": [{"name": "n", "image": "1"}]}}),
+                containers(&[("n", "1"), ("a", "1"), ("b", "1")]),
+            ),
+            (
+                "lists inside list items",
+                json!({"spec": {"containers": [{"name": "a", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "1"}], "args": ["1", "2"]}]}}),
+                json!({"spec": {"containers": [{"name": "a", "env": [{"name": "Y", "value": null}, {"name": "X", "value": "2"}], "args": ["3"]}]}}),
+                json!({"spec": {"containers": [{"name": "a", "env": [{"name": "Y"}, {"name": "X", "value": "2"}], "args": ["3"]}]}}),
+            ),
+            (
+                "maps merge and null removes",
+                json!({"metadata": {"labels": {"a": "1", "b": "1"}}}),
+                json!({"metadata": {"labels": {"a": null, "c": "1"}}}),
+                json!({"metadata": {"labels": {"b": "1", "c": "1"}}}),
+            ),
+            (
+                "a map is replaced",
+                json!({"metadata": {"labels": {"a": "1", "b": "1"}}}),
+                json!({"metadata": {"labels": {"$patch": "replace", "c": "1"}}}),
+                json!({"metadata": {"labels": {"c": "1"}}}),
+            ),
+            (
+                "finalizers are a set",
+                json!({"metadata": {"finalizers": ["a", "b"]}}),
+                json!({"metadata": {"finalizers": ["b", "c"]}}),
+                json!({"metadata": {"finalizers": ["a", "b", "c"]}}),
+            ),
+            (
+                "and lose members",
+                json!({"metadata": {"finalizers": ["a", "b"]}}),
+                json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "$setElementOrder/finalizers": ["b"]}}),
+                json!({"metadata": {"finalizers": ["b"]}}),
+            ),
+            (
+                "only retained keys stay",
+                json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
+                json!({"spec": {"volumes": [{"$retainKeys": ["name", "hostPath"], "name": "v", "hostPath": {"path": "/x"}}]}}),
+                json!({"spec": {"volumes": [{"name": "v", "hostPath": {"path": "/x"}}]}}),
+            ),
+            (
+                "directives do not stay in what is new",
+                json!({}),
+                json!({"spec": {"containers": [{"name": "a", "image": null, "$patch": "merge"}, {"$patch": "delete", "name": "b"}], "$setElementOrder/containers": [{"name": "a"}]}}),
+                json!({"spec": {"containers": [{"name": "a"}]}}),
+            ),
+            (
+                "conditions merge by type",
+                json!({"status": {"conditions": [{"type": "A", "status": "True"}, {"type": "B", "status": "True"}]}}),
+                json!({"status": {"$setElementOrder/conditions": [{"type": "A"}, {"type": "B"}], "conditions": [{"type": "B", "status": "False"}]}}),
+                json!({"status": {"conditions": [{"type": "A", "status": "True"}, {"type": "B", "status": "False"}]}}),
+            ),
+        ] {
+            assert_eq!(apply("", "pods", doc, &patch), Ok(expected), "{what}");
+        }
+    }
+
+    #[test]
+    fn templates_merge_like_pods() {
+        let doc = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}, "template": {"spec": {"containers": [{"name": "a", "image": "1", "ports": [{"containerPort": 80}]}]}}}});
+        let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}, "template": {"spec": {"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "a", "image": "2"}]}}}});
+        let expected = json!({"spec": {"strategy": {"type": "Recreate"}, "template": {"spec": {"containers": [{"name": "a", "image": "2", "ports": [{"containerPort": 80}]}]}}}});
+        assert_eq!(apply("apps", "deployments", doc, &patch), Ok(expected));
+    }
+
+    #[test]
+    fn strategic_errors() {
+        for (patch, text) in [
+            (json!([]), "must be an object"),
+            (json!({"spec": {"containers": [{"image": "x"}]}}), "does not contain declared merge key: name"),
+            (json!({"spec": {"containers": ["x"]}}), "must be objects"),
+            (json!({"metadata": {"$patch": "explode"}}), "unknown patch type found: explode"),
+            (json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name"], "emptyDir": {}}]}}), "retainKeys"),
+        ] {
+            let error = apply("", "pods", containers(&[("a", "1")]), &patch).expect_err(text);
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn json_patches() {
+        let doc = json!({"a": {"b": 1}, "l": [1, 2]});
+        for (patch, expected) in [
+            (json!([{"op": "replace", "path": "/a/b", "value": 2}]), Ok(json!({"a": {"b": 2}, "l": [1, 2]}))),
+            (json!([{"op": "add", "path": "/l/-", "value": 3}]), Ok(json!({"a": {"b": 1}, "l": [1, 2, 3]}))),
+            (json!([{"op": "remove", "path": "/a/x"}]), Err(false)),
+            (
+                json!([{"op": "replace", "path": "/a/b", "value": 2}, {"op": "test", "path": "/a/b", "value": 1}]),
+                Err(false),
+            ),
+            (json!({"op": "add"}), Err(true)),
+            (json!([{"op": "nonsense", "path": "/a"}]), Err(true)),
+        ] {
+            let mut patched = doc.clone();
+            match (json_patch(&mut patched, &patch), expected) {
+                (Ok(()), Ok(expected)) => assert_eq!(patched, expected),
+                (Err(error), Err(malformed)) => {
+                    assert_eq!(matches!(error, PatchError::Malformed(_)), malformed, "{patch}: {error}");
+                    assert_eq!(patched, doc, "all or nothing");
+                }
+                (result, expected) => panic!("{patch}: {result:?} instead of {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn merge_patches() {
+        let mut doc = json!({"a": {"b": 1, "c": 2}, "l": [1]});
+        merge(&mut doc, &json!({"a": {"b": null, "d": {"e": null, "f": 1}}, "l": [2]})).expect("an object");
+        assert_eq!(doc, json!({"a": {"c": 2, "d": {"f": 1}}, "l": [2]}));
+    }
+
+    fn names() -> impl Strategy<Value = Vec<String>> {
+        proptest::collection::btree_set("[a-f]", 0..5).prop_map(|names| names.into_iter().collect())
+    }
+
+    proptest! {
+        /// Every kind of patch by an object itself, or by nothing, changes nothing.
+        #[test]
+        fn identities(names in names(), labels in proptest::collection::btree_map("[a-c]", "[x-z]", 0..3)) {
+            let list: Vec<Value> = names.iter().map(|name| json!({"name": name, "args": [name]})).collect();
+            let doc = json!({"metadata": {"labels": labels}, "spec": {"containers": list}});
+            prop_assert_eq!(apply("", "pods", doc.clone(), &doc), Ok(doc.clone()));
+            prop_assert_eq!(apply("", "pods", doc.clone(), &json!({})), Ok(doc.clone()));
+            let mut merged = doc.clone();
+            prop_assert_eq!(merge(&mut merged, &doc), Ok(()));
+            prop_assert_eq!(&merged, &doc);
+            prop_assert_eq!(json_patch(&mut merged, &json!([])), Ok(()));
+            prop_assert_eq!(&merged, &doc);
+        }
+
+        /// A patched list holds each key once, and what the patch names stands in its order.
+        #[test]
+        fn lists_stay_maps(original in names(), changed in names(), order in Just(()).prop_perturb(|(), mut rng| rng.random::<u64>())) {
+            let item = |name: &String| json!({"name": name});
+            let mut wanted: Vec<String> = changed.clone();
+            if !wanted.is_empty() {
+                let by = (order % wanted.len() as u64) as usize;
+                wanted.rotate_left(by);
+            }
+            let list = |names: &[String]| names.iter().map(item).collect::<Vec<_>>();
+            let doc = json!({"spec": {"containers": list(&original)}});
+            let patch = json!({"spec": {"containers": list(&changed), "$setElementOrder/containers": list(&wanted)}});
+            let merged = apply("", "pods", doc, &patch).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            let names: Vec<String> = merged["spec"]["containers"].as_array().into_iter().flatten()
+                .map(|c| c["name"].as_str().unwrap_or("").to_owned()).collect();
+            let mut unique = names.clone();
+            unique.sort();
+            unique.dedup();
+            prop_assert_eq!(unique.len(), names.len());
+            let named: Vec<String> = names.iter().filter(|name| wanted.contains(name)).cloned().collect();
+            prop_assert_eq!(named, wanted);
+            prop_assert!(original.iter().all(|name| names.contains(name)));
+        }
+    }
+}

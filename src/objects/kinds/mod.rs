@@ -17,6 +17,8 @@ mod secret;
 mod service;
 mod serviceaccount;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -49,7 +51,7 @@ static ALL: &[Kind] = &[
     endpointslice::KIND,
 ];
 
-/// The annotation of which part of an object a write is for.
+/// Which part of an object a write is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The object itself: status is kept as it was.
