@@ -13,7 +13,28 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use tokio_util::sync::CancellationToken;
+mod env;
+mod images;
+mod network;
+mod node;
+mod outbox;
+mod plan;
+mod podspec;
+mod probe;
+mod pull;
+mod recorder;
+mod run;
+pub mod runtime;
+mod saved;
+mod session;
+mod shared;
+mod status;
+mod streams;
+mod sync;
+mod volumes;
+mod worker;
+
+pub use run::{kill_containers, run, teardown};
 
 /// What one kubelet needs to know. Certificates are read from `<data_dir>/pki` by `rpc::pki`.
 #[derive(Clone, Debug)]
@@ -55,23 +76,4 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-}
-
-/// Runs the node until `shutdown`. Containers run on afterwards.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    let _ = config;
-    shutdown.cancelled().await;
-    Ok(())
-}
-
-/// Removes everything of this node from the engine: containers, network, volumes, firewall rules (`hactl cluster leave`).
-pub async fn teardown(docker_host: &str, cluster_id: &str, node_uid: &str, data_dir: &std::path::Path) -> Result<(), Error> {
-    let _ = (docker_host, cluster_id, node_uid, data_dir);
-    Ok(())
-}
-
-/// Kills and removes this node's containers at once, as if the machine had died.
-pub async fn kill_containers(docker_host: &str, cluster_id: &str, node_uid: &str) -> Result<usize, Error> {
-    let _ = (docker_host, cluster_id, node_uid);
-    Ok(0)
 }

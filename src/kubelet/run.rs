@@ -1,0 +1,292 @@
+//! Starts and wires the parts of one node, and takes them away again.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rpc::client::Masters;
+use rpc::pb::node_session_client::NodeSessionClient;
+use rpc::pki::{self, files};
+use rpc::tls;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::node::Machine;
+use crate::runtime::docker::Docker;
+use crate::runtime::{self, Bridge, Runtime};
+use crate::saved::{Saved, Store};
+use crate::session::Session;
+use crate::shared::{Parts, Shared};
+use crate::sync::{Pods, REBOOT_WAIT, adopt_addresses};
+use crate::{Config, Error, network, node, podspec, saved, volumes};
+
+const NETWORK_RETRY: Duration = Duration::from_secs(5);
+/// Assignments waiting while one is taken over.
+const ASSIGNMENTS_MAX: usize = 16;
+const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+
+/// Runs the node until `shutdown`. Containers run on afterwards.
+///
+/// # Errors
+/// When the data directory or the node's certificate cannot be read; a Docker Engine that is down is no error.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let docker = Docker::new(&config.docker_host, &config.cluster_id, &config.node_uid);
+    run_on(config, Arc::new(docker), shutdown).await
+}
+
+/// The same on any runtime.
+pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: CancellationToken) -> Result<(), Error> {
+    std::fs::create_dir_all(&config.data_dir).map_err(|source| Error::Io {
+        path: config.data_dir.clone(),
+        source,
+    })?;
+    // Docker is told absolute paths.
+    config.data_dir = config.data_dir.canonicalize().map_err(|source| Error::Io {
+        path: config.data_dir.clone(),
+        source,
+    })?;
+    let (masters, certificate) = masters(&config)?;
+    let store = Store::open(&config.data_dir)?;
+    let mut saved = store.load();
+    if saved.epoch < config.epoch {
+        saved.epoch = config.epoch;
+    }
+    let boot_id = saved::boot_id();
+    let rebooted = !saved.boot_id.is_empty() && saved.boot_id != boot_id;
+    saved.boot_id = boot_id;
+    masters.set_addresses(known_masters(&config, &saved));
+
+    let machine = Machine::measure(&config.data_dir, &config.capacity);
+    let (cidr, cidr_seen) = watch::channel(saved.pod_cidr.clone());
+    let (bridge_made, bridge) = watch::channel(Err("the masters have not allotted a pod network to this node yet".to_owned()));
+    let (engine, engine_seen) = watch::channel(String::new());
+    let shared = Arc::new(Shared::new(Parts {
+        runtime: runtime.clone(),
+        data_dir: config.data_dir.clone(),
+        hash: podspec::short_hash(&config.cluster_id, &config.node_uid),
+        node_name: config.node_name.clone(),
+        host_ip: host_ip(&config, &masters),
+        cpu_millis: i64::try_from(machine.cpu_millis).unwrap_or(i64::MAX),
+        memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
+        bridge,
+        saved,
+    }));
+    match runtime.list(None).await {
+        Ok(containers) => {
+            adopt_addresses(&shared, &containers);
+            tracing::info!(containers = containers.len(), rebooted, "node starts");
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            engine.send_replace(error.to_string());
+        }
+    }
+
+    let (node_changed, node_seen) = watch::channel(Bytes::new());
+    let (assignments, assigned) = mpsc::channel(ASSIGNMENTS_MAX);
+    let session = Session {
+        shared: shared.clone(),
+        masters: masters.clone(),
+        cluster_id: config.cluster_id.clone(),
+        node_name: config.node_name.clone(),
+        node_uid: config.node_uid.clone(),
+        node: node_seen.clone(),
+        assignments,
+    };
+    let hold = if rebooted { REBOOT_WAIT } else { Duration::ZERO };
+    let pods = Pods::new(shared.clone(), cidr, engine);
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(pods.run(assigned, hold, shutdown.clone()));
+    tasks.spawn(keep_network(config.clone(), shared.clone(), cidr_seen, engine_seen.clone(), bridge_made, shutdown.clone()));
+    tasks.spawn(node::run(config.clone(), machine, shared.clone(), engine_seen, node_changed, shutdown.clone()));
+    tasks.spawn(keep_saved(shared.clone(), store, shutdown.clone()));
+    tasks.spawn(keep_certificate(config.clone(), masters, certificate, shutdown.clone()));
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        let mut ready = node_seen;
+        // The first Hello carries the Node object.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = ready.wait_for(|node| !node.is_empty()) => session.run(stop.clone()).await,
+        }
+    });
+    let mut failed = None;
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            failed.get_or_insert(Error::Invalid(format!("a part of the kubelet failed: {error}")));
+            shutdown.cancel();
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn masters(config: &Config) -> Result<(Masters, tls::Certificate), Error> {
+    let dir = pki::Dir::of(&config.data_dir);
+    let wrong = |error: pki::Error| {
+        Error::Invalid(format!(
+            "the node's certificate cannot be used: {error}; this machine joins anew with `hactl cluster join`"
+        ))
+    };
+    let certificate = tls::Certificate::new(&dir.credential(files::NODE).map_err(wrong)?, "node").map_err(wrong)?;
+    let bundles = dir.bundles().map_err(wrong)?;
+    let client = tls::api_client(&bundles.client, Some(&certificate)).map_err(wrong)?;
+    Ok((Masters::new(config.masters.clone(), client), certificate))
+}
+
+/// What the masters last said they are, then what this node was told at first.
+fn known_masters(config: &Config, saved: &Saved) -> Vec<String> {
+    let mut known = saved.masters.clone();
+    known.extend(config.masters.iter().filter(|address| !saved.masters.contains(address)).cloned());
+    known
+}
+
+fn host_ip(config: &Config, masters: &Masters) -> String {
+    let found = config.node_ip.or_else(|| masters.addresses().iter().find_map(|address| network::address_towards(address)));
+    found.map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string())
+}
+
+/// Makes the bridge when the CIDR is known, and again when the engine came back.
+async fn keep_network(
+    config: Config,
+    shared: Arc<Shared>,
+    mut cidr: watch::Receiver<String>,
+    mut engine: watch::Receiver<String>,
+    made: watch::Sender<Result<Bridge, String>>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let wanted = cidr.borrow_and_update().clone();
+        let up = engine.borrow_and_update().is_empty();
+        let result = if wanted.is_empty() {
+            Err("the masters have not allotted a pod network to this node yet".to_owned())
+        } else if !up {
+            Err("no Docker Engine answers".to_owned())
+        } else {
+            make_network(&config, &shared, &wanted).await
+        };
+        let retry = !wanted.is_empty() && up && result.is_err();
+        made.send_if_modified(|present| {
+            let changed = *present != result;
+            if changed && let Err(why) = &result {
+                tracing::warn!("pod network: {why}");
+            }
+            *present = result;
+            changed
+        });
+        let pause = async {
+            if retry {
+                tokio::time::sleep(NETWORK_RETRY).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = cidr.changed() => if changed.is_err() { return },
+            changed = engine.changed() => if changed.is_err() { return },
+            () = pause => {}
+        }
+    }
+}
+
+async fn make_network(config: &Config, shared: &Shared, cidr: &str) -> Result<Bridge, String> {
+    let subnet = cidr.parse().map_err(|error| format!("the pod CIDR {cidr:?} of this node is none: {error}"))?;
+    let bridge = network::bridge(&config.cluster_id, &shared.hash, subnet);
+    network::check_overlap(&config.cluster_id, bridge.subnet)?;
+    shared.runtime.ensure_bridge(&bridge).await.map_err(|error| error.to_string())?;
+    if let Err(error) = network::open(&config.cluster_id).await {
+        // Pods of this node work all the same.
+        tracing::warn!(%error, "pods of other nodes on this engine cannot be reached");
+    }
+    Ok(bridge)
+}
+
+/// Writes what changed to disk; changes during a write go into the next one.
+async fn keep_saved(shared: Arc<Shared>, store: Store, shutdown: CancellationToken) {
+    let store = Arc::new(store);
+    loop {
+        let last = tokio::select! {
+            () = shutdown.cancelled() => true,
+            () = shared.unsaved.notified() => false,
+        };
+        let (saved, store) = (shared.to_save(), store.clone());
+        let written = tokio::task::spawn_blocking(move || store.save(&saved)).await;
+        if let Ok(Err(error)) = written {
+            tracing::error!(%error, "what this node follows cannot be saved; a reboot would start from older orders");
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+/// Renews the node's certificate at two thirds of its life.
+async fn keep_certificate(config: Config, masters: Masters, certificate: tls::Certificate, shutdown: CancellationToken) {
+    loop {
+        if let Err(error) = renew(&config, &masters, &certificate).await {
+            tracing::warn!(%error, "the node's certificate was not renewed, trying again");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(RENEWAL_LOOK) => {}
+        }
+    }
+}
+
+async fn renew(config: &Config, masters: &Masters, certificate: &tls::Certificate) -> Result<(), String> {
+    let dir = pki::Dir::of(&config.data_dir);
+    let mut credential = dir.credential(files::NODE).map_err(|e| e.to_string())?;
+    let expiry = pki::expiry(&credential.certificate_pem, "the node certificate").map_err(|e| e.to_string())?;
+    if pki::unix_now() < expiry.renew_at() {
+        return Ok(());
+    }
+    let request = pki::signing_request_of(&credential.key_pem).map_err(|e| e.to_string())?;
+    let (_, channel) = masters.connect().await.map_err(|e| e.to_string())?;
+    let asked = rpc::pb::RenewRequest { csr_pem: request };
+    let answer = NodeSessionClient::new(channel).renew_certificate(asked).await.map_err(|status| status.message().to_owned())?;
+    credential.certificate_pem = answer.into_inner().certificate_pem;
+    certificate.replace(&credential, "node").map_err(|e| e.to_string())?;
+    dir.write_certificate(files::NODE, &credential.certificate_pem).map_err(|e| e.to_string())?;
+    tracing::info!("the node's certificate was renewed");
+    Ok(())
+}
+
+fn refused(error: runtime::Error) -> Error {
+    Error::Docker(error.to_string())
+}
+
+/// Kills and removes this node's containers at once, as if the machine had died; how many there were.
+///
+/// # Errors
+/// When the engine does not answer or refuses.
+pub async fn kill_containers(docker_host: &str, cluster_id: &str, node_uid: &str) -> Result<usize, Error> {
+    let docker = Docker::new(docker_host, cluster_id, node_uid);
+    let mut containers = docker.list(None).await.map_err(refused)?;
+    // Apps before the sandboxes whose network they share.
+    containers.sort_by_key(runtime::Container::is_sandbox);
+    for part in containers.chunks(crate::shared::DOCKER_OPERATIONS_MAX) {
+        let removals = part.iter().map(|container| docker.remove(&container.id));
+        for removed in futures::future::join_all(removals).await {
+            removed.map_err(refused)?;
+        }
+    }
+    Ok(containers.len())
+}
+
+/// Removes everything of this node from the machine: containers, network, volumes, firewall rules (`hactl cluster leave`).
+///
+/// # Errors
+/// When the engine does not answer or refuses, or a volume cannot be unmounted.
+pub async fn teardown(docker_host: &str, cluster_id: &str, node_uid: &str, data_dir: &Path) -> Result<(), Error> {
+    kill_containers(docker_host, cluster_id, node_uid).await?;
+    let docker = Docker::new(docker_host, cluster_id, node_uid);
+    let others = docker.remove_networks().await.map_err(refused)?;
+    if !others && let Err(error) = network::close(cluster_id).await {
+        tracing::warn!(%error, "the firewall rule of this cluster stays");
+    }
+    for uid in volumes::homes(data_dir) {
+        volumes::release(&volumes::Home::of(data_dir, &uid)).map_err(Error::Invalid)?;
+    }
+    Ok(())
+}

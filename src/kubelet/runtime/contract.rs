@@ -1,0 +1,132 @@
+//! What every runtime must do, run against the hollow one and against Docker.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use super::docker::Docker;
+use super::hollow::Hollow;
+use super::*;
+use crate::images;
+
+/// A subnet that parallel tests do not share, in a range for documentation and tests.
+pub fn subnet(of: &str) -> ipnet::Ipv4Net {
+    let digest = ring::digest::digest(&ring::digest::SHA256, of.as_bytes());
+    let (a, b) = (digest.as_ref()[0], digest.as_ref()[1]);
+    format!("198.{}.{a}.{}/28", 18 + (b & 1), b & 0xf0).parse().expect("a network")
+}
+
+fn labels(pod: &str, container: &str) -> BTreeMap<String, String> {
+    [(label::POD_UID, pod), (label::CONTAINER, container), (label::ATTEMPT, "0")]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+async fn until(runtime: &dyn Runtime, id: &str, state: State) -> Container {
+    let mut events = runtime.events().await.expect("events");
+    loop {
+        let all = runtime.list(None).await.expect("a list");
+        if let Some(found) = all.into_iter().find(|c| c.id == id && c.state == state) {
+            return found;
+        }
+        let next = tokio::time::timeout(Duration::from_secs(20), events.next()).await;
+        assert!(next.is_ok_and(|event| event.is_some()), "{id} never became {state:?}");
+    }
+}
+
+async fn contract(runtime: &dyn Runtime, hash: &str) {
+    assert_eq!(runtime.list(None).await.expect("a list"), []);
+    let sample = "hactl.local/sample:1";
+    for image in [images::sandbox(), sample.to_owned()] {
+        images::load(runtime, &image).await.expect("loaded");
+        images::load(runtime, &image).await.expect("loaded again");
+        assert!(runtime.image(&image).await.expect("an answer").is_some());
+    }
+    assert_eq!(runtime.image("hactl.local/none:1").await.expect("an answer"), None);
+    assert!(runtime.pull("hactl.invalid/none:1", None).await.is_err());
+
+    let bridge = crate::network::bridge(hash, hash, subnet(hash));
+    runtime.ensure_bridge(&bridge).await.expect("a bridge");
+    runtime.ensure_bridge(&bridge).await.expect("the same bridge");
+    let address = Ipv4Addr::from(u32::from(bridge.subnet.network()) + 5);
+    let sandbox = Spec {
+        name: format!("{hash}_sandbox"),
+        image: images::sandbox(),
+        labels: labels("pod-a", label::SANDBOX),
+        hostname: "pod-a".to_owned(),
+        network: Network::Bridge {
+            name: bridge.name.clone(),
+            address,
+        },
+        ..Spec::default()
+    };
+    let id = runtime.create(&sandbox).await.expect("created");
+    assert!(matches!(runtime.create(&sandbox).await, Err(Error::Conflict(_))), "a name is taken once");
+    let app = Spec {
+        name: format!("{hash}_app"),
+        image: sample.to_owned(),
+        labels: labels("pod-a", "app"),
+        network: Network::Of(id.clone()),
+        memory: Some(64 << 20),
+        cpu_shares: Some(100),
+        ..Spec::default()
+    };
+    let app_id = runtime.create(&app).await.expect("created");
+    assert!(runtime.start(&app_id).await.is_err(), "no network before the sandbox runs");
+    runtime.remove(&app_id).await.expect("removed");
+    let mut events = runtime.events().await.expect("events");
+    runtime.start(&id).await.expect("started");
+    runtime.start(&id).await.expect("started once more");
+    let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await.expect("an event in time").expect("an event");
+    assert_eq!((event.pod_uid.as_str(), event.action.as_str()), ("pod-a", "start"));
+    let app_id = runtime.create(&app).await.expect("created anew");
+    runtime.start(&app_id).await.expect("started");
+    let seen = until(runtime, &app_id, State::Running).await;
+    assert_eq!((seen.label(label::CONTAINER), seen.attempt()), ("app", 0));
+    assert!(seen.started.is_some() && seen.finished.is_none());
+
+    let missing = Spec {
+        image: "hactl.local/none:1".to_owned(),
+        name: format!("{hash}_missing"),
+        ..app.clone()
+    };
+    assert!(matches!(runtime.create(&missing).await, Err(Error::NotFound(_))));
+    assert_eq!(runtime.list(Some("pod-a")).await.expect("a list").len(), 2);
+    assert_eq!(runtime.list(Some("pod-b")).await.expect("a list").len(), 0);
+
+    runtime.signal(&app_id, "SIGTERM").await.expect("signalled");
+    let ended = until(runtime, &app_id, State::Exited).await;
+    assert_eq!(ended.exit_code, 0);
+    runtime.signal(&app_id, "SIGTERM").await.expect("nothing to signal");
+    runtime.signal(&id, "SIGKILL").await.expect("killed");
+    assert_eq!(until(runtime, &id, State::Exited).await.exit_code, 137);
+    for id in [&app_id, &id, &app_id] {
+        runtime.remove(id).await.expect("removed");
+    }
+    runtime.signal(&id, "SIGKILL").await.expect("nothing to kill");
+    assert_eq!(runtime.list(None).await.expect("a list"), []);
+    runtime.remove_networks().await.expect("removed");
+}
+
+#[tokio::test]
+async fn hollow() {
+    contract(&Hollow::new("c", "n"), "00000001").await;
+}
+
+#[tokio::test]
+async fn docker() {
+    let cluster = uuid::Uuid::new_v4().to_string();
+    let docker = Docker::new("", &cluster, "contract");
+    contract(&docker, &crate::podspec::short_hash(&cluster, "contract")).await;
+    let logs = docker.logs("hactl-no-such-container", &LogQuery::default()).await;
+    let first = logs.expect("a stream").next().await;
+    assert!(first.is_some_and(|part| part.is_err()));
+}
+
+#[tokio::test]
+async fn an_engine_that_is_down_is_named_with_its_cure() {
+    let docker = Docker::new("unix:///nonexistent/docker.sock", "c", "n");
+    let Err(Error::Down(text)) = docker.list(None).await else { panic!("an engine where none is") };
+    assert!(text.contains("/nonexistent/docker.sock") && text.contains("systemctl start docker"), "{text}");
+}

@@ -1,0 +1,285 @@
+//! The connection to the masters: assignments down, heartbeats and writes up; moves on when it breaks.
+//!
+//! ```text
+//!   connect ─► Hello ─► Welcome ─► { heartbeat each second · outbox · assignments } ─► broken ─► next master
+//! ```
+//! Not here: what an assignment leads to (`sync`), streams (`streams`, a connection of their own). Invariant: a write that was not
+//! acknowledged is made again on the next session, unless a newer one replaced it; without masters the node runs on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rpc::client::Masters;
+use rpc::pb;
+use rpc::pb::master_message::Message as Down;
+use rpc::pb::node_message::Message as Up;
+use rpc::pb::node_session_client::NodeSessionClient;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::outbox::{Subject, Write};
+use crate::shared::Shared;
+use crate::streams;
+
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A master that says nothing for so long, heartbeats unanswered, is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// A master that does not welcome within this is passed over; it may be waiting for a leader.
+const WELCOME_MAX: Duration = Duration::from_secs(4);
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Writes under way at once; the master takes 64.
+const WRITES_MAX: usize = 32;
+/// A write that the master could not make now is made again after this.
+const WRITE_AGAIN: Duration = Duration::from_millis(500);
+/// Largest message: a full assignment with its Secrets and ConfigMaps.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+pub struct Session {
+    pub shared: Arc<Shared>,
+    pub masters: Masters,
+    pub cluster_id: String,
+    pub node_name: String,
+    pub node_uid: String,
+    /// The Node object as it is now.
+    pub node: watch::Receiver<Bytes>,
+    pub assignments: mpsc::Sender<pb::Assignment>,
+}
+
+enum End {
+    Shutdown,
+    /// Why, and whether the session had been welcomed.
+    Broken(String, bool),
+}
+
+impl Session {
+    /// Until shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut wait = RETRY_MIN;
+        let mut said = String::new();
+        loop {
+            match self.once(&shutdown).await {
+                End::Shutdown => return,
+                End::Broken(why, welcomed) => {
+                    if welcomed {
+                        wait = RETRY_MIN;
+                    }
+                    if welcomed || why != said {
+                        tracing::warn!(%why, "no session with a master; pods run on");
+                        said = why;
+                    }
+                    self.masters.move_on();
+                }
+            }
+            // Spread, so that all nodes of a dead master do not arrive at the next one together.
+            let spread = Duration::from_millis(rand::random_range(0..=u64::try_from(wait.as_millis()).unwrap_or(1000)));
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(spread) => {}
+            }
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn once(&self, shutdown: &CancellationToken) -> End {
+        let opening = async {
+            let (address, channel) = self.masters.connect().await.map_err(|e| e.to_string())?;
+            let (up, outgoing) = mpsc::channel(64);
+            let (epoch, revision) = self.shared.position();
+            let hello = pb::Hello {
+                node: self.node_name.clone(),
+                uid: self.node_uid.clone(),
+                epoch,
+                revision,
+                node_json: self.node.borrow().clone(),
+            };
+            let first = message(Up::Hello(hello));
+            up.send(first).await.map_err(|e| e.to_string())?;
+            let mut client = NodeSessionClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let session = client.session(ReceiverStream::new(outgoing));
+            let response = session.await.map_err(|status| format!("{address}: {}", status.message()))?;
+            let mut incoming = response.into_inner();
+            match incoming.message().await.map_err(|status| format!("{address}: {}", status.message()))? {
+                Some(pb::MasterMessage {
+                    message: Some(Down::Welcome(welcome)),
+                }) => Ok((address, up, incoming, welcome)),
+                _ => Err(format!("{address}: the session did not begin with a welcome")),
+            }
+        };
+        let opened = tokio::select! {
+            () = shutdown.cancelled() => return End::Shutdown,
+            opened = tokio::time::timeout(WELCOME_MAX, opening) => opened,
+        };
+        let (address, up, incoming, welcome) = match opened {
+            Err(_) => return End::Broken("no master welcomed this node in time".to_owned(), false),
+            Ok(Err(why)) => return End::Broken(why, false),
+            Ok(Ok(opened)) => opened,
+        };
+        if welcome.cluster_id != self.cluster_id {
+            return End::Broken(format!("{address} is a master of another cluster, {}", welcome.cluster_id), false);
+        }
+        let (epoch, _) = self.shared.position();
+        if welcome.epoch < epoch {
+            let why = format!(
+                "{address} is of epoch {}, older than epoch {epoch} which this node follows: that master belongs to a state that was recovered from; remove it",
+                welcome.epoch
+            );
+            return End::Broken(why, false);
+        }
+        tracing::info!(master = %address, "session opened");
+        self.talk(&address, up, incoming, shutdown).await
+    }
+
+    /// An open session, until it breaks.
+    async fn talk(
+        &self,
+        address: &str,
+        up: mpsc::Sender<pb::NodeMessage>,
+        mut incoming: tonic::Streaming<pb::MasterMessage>,
+        shutdown: &CancellationToken,
+    ) -> End {
+        let mut under_way = UnderWay::default();
+        let streams: tokio::sync::OnceCell<Channel> = tokio::sync::OnceCell::new();
+        let streams = Arc::new(streams);
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sequence = 0;
+        let mut heard = tokio::time::Instant::now();
+        let outbox = self.shared.outbox.clone();
+        outbox.wake();
+        let why = loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {
+                    under_way.put_back(&self.shared);
+                    return End::Shutdown;
+                }
+                _ = beat.tick() => {
+                    if heard.elapsed() > SILENCE_MAX {
+                        break format!("{address} has said nothing for {} s", SILENCE_MAX.as_secs());
+                    }
+                    sequence += 1;
+                    if up.try_send(message(Up::Heartbeat(pb::Heartbeat { sequence }))).is_err() && up.is_closed() {
+                        break format!("{address} closed the connection");
+                    }
+                }
+                received = incoming.message() => match received {
+                    Ok(Some(received)) => {
+                        heard = tokio::time::Instant::now();
+                        if let Some(down) = received.message
+                            && !self.receive(address, down, &mut under_way, &streams).await
+                        {
+                            return End::Shutdown;
+                        }
+                    }
+                    Ok(None) => break format!("{address} ended the session"),
+                    Err(status) => break format!("{address}: {}", status.message()),
+                },
+                () = outbox.changed(), if under_way.room() => {}
+            }
+            while under_way.room() {
+                let Ok(permit) = up.try_reserve() else { break };
+                let Some(write) = outbox.take() else { break };
+                permit.send(message(Up::Write(under_way.begin(write))));
+            }
+        };
+        under_way.put_back(&self.shared);
+        End::Broken(why, true)
+    }
+
+    /// Says whether the node goes on.
+    async fn receive(
+        &self,
+        address: &str,
+        down: Down,
+        under_way: &mut UnderWay,
+        streams: &Arc<tokio::sync::OnceCell<Channel>>,
+    ) -> bool {
+        match down {
+            Down::Assignment(assignment) => return self.assignments.send(assignment).await.is_ok(),
+            Down::Masters(masters) => {
+                self.masters.set_addresses(masters.api_addresses.clone());
+                if !masters.api_addresses.is_empty() {
+                    self.shared.change(|saved, _| saved.masters = masters.api_addresses);
+                }
+            }
+            Down::WriteResult(result) => under_way.end(&self.shared, &result),
+            Down::Stream(request) => {
+                let (masters, address, streams) = (self.masters.clone(), address.to_owned(), streams.clone());
+                let shared = self.shared.clone();
+                tokio::spawn(async move {
+                    // Of its own, so that bulk never delays a heartbeat.
+                    match streams.get_or_try_init(|| masters.connect_to(&address)).await {
+                        Ok(channel) => streams::serve(shared, channel.clone(), request).await,
+                        Err(error) => tracing::warn!(%error, "cannot open the connection for streams"),
+                    }
+                });
+            }
+            Down::Welcome(_) | Down::HeartbeatAck(_) => {}
+        }
+        true
+    }
+}
+
+fn message(message: Up) -> pb::NodeMessage {
+    pb::NodeMessage { message: Some(message) }
+}
+
+/// Writes whose answer has not come.
+#[derive(Default)]
+struct UnderWay {
+    last: u64,
+    writes: BTreeMap<u64, Write>,
+}
+
+impl UnderWay {
+    fn room(&self) -> bool {
+        self.writes.len() < WRITES_MAX
+    }
+
+    fn begin(&mut self, write: Write) -> pb::Write {
+        self.last += 1;
+        let sent = pb::Write {
+            id: self.last,
+            write: Some(write.1.clone()),
+        };
+        self.writes.insert(self.last, write);
+        sent
+    }
+
+    fn end(&mut self, shared: &Arc<Shared>, result: &pb::WriteResult) {
+        let Some(write) = self.writes.remove(&result.id) else { return };
+        // There may be room again for what waits.
+        shared.outbox.wake();
+        match result.code {
+            200..300 | 404 => {}
+            429 | 500.. => {
+                let outbox = shared.outbox.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(WRITE_AGAIN).await;
+                    outbox.put_back(write);
+                    outbox.wake();
+                });
+            }
+            code => {
+                // The end of a pod that the masters count as alive: the next assignment decides.
+                let level_is_low = matches!(write.0, Subject::Event(_));
+                if level_is_low {
+                    tracing::debug!(code, message = result.message, subject = ?write.0, "write refused");
+                } else {
+                    tracing::warn!(code, message = result.message, subject = ?write.0, "write refused");
+                }
+            }
+        }
+    }
+
+    fn put_back(&mut self, shared: &Shared) {
+        for (_, write) in std::mem::take(&mut self.writes) {
+            shared.outbox.put_back(write);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Streams that a master asks for, each one call on the connection for streams: logs.
+//!
+//! Not here: who may read them (the API server decided). Invariant: only containers of the pod that the request names by uid are read.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use jiff::Timestamp;
+use rpc::pb;
+use rpc::pb::node_session_client::NodeSessionClient;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use crate::runtime::{Container, Error, LogQuery, label};
+use crate::shared::Shared;
+
+const FRAMES_WAITING_MAX: usize = 16;
+const FRAME_BYTES_MAX: usize = 32 * 1024;
+const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Serves one request to its end.
+pub async fn serve(shared: Arc<Shared>, channel: Channel, request: pb::StreamRequest) {
+    let Some(open) = request.open else { return };
+    let (frames, outgoing) = mpsc::channel(FRAMES_WAITING_MAX);
+    let mut call = tonic::Request::new(ReceiverStream::new(outgoing));
+    let Ok(id) = request.id.parse() else { return };
+    call.metadata_mut().insert("hactl-stream", id);
+    let mut client = NodeSessionClient::new(channel);
+    let sending = async {
+        let last = match logs(&shared, &open, &frames).await {
+            Ok(()) => pb::StreamFrame { eof: true, ..Default::default() },
+            Err(error) => pb::StreamFrame {
+                error: Some(error),
+                eof: true,
+                ..Default::default()
+            },
+        };
+        // The reader may have gone first.
+        let _ = frames.send(last).await;
+        drop(frames);
+        // The master ends the call when it has read the last frame.
+        tokio::time::sleep(LINGER).await;
+    };
+    let calling = async {
+        match client.stream(call).await {
+            // The reader sends nothing for logs; its end is the end.
+            Ok(response) => {
+                let mut incoming = response.into_inner();
+                while let Ok(Some(frame)) = incoming.message().await {
+                    if frame.eof {
+                        break;
+                    }
+                }
+            }
+            Err(status) => tracing::debug!(%status, "stream refused"),
+        }
+    };
+    tokio::select! {
+        () = sending => {}
+        () = calling => {}
+    }
+}
+
+fn refusal(code: u32, reason: &str, message: String) -> pb::StreamError {
+    pb::StreamError {
+        code,
+        message,
+        reason: reason.to_owned(),
+    }
+}
+
+fn failed(error: &Error) -> pb::StreamError {
+    refusal(500, "InternalError", error.to_string())
+}
+
+/// The container whose log is asked for: the newest of its name, or the one before it.
+fn pick<'a>(containers: &'a [Container], open: &pb::StreamOpen, previous: bool) -> Result<&'a Container, pb::StreamError> {
+    let mut own: Vec<&Container> = containers
+        .iter()
+        .filter(|c| !c.is_sandbox() && (open.container.is_empty() || c.label(label::CONTAINER) == open.container))
+        .collect();
+    own.sort_by_key(|container| std::cmp::Reverse(container.attempt()));
+    let at = usize::from(previous);
+    own.get(at).copied().ok_or_else(|| {
+        let message = if previous && !own.is_empty() {
+            format!("previous terminated container {:?} in pod {:?} not found", open.container, open.pod)
+        } else {
+            format!("container {:?} in pod {:?} is waiting to start: ContainerCreating", open.container, open.pod)
+        };
+        refusal(400, "BadRequest", message)
+    })
+}
+
+async fn logs(shared: &Shared, open: &pb::StreamOpen, frames: &mpsc::Sender<pb::StreamFrame>) -> Result<(), pb::StreamError> {
+    let options = open.logs.clone().unwrap_or_default();
+    let containers = shared.runtime.list(Some(&open.uid)).await.map_err(|e| failed(&e))?;
+    let container = pick(&containers, open, options.previous)?;
+    let query = query(&options, Timestamp::now());
+    let mut parts = shared.runtime.logs(&container.id, &query).await.map_err(|e| failed(&e))?;
+    let mut left = options.limit_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+    while let Some(part) = parts.next().await {
+        let mut part = part.map_err(|e| failed(&e))?;
+        part.truncate(left);
+        left -= part.len();
+        while !part.is_empty() {
+            let data: Bytes = part.split_to(part.len().min(FRAME_BYTES_MAX));
+            let frame = pb::StreamFrame { data, ..Default::default() };
+            if frames.send(frame).await.is_err() {
+                return Ok(());
+            }
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn query(options: &pb::LogOptions, now: Timestamp) -> LogQuery {
+    let since = match (options.since_seconds, options.since_time.parse::<Timestamp>()) {
+        (Some(seconds), _) => now.as_second().saturating_sub(seconds),
+        (None, Ok(at)) => at.as_second(),
+        (None, Err(_)) => 0,
+    };
+    LogQuery {
+        follow: options.follow,
+        tail: options.tail_lines.and_then(|lines| u64::try_from(lines).ok()),
+        since: since.max(0),
+        timestamps: options.timestamps,
+    }
+}

@@ -1,0 +1,1 @@
+//! Whole pods on the hollow runtime.

@@ -1,0 +1,600 @@
+//! One task per pod: looks at its containers, plans, acts, reports, and sleeps until something happens.
+//!
+//! A pull, a slow start or a grace period of one pod never holds up another. Not here: decisions (`plan`, `status`). Invariant: a worker
+//! acts only on containers that carry its pod's uid.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use rpc::pb;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::env::Facts;
+use crate::images;
+use crate::plan::{self, Action, Failure, Given, ImageState, Memory, Order, Plan, Why};
+use crate::podspec::{self, Place};
+use crate::probe::{self, Kind, Report};
+use crate::runtime::{Container, Error, State, label};
+use crate::saved::PodRecord;
+use crate::shared::Shared;
+use crate::status::{self, Seen, Verdicts};
+use crate::volumes::{self, Home};
+
+/// What the node wants of one pod.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub pod: Option<Arc<core::Pod>>,
+    pub order: Order,
+    /// The masters still know the pod: its end must be reported.
+    pub assigned: bool,
+    /// Raised when an object that the pod uses may have changed.
+    pub generation: u64,
+}
+
+/// After an engine that does not answer, and after an action that failed without a back-off of its own.
+const RETRY: Duration = Duration::from_secs(1);
+/// A status that the masters keep differently is sent again at most this often.
+const RESEND_SECONDS: i64 = 10;
+
+pub struct Worker {
+    shared: Arc<Shared>,
+    uid: String,
+    wanted: watch::Receiver<Wanted>,
+    wake: Arc<Notify>,
+    memory: Memory,
+    verdicts: Verdicts,
+    probes: BTreeMap<(String, Kind), probe::Running>,
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    pulled: (mpsc::Sender<(String, ImageState)>, mpsc::Receiver<(String, ImageState)>),
+    messages: BTreeMap<String, String>,
+    digests: BTreeMap<String, String>,
+    record: PodRecord,
+    sent: Option<(core::PodStatus, Timestamp)>,
+    released: bool,
+    /// Of `wanted`, as of the last refresh.
+    generation: u64,
+}
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>, uid: &str, wanted: watch::Receiver<Wanted>, wake: Arc<Notify>) -> Worker {
+        let record = shared.record(uid);
+        Worker {
+            uid: uid.to_owned(),
+            wanted,
+            wake,
+            memory: Memory {
+                finished: record.finished,
+                ..Memory::default()
+            },
+            verdicts: Verdicts::default(),
+            probes: BTreeMap::new(),
+            reports: mpsc::channel(16),
+            pulled: mpsc::channel(16),
+            messages: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            record,
+            sent: None,
+            released: false,
+            generation: 0,
+            shared,
+        }
+    }
+
+    /// Until the pod is gone from this node and from the masters' assignment.
+    pub async fn run(mut self) {
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            if self.released && !wanted.assigned {
+                return;
+            }
+            let wait = if self.released { None } else { self.step(&wanted).await };
+            let sleep = async {
+                match wait {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep => {}
+                () = self.wake.notified() => {}
+                changed = self.wanted.changed() => {
+                    // The node is shutting down; containers run on.
+                    if changed.is_err() {
+                        return;
+                    }
+                    let generation = self.wanted.borrow().generation;
+                    if generation != self.generation {
+                        self.generation = generation;
+                        self.refresh().await;
+                    }
+                }
+                Some(report) = self.reports.1.recv() => self.report(report),
+                Some((container, state)) = self.pulled.1.recv() => self.image(container, state),
+            }
+        }
+    }
+
+    /// One look and what follows from it; how long to sleep, unless woken.
+    async fn step(&mut self, wanted: &Wanted) -> Option<Duration> {
+        let containers = match self.shared.runtime.list(Some(&self.uid)).await {
+            Ok(containers) => containers,
+            Err(error) => {
+                tracing::debug!(pod = %self.uid, %error, "cannot look at the pod's containers");
+                return Some(RETRY);
+            }
+        };
+        let now = Timestamp::now();
+        self.forget_old(&containers);
+        if let Some(pod) = &wanted.pod {
+            self.watch_probes(pod, &containers, wanted.order, now);
+        }
+        let plan = plan::plan(&Given {
+            pod: wanted.pod.as_deref(),
+            order: wanted.order,
+            containers: &containers,
+            memory: &self.memory,
+            now,
+        });
+        if plan.finished && !self.memory.finished && wanted.order == Order::Run {
+            self.memory.finished = true;
+            self.record.finished = true;
+        }
+        if let Some(pod) = &wanted.pod {
+            self.publish(pod, wanted.order, &containers, now).await;
+        }
+        self.execute(wanted, &containers, plan).await
+    }
+
+    /// Carries the plan out; how long to sleep afterwards.
+    async fn execute(&mut self, wanted: &Wanted, containers: &[Container], plan: Plan) -> Option<Duration> {
+        let mut look_again = false;
+        let mut retry = false;
+        for action in &plan.actions {
+            let find = |id: &str| containers.iter().find(|container| container.id == id);
+            tracing::debug!(pod = %self.uid, ?action, "acting");
+            let result = match action {
+                Action::Pull { container } => {
+                    self.pull(wanted, container).await;
+                    Ok(())
+                }
+                Action::Sandbox { attempt } => {
+                    look_again = true;
+                    self.sandbox(wanted, *attempt).await;
+                    Ok(())
+                }
+                Action::Run { container, attempt, step } => {
+                    look_again = true;
+                    self.start(wanted, containers, container, *attempt, *step).await;
+                    Ok(())
+                }
+                Action::Signal { id, why } => self.signal(wanted, find(id), *why).await,
+                Action::Kill { id } => {
+                    retry = true;
+                    self.shared.runtime.signal(id, "SIGKILL").await
+                }
+                Action::Remove { id } => {
+                    look_again = true;
+                    let _slot = self.shared.operations.acquire().await;
+                    self.shared.runtime.remove(id).await
+                }
+                Action::Release => self.release(wanted, containers.is_empty()).await,
+            };
+            if let Err(error) = result {
+                tracing::warn!(pod = %self.uid, ?action, %error, "action failed, trying again");
+                retry = true;
+                look_again = false;
+                break;
+            }
+        }
+        if self.released {
+            return None;
+        }
+        if look_again {
+            return Some(Duration::ZERO);
+        }
+        let until = plan.again.map(|at| {
+            let wait = at.duration_since(Timestamp::now());
+            Duration::try_from(wait).unwrap_or(Duration::ZERO) + Duration::from_millis(5)
+        });
+        if retry { Some(until.map_or(RETRY, |until| until.min(RETRY))) } else { until }
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            pod_ip: self.pod_ip().unwrap_or_default(),
+            host_ip: self.shared.host_ip(),
+            cpu_millis: self.shared.cpu_millis,
+            memory_bytes: self.shared.memory_bytes,
+        }
+    }
+
+    fn pod_ip(&self) -> Option<String> {
+        self.record.address.map(|address| address.to_string())
+    }
+
+    fn fail(&mut self, subject: &str, reason: &'static str, message: String) {
+        let tries = self.memory.failures.get(subject).map_or(0, |failure| failure.tries) + 1;
+        let at = Timestamp::now();
+        self.memory.failures.insert(subject.to_owned(), Failure { reason, message, at, tries });
+    }
+
+    async fn sandbox(&mut self, wanted: &Wanted, attempt: u32) {
+        let Some(pod) = wanted.pod.clone() else { return };
+        if let Err((reason, message)) = self.make_sandbox(&pod, attempt).await {
+            tracing::warn!(pod = podspec::name(&pod), reason, message, "sandbox not made");
+            self.shared.recorder.pod(&pod, None, "Warning", reason, &message);
+            self.fail(label::SANDBOX, reason, message);
+        } else {
+            self.memory.failures.remove(label::SANDBOX);
+        }
+    }
+
+    async fn make_sandbox(&mut self, pod: &Arc<core::Pod>, attempt: u32) -> Result<(), (&'static str, String)> {
+        let failed = |message: String| ("FailedCreatePodSandBox", message);
+        self.files(pod, volumes::prepare).await.map_err(|message| ("FailedMount", message))?;
+        let (bridge_name, address) = if podspec::host_network(pod) {
+            (String::new(), None)
+        } else {
+            let bridge = self.shared.bridge.borrow().clone().map_err(|why| ("NetworkNotReady", format!("network is not ready: {why}")))?;
+            if let Some(had) = self.record.address.filter(|had| bridge.subnet.contains(had)) {
+                self.shared.hold_address(&self.uid, had);
+            }
+            let address = self
+                .shared
+                .take_address(&self.uid, bridge.subnet)
+                .ok_or_else(|| failed(format!("no address is free in the node's pod network {}", bridge.subnet)))?;
+            (bridge.name, Some(address))
+        };
+        if self.record.address != address {
+            self.record.address = address;
+            self.shared.set_record(&self.uid, self.record.clone());
+        }
+        let spec = podspec::sandbox(&self.shared.hash, pod, &bridge_name, address, attempt);
+        let runtime = self.shared.runtime.clone();
+        let _slot = self.shared.operations.acquire().await;
+        images::load(runtime.as_ref(), &spec.image).await.map_err(|e| failed(e.to_string()))?;
+        let id = runtime.create(&spec).await.map_err(|e| failed(format!("failed to create a sandbox for pod: {e}")))?;
+        if let Err(error) = runtime.start(&id).await {
+            // It would only stand in the way of the next attempt, which the plan makes anyway.
+            let _ = runtime.remove(&id).await;
+            return Err(failed(format!("failed to start sandbox for pod: {error}")));
+        }
+        Ok(())
+    }
+
+    /// Runs one of the functions on volumes off the async threads.
+    async fn files(
+        &self,
+        pod: &Arc<core::Pod>,
+        work: fn(&core::Pod, &Home, &dyn crate::env::Source) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let (shared, pod) = (self.shared.clone(), pod.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            let home = volumes::home(&shared.data_dir, &pod);
+            work(&pod, &home, &shared.source(podspec::namespace(&pod)))
+        });
+        done.await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// Objects may have changed: what failed for want of one is tried at once, volumes are brought up to date.
+    async fn refresh(&mut self) {
+        self.memory.failures.clear();
+        self.memory.images.retain(|_, state| *state == ImageState::Pulling);
+        let pod = self.wanted.borrow().pod.clone();
+        if let Some(pod) = pod
+            && let Err(error) = self.files(&pod, volumes::refresh).await
+        {
+            tracing::warn!(pod = podspec::name(&pod), %error, "volumes not brought up to date");
+        }
+    }
+
+    async fn pull(&mut self, wanted: &Wanted, container: &str) {
+        let Some(pod) = wanted.pod.clone() else { return };
+        let Some(spec) = find(&pod, container) else { return };
+        let tries = match self.memory.images.get(container) {
+            Some(ImageState::Failed { tries, message, .. }) => {
+                let image = spec.image.as_deref().unwrap_or_default();
+                let text = format!("Back-off pulling image \"{image}\": ErrImagePull: {message}");
+                self.shared.recorder.pod(&pod, Some(container), "Normal", "BackOff", &text);
+                *tries
+            }
+            _ => 0,
+        };
+        self.memory.images.insert(container.to_owned(), ImageState::Pulling);
+        let (shared, pulled, spec, name) = (self.shared.clone(), self.pulled.0.clone(), spec.clone(), container.to_owned());
+        tokio::spawn(async move {
+            let state = crate::pull::ensure(&shared, &pod, &spec, tries).await;
+            // The worker has ended: nobody wants the image.
+            let _ = pulled.send((name, state)).await;
+        });
+    }
+
+    fn image(&mut self, container: String, state: ImageState) {
+        if self.memory.images.get(&container) == Some(&ImageState::Pulling) {
+            self.memory.images.insert(container, state);
+        }
+    }
+
+    async fn start(&mut self, wanted: &Wanted, containers: &[Container], name: &str, attempt: u32, step: u32) {
+        let Some(pod) = wanted.pod.clone() else { return };
+        let Some(spec) = find(&pod, name).cloned() else { return };
+        let newest = plan::latest(containers);
+        let Some(sandbox) = newest.get(label::SANDBOX).map(|sandbox| sandbox.id.clone()) else { return };
+        // A pull policy of Always asks again before each start.
+        self.memory.images.remove(name);
+        match self.make_container(&pod, &spec, &sandbox, attempt, step).await {
+            Ok(()) => {
+                self.memory.failures.remove(name);
+                metrics::counter!("hactl_kubelet_containers_started_total").increment(1);
+            }
+            Err((reason, message)) => {
+                self.shared.recorder.pod(&pod, Some(name), "Warning", "Failed", &format!("Error: {message}"));
+                self.fail(name, reason, message);
+            }
+        }
+    }
+
+    async fn make_container(
+        &mut self,
+        pod: &Arc<core::Pod>,
+        wanted: &core::Container,
+        sandbox_id: &str,
+        attempt: u32,
+        step: u32,
+    ) -> Result<(), (&'static str, String)> {
+        let config = |message: String| ("CreateContainerConfigError", message);
+        let image_name = wanted.image.as_deref().unwrap_or_default();
+        let image = self.shared.runtime.image(image_name).await.map_err(|e| ("ImageInspectError", e.to_string()))?;
+        let image = image.ok_or_else(|| ("ErrImagePull", format!("image {image_name} is gone again")))?;
+        if let Some(digest) = &image.digest {
+            self.digests.insert(image.id.clone(), digest.clone());
+        }
+        let facts = self.facts();
+        let (shared, pod_in, wanted_in, facts_in) = (self.shared.clone(), pod.clone(), wanted.clone(), facts.clone());
+        let address = self.record.address;
+        let mounts = tokio::task::spawn_blocking(move || {
+            let source = shared.source(podspec::namespace(&pod_in));
+            let variables: BTreeMap<String, String> = crate::env::variables(&pod_in, &wanted_in, &facts_in, &source)?.into_iter().collect();
+            let hosts = address.map(|address| podspec::hosts_file(&pod_in, address));
+            let home = volumes::home(&shared.data_dir, &pod_in);
+            volumes::mounts(&pod_in, &wanted_in, &home, attempt, hosts.as_deref(), &|text| crate::env::expand(text, &variables))
+        });
+        let mounts = mounts.await.map_err(|e| config(e.to_string()))?.map_err(config)?;
+        let place = Place {
+            hash: &self.shared.hash,
+            sandbox_id,
+            attempt,
+            step,
+            facts: &facts,
+            mounts,
+            image_user: &image.user,
+        };
+        let source = self.shared.source(podspec::namespace(pod));
+        let spec = podspec::container(pod, wanted, place, &source).map_err(config)?;
+        let runtime = &self.shared.runtime;
+        let _slot = self.shared.operations.acquire().await;
+        let id = match runtime.create(&spec).await {
+            Ok(id) => id,
+            // Made by an earlier call whose answer was lost: the next look finds it.
+            Err(Error::Conflict(message)) if message.contains("already in use") => return Ok(()),
+            Err(error) => return Err(("CreateContainerError", error.to_string())),
+        };
+        self.shared.recorder.pod(pod, Some(&wanted.name), "Normal", "Created", &format!("Created container: {}", wanted.name));
+        match runtime.start(&id).await {
+            Ok(()) => {
+                self.shared.recorder.pod(pod, Some(&wanted.name), "Normal", "Started", &format!("Started container {}", wanted.name));
+                Ok(())
+            }
+            // The engine is away: the container that was made is found, and started anew, when it is back.
+            Err(error @ Error::Down(_)) => Err(("RunContainerError", error.to_string())),
+            // It stays as an ended container with its error, so that the restart back-off counts it.
+            Err(error) => {
+                let text = format!("Error: failed to start container {:?}: {error}", wanted.name);
+                self.shared.recorder.pod(pod, Some(&wanted.name), "Warning", "Failed", &text);
+                Ok(())
+            }
+        }
+    }
+
+    async fn signal(&mut self, wanted: &Wanted, container: Option<&Container>, why: Why) -> Result<(), Error> {
+        let Some(container) = container else { return Ok(()) };
+        let signal = if container.stop_signal.is_empty() { "SIGTERM" } else { &container.stop_signal };
+        self.shared.runtime.signal(&container.id, signal).await?;
+        self.memory.signalled.insert(container.id.clone(), Timestamp::now());
+        if let Some(pod) = &wanted.pod
+            && !container.is_sandbox()
+        {
+            let name = container.label(label::CONTAINER);
+            let text = match why {
+                Why::Unhealthy => format!("Container {name} failed liveness probe, will be restarted"),
+                Why::Changed => format!("Container {name} definition changed, will be restarted"),
+                _ => format!("Stopping container {name}"),
+            };
+            self.shared.recorder.pod(pod, Some(name), "Normal", "Killing", &text);
+        }
+        Ok(())
+    }
+
+    /// Removes what the pod has on disk; done when nothing of it was left before.
+    async fn release(&mut self, wanted: &Wanted, empty: bool) -> Result<(), Error> {
+        if !empty {
+            // The next look must see that the containers are gone.
+            return Ok(());
+        }
+        let home = Home::of(&self.shared.data_dir, &self.uid);
+        let done = tokio::task::spawn_blocking(move || volumes::release(&home)).await;
+        done.unwrap_or_else(|e| Err(e.to_string())).map_err(Error::Refused)?;
+        self.released = true;
+        self.probes.clear();
+        self.shared.release(&self.uid);
+        if wanted.assigned
+            && let Some(pod) = &wanted.pod
+        {
+            self.shared.outbox.gone(pb::PodGone {
+                namespace: podspec::namespace(pod).to_owned(),
+                name: podspec::name(pod).to_owned(),
+                uid: self.uid.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Drops what is remembered of containers that are gone.
+    fn forget_old(&mut self, containers: &[Container]) {
+        let known = |id: &String| containers.iter().any(|container| container.id == *id);
+        self.memory.signalled.retain(|id, _| known(id));
+        self.memory.unhealthy.retain(|id, _| known(id));
+        self.verdicts.ready.retain(known);
+        self.verdicts.started.retain(known);
+        self.messages.retain(|id, _| known(id));
+        if self.record.address.is_none() {
+            let sandbox = plan::latest(containers).get(label::SANDBOX).and_then(|sandbox| sandbox.label(label::ADDRESS).parse().ok());
+            if let Some(address) = sandbox {
+                self.shared.hold_address(&self.uid, address);
+                self.record.address = Some(address);
+            }
+        }
+    }
+
+    /// Starts the probes of containers that run, ends those of others.
+    fn watch_probes(&mut self, pod: &core::Pod, containers: &[Container], order: Order, now: Timestamp) {
+        let running = |id: &str| containers.iter().any(|c| c.id == id && c.state == State::Running);
+        let alive = order == Order::Run;
+        self.probes.retain(|(id, kind), _| running(id) && (alive || *kind == Kind::Readiness));
+        let Some(spec) = pod.spec.as_ref() else { return };
+        let newest = plan::latest(containers);
+        for wanted in &spec.containers {
+            let Some(container) = newest.get(wanted.name.as_str()).filter(|c| c.state == State::Running) else { continue };
+            let id = &container.id;
+            if wanted.startup_probe.is_none() {
+                self.verdicts.started.insert(id.clone());
+            }
+            let started = self.verdicts.started.contains(id);
+            if started && wanted.readiness_probe.is_none() {
+                self.verdicts.ready.insert(id.clone());
+            }
+            let kinds = [
+                (Kind::Startup, &wanted.startup_probe, !started),
+                (Kind::Readiness, &wanted.readiness_probe, started),
+                (Kind::Liveness, &wanted.liveness_probe, started),
+            ];
+            for (kind, probe, due) in kinds {
+                let key = (id.clone(), kind);
+                let Some(probe) = probe.as_ref().filter(|_| due && alive) else { continue };
+                if self.probes.contains_key(&key) || self.memory.unhealthy.contains_key(id) {
+                    continue;
+                }
+                let since = container.started.and_then(|at| Duration::try_from(now.duration_since(at)).ok()).unwrap_or_default();
+                let ip = if podspec::host_network(pod) { self.shared.host_ip() } else { self.pod_ip().unwrap_or_default() };
+                let reports = self.reports.0.clone();
+                let runtime = self.shared.runtime.clone();
+                self.probes.insert(key, probe::start(runtime, kind, wanted, probe, id, &ip, since, reports));
+            }
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        let Some(pod) = self.wanted.borrow().pod.clone() else { return };
+        if let Some(failure) = &report.failure {
+            let text = format!("{} probe failed: {}", report.kind.name(), failure.trim_end());
+            self.shared.recorder.pod(&pod, Some(&report.container), "Warning", "Unhealthy", &text);
+        }
+        let id = report.container_id;
+        match (report.kind, report.verdict) {
+            (Kind::Readiness, Some(true)) => {
+                self.verdicts.ready.insert(id);
+            }
+            (Kind::Readiness, Some(false)) => {
+                self.verdicts.ready.remove(&id);
+            }
+            (Kind::Startup, Some(true)) => {
+                self.verdicts.started.insert(id);
+            }
+            (Kind::Startup | Kind::Liveness, Some(false)) => {
+                let of_pod = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+                let probe = find(&pod, &report.container).and_then(|container| match report.kind {
+                    Kind::Startup => container.startup_probe.as_ref(),
+                    _ => container.liveness_probe.as_ref(),
+                });
+                let grace = probe.and_then(|probe| probe.termination_grace_period_seconds).unwrap_or(of_pod);
+                self.probes.retain(|(probed, _), _| *probed != id);
+                self.verdicts.ready.remove(&id);
+                self.memory.unhealthy.insert(id, grace);
+            }
+            _ => {}
+        }
+    }
+
+    async fn publish(&mut self, pod: &Arc<core::Pod>, order: Order, containers: &[Container], now: Timestamp) {
+        for container in containers.iter().filter(|c| c.state == State::Exited && !c.is_sandbox()) {
+            if !self.messages.contains_key(&container.id) {
+                let home = volumes::home(&self.shared.data_dir, pod);
+                let text = volumes::message(&home, container.label(label::CONTAINER), container.attempt());
+                self.messages.insert(container.id.clone(), text);
+                self.learn_back_off(pod, container);
+            }
+        }
+        for container in containers.iter().filter(|c| !c.is_sandbox()) {
+            if !self.digests.contains_key(&container.image_id)
+                && let Ok(Some(image)) = self.shared.runtime.image(&container.image_id).await
+            {
+                // An image without a digest is entered too, so that it is asked for once.
+                let known = image.digest.unwrap_or_else(|| image.id.clone());
+                self.digests.insert(container.image_id.clone(), known);
+            }
+        }
+        let digests: BTreeMap<String, String> =
+            self.digests.iter().filter(|(_, digest)| digest.contains('@')).map(|(id, digest)| (id.clone(), digest.clone())).collect();
+        let pod_ip = if podspec::host_network(pod) { Some(self.shared.host_ip()) } else { self.pod_ip() };
+        let previous = self.record.status.clone().or_else(|| pod.status.clone());
+        let status = status::status(&Seen {
+            pod,
+            order,
+            containers,
+            memory: &self.memory,
+            verdicts: &self.verdicts,
+            messages: &self.messages,
+            digests: &digests,
+            previous: previous.as_ref(),
+            pod_ip,
+            host_ip: self.shared.host_ip(),
+            now,
+        });
+        self.record.status = Some(status.clone());
+        self.shared.set_record(&self.uid, self.record.clone());
+        let due = match &self.sent {
+            Some((sent, _)) if *sent != status => true,
+            // The masters keep something else: an older state restored, or a lost write.
+            Some((_, at)) => pod.status.as_ref() != Some(&status) && now.duration_since(*at).as_secs() >= RESEND_SECONDS,
+            None => pod.status.as_ref() != Some(&status),
+        };
+        if !due {
+            return;
+        }
+        let Ok(json) = serde_json::to_vec(&status) else { return };
+        self.sent = Some((status, now));
+        self.shared.outbox.status(pb::PodStatus {
+            namespace: podspec::namespace(pod).to_owned(),
+            name: podspec::name(pod).to_owned(),
+            uid: self.uid.clone(),
+            status_json: json.into(),
+        });
+    }
+
+    /// Says once per ended container that it will wait before its restart.
+    fn learn_back_off(&self, pod: &core::Pod, ended: &Container) {
+        let (_, wait, _) = plan::back_off(ended);
+        if wait > 0 && plan::restarts(plan::restart_policy(pod), ended) {
+            let (name, pod_name, namespace) = (ended.label(label::CONTAINER), podspec::name(pod), podspec::namespace(pod));
+            let text = format!("Back-off restarting failed container {name} in pod {pod_name}_{namespace}({})", self.uid);
+            self.shared.recorder.pod(pod, Some(name), "Warning", "BackOff", &text);
+        }
+    }
+}
+
+fn find<'a>(pod: &'a core::Pod, container: &str) -> Option<&'a core::Container> {
+    pod.spec.as_ref()?.containers.iter().find(|spec| spec.name == container)
+}
