@@ -185,3 +185,50 @@ fn api_endpoints(root: &State, cx: &mut Context, out: &mut Vec<Command>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::harness::World;
+
+    #[test]
+    fn what_every_cluster_has() {
+        let mut world = World::new();
+        world.settings.root_ca_pem = "PEM".into();
+        world.take_office();
+        world.settle_quietly();
+        for name in NAMESPACES {
+            assert!(world.root.get(&Key::namespace(name)).is_some(), "{name}");
+            assert!(world.root.get(&Key::new("", "serviceaccounts", name, "default")).is_some(), "{name}");
+        }
+        let service = world.object(&Key::new("", "services", "default", SERVICE));
+        assert_eq!(json::text(&service, "spec.clusterIP"), "10.96.0.1");
+        // Mended when edited, made again when deleted.
+        let map = Key::new("", "configmaps", "kube-public", ROOT_CA);
+        world.edit(&map, |map| map["data"]["ca.crt"] = "forged".into());
+        world.remove(&Key::new("", "serviceaccounts", "default", "default"));
+        world.settle_quietly();
+        assert_eq!(json::entry(&world.object(&map), "data", "ca.crt"), Some("PEM"));
+        assert!(world.root.get(&Key::new("", "serviceaccounts", "default", "default")).is_some());
+    }
+
+    #[test]
+    fn the_endpoints_follow_the_masters() {
+        let mut world = World::new();
+        world.settings.masters =
+            vec![([192, 0, 2, 1], 6443).into(), ([192, 0, 2, 2], 6443).into(), ([192, 0, 2, 2], 7443).into()];
+        world.advance(Duration::from_secs(20));
+        let slices: Vec<(String, usize)> = world
+            .list("discovery.k8s.io", "endpointslices", "default")
+            .iter()
+            .map(|(key, slice)| (key.name.clone(), json::items(slice, "endpoints").len()))
+            .collect();
+        assert_eq!(slices, [("kubernetes".into(), 2), ("kubernetes-7443".into(), 1)]);
+        world.settings.masters.truncate(1);
+        world.advance(Duration::from_secs(20));
+        assert_eq!(world.list("discovery.k8s.io", "endpointslices", "default").len(), 1);
+        world.assert_nothing_to_plan();
+    }
+}

@@ -274,3 +274,83 @@ fn new_slice(
     command.expects.push(Expect::uid(key.clone(), meta::uid(service)));
     Some(command)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::{World, deployment, pod};
+
+    fn service(port: Value) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": { "name": "web", "namespace": "default" },
+            "spec": { "selector": { "app": "web" }, "ports": [port] },
+        })
+    }
+
+    /// The endpoints of `web`: ports, and (pod, ready, terminating) of each.
+    fn slices(world: &World) -> Vec<(Value, Vec<(String, bool, bool)>)> {
+        let read = |endpoint: &Value| {
+            let is = |name: &str| json::flag(endpoint, &format!("conditions.{name}"));
+            (json::text(endpoint, "targetRef.name").to_owned(), is("ready"), is("terminating"))
+        };
+        world
+            .list(GROUP, "endpointslices", "default")
+            .into_iter()
+            .filter(|(_, slice)| json::entry(slice, "metadata.labels", SERVICE_NAME) == Some("web"))
+            .map(|(_, slice)| {
+                let ports = json::items(&slice, "ports").iter().map(|port| port["port"].clone()).collect();
+                (ports, json::items(&slice, "endpoints").iter().map(read).collect())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn endpoints_follow_the_pods() {
+        let mut world = World::with_nodes(2);
+        world.create("", "services", service(json!({ "port": 80, "targetPort": 8080 })));
+        world.settle();
+        assert_eq!(slices(&world), [(json!([]), vec![])], "seen, and empty");
+        let web = world.create("apps", "deployments", deployment("web", 2));
+        world.settle_quietly();
+        let (ports, endpoints) = slices(&world).remove(0);
+        assert_eq!(ports, json!([8080]));
+        assert!(endpoints.len() == 2 && endpoints.iter().all(|(_, ready, terminating)| *ready && !terminating));
+        // A pod on its way out is no longer ready, and still there.
+        let going = world.pods().remove(0).0;
+        world.delete(&going);
+        while let Some(item) = world.waiting().first().cloned() {
+            world.plan(&item);
+        }
+        assert!(slices(&world)[0].1.contains(&(going.name, false, true)), "{:?}", slices(&world));
+        world.settle_quietly();
+        world.delete(&web);
+        world.settle_quietly();
+        assert!(slices(&world)[0].1.is_empty());
+        world.delete(&Key::new("", "services", "default", "web"));
+        world.settle_quietly();
+        assert!(slices(&world).is_empty());
+    }
+
+    #[test]
+    fn named_ports_and_many_endpoints() {
+        let mut world = World::with_nodes(3);
+        world.create("", "services", service(json!({ "port": 80, "targetPort": "http" })));
+        let with_port = |name: &str, number: i64| {
+            let mut pod = pod(name, json!({}));
+            pod["metadata"]["labels"] = json!({ "app": "web" });
+            pod["spec"]["containers"][0]["ports"] = json!([{ "name": "http", "containerPort": number }]);
+            pod
+        };
+        for i in 0..120 {
+            world.create("", "pods", with_port(&format!("a{i}"), 8080));
+        }
+        world.create("", "pods", with_port("b", 9090));
+        world.settle_quietly();
+        let mut sizes: Vec<(String, usize)> =
+            slices(&world).into_iter().map(|(ports, endpoints)| (ports.to_string(), endpoints.len())).collect();
+        sizes.sort();
+        assert_eq!(sizes, [("[8080]".into(), 20), ("[8080]".into(), 100), ("[9090]".into(), 1)]);
+    }
+}

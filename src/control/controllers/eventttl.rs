@@ -51,3 +51,34 @@ fn last_ms(event: &Record) -> i64 {
         .max()
         .unwrap_or(event.header.creation_ms)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::{World, deployment};
+
+    #[test]
+    fn events_are_counted_and_forgotten() {
+        let mut world = World::with_nodes(1);
+        let web = world.create("apps", "deployments", deployment("web", 1));
+        world.settle();
+        world.advance(Duration::from_secs(1800));
+        for replicas in [0, 1] {
+            world.edit(&web, |web| web["spec"]["replicas"] = replicas.into());
+            world.settle();
+        }
+        let scaled_up = |world: &World| {
+            let events = world.list("", "events", "default").into_iter().map(|(_, event)| event);
+            events
+                .filter(|event| json::text(event, "message").contains("from 0 to 1"))
+                .map(|e| json::count(&e, "count"))
+                .sum::<i64>()
+        };
+        assert_eq!(scaled_up(&world), 2, "one Event, counted");
+        world.advance(Duration::from_secs(1860));
+        assert_eq!(scaled_up(&world), 2, "it lives on from its last occurrence");
+        assert!(world.said("web").iter().all(|(reason, _)| reason == "ScalingReplicaSet"));
+        world.advance(Duration::from_secs(3660));
+        assert!(world.list("", "events", "default").is_empty());
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** an object with at least one living owner is kept; an owner of another namespace does not count.
 
-use state::{Event, EventKind, Key, Record, State};
+use state::{Command, Event, EventKind, Key, Record, State};
 
 use crate::emit::{self, FOREGROUND};
 use crate::{Context, Plan, Row, json, record};
@@ -82,15 +82,18 @@ fn orphan_dependents(root: &State, key: &Key, present: &Record, plan: &mut Plan)
         plan.commands.extend(emit::drop_finalizer(key, present, ORPHAN));
         return;
     }
-    for dependent in dependents {
-        let Some(record) = root.get(dependent) else { continue };
-        let mut object = record::parse(record);
-        json::list(&mut object, "metadata.ownerReferences").retain(|owner| json::text(owner, "uid") != uid);
-        if json::items(&object, "metadata.ownerReferences").is_empty() {
-            json::remove(&mut object, "metadata.ownerReferences");
-        }
-        plan.commands.extend(emit::update(dependent, record, &object));
+    let disowned = dependents.into_iter().filter_map(|key| disown(key, root.get(key)?, uid));
+    plan.commands.extend(disowned);
+}
+
+/// Takes one owner out of a dependent.
+fn disown(key: &Key, present: &Record, owner: &str) -> Option<Command> {
+    let mut object = record::parse(present);
+    json::list(&mut object, "metadata.ownerReferences").retain(|reference| json::text(reference, "uid") != owner);
+    if json::items(&object, "metadata.ownerReferences").is_empty() {
+        json::remove(&mut object, "metadata.ownerReferences");
     }
+    emit::update(key, present, &object)
 }
 
 /// Deletes the dependents and lets the owner go when none is left that blocks it.
@@ -102,11 +105,87 @@ fn delete_dependents(root: &State, key: &Key, present: &Record, cx: &Context, pl
         // Two objects that own each other must not wait for ever.
         let cycle = dependent == key || record.header.finalizers.iter().any(|f| f == FOREGROUND);
         blocked |= !cycle && record.header.owners.iter().any(|owner| owner.uid == *uid && owner.block_deletion);
-        if plan.commands.len() < BURST && !has_living_owner(root, dependent, record) {
-            plan.commands.extend(emit::delete(dependent, record, cx));
+        if plan.commands.len() < BURST {
+            plan.commands.extend(match has_living_owner(root, dependent, record) {
+                true => disown(dependent, record, uid),
+                false => emit::delete(dependent, record, cx),
+            });
         }
     }
     if !blocked {
         plan.commands.extend(emit::drop_finalizer(key, present, FOREGROUND));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::harness::World;
+
+    fn config_map(name: &str, owners: &[(&Value, bool)]) -> Value {
+        let owners: Vec<Value> = owners
+            .iter()
+            .map(|(owner, block)| {
+                let mut reference = objects::meta::owner_reference(owner);
+                reference["controller"] = false.into();
+                reference["blockOwnerDeletion"] = (*block).into();
+                reference
+            })
+            .collect();
+        json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": { "name": name, "namespace": "default", "ownerReferences": owners },
+        })
+    }
+
+    /// `a` and `b` own `both`, `a` alone owns `one`; all keys.
+    fn family() -> (World, [Key; 4]) {
+        let mut world = World::new();
+        let a = world.create("", "configmaps", config_map("a", &[]));
+        let b = world.create("", "configmaps", config_map("b", &[]));
+        let (owner_a, owner_b) = (world.object(&a), world.object(&b));
+        let both = world.create("", "configmaps", config_map("both", &[(&owner_a, true), (&owner_b, true)]));
+        let one = world.create("", "configmaps", config_map("one", &[(&owner_a, true)]));
+        world.settle_quietly();
+        (world, [a, b, both, one])
+    }
+
+    fn alive(world: &World, keys: &[Key]) -> Vec<String> {
+        keys.iter().filter(|key| world.root.get(key).is_some()).map(|key| key.name.clone()).collect()
+    }
+
+    fn mark(world: &mut World, key: &Key, finalizer: &str) {
+        let mut object = world.object(key);
+        json::set(&mut object, "metadata.finalizers", json!([finalizer]));
+        json::set(&mut object, "metadata.deletionTimestamp", "2026-01-02T03:04:05Z".into());
+        world.put(&object, key);
+    }
+
+    #[test]
+    fn dependents_without_a_living_owner_go() {
+        let (mut world, keys) = family();
+        world.remove(&keys[0]);
+        world.settle_quietly();
+        assert_eq!(alive(&world, &keys), ["b", "both"]);
+        world.remove(&keys[1]);
+        world.settle_quietly();
+        assert!(alive(&world, &keys).is_empty());
+    }
+
+    #[test]
+    fn foreground_waits_and_orphan_lets_live() {
+        let (mut world, keys) = family();
+        mark(&mut world, &keys[0], ORPHAN);
+        world.settle_quietly();
+        assert_eq!(alive(&world, &keys), ["b", "both", "one"]);
+        assert!(world.root.get(&keys[3]).expect("there").header.owners.is_empty());
+        let (mut world, keys) = family();
+        mark(&mut world, &keys[0], FOREGROUND);
+        world.settle();
+        // `both` blocks, but lives on with `b`: it is let go of.
+        assert_eq!(alive(&world, &keys), ["b", "both"]);
     }
 }

@@ -133,3 +133,37 @@ fn describe(namespace: &mut Value, remains: &Remains, cx: &Context) {
         json::set_condition(namespace, &Condition { kind, status, reason, message: &message }, "", &cx.time());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::harness::{World, deployment};
+
+    #[test]
+    fn a_namespace_goes_with_all_it_holds() {
+        let mut world = World::with_nodes(1);
+        let key = world.create(
+            "",
+            "namespaces",
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "x" } }),
+        );
+        let mut web = deployment("web", 3);
+        web["metadata"]["namespace"] = "x".into();
+        world.create("apps", "deployments", web);
+        world.settle_quietly();
+        assert_eq!(world.list("", "pods", "x").len(), 3);
+        assert_eq!(world.list("", "serviceaccounts", "x").len(), 1);
+        world.delete(&key);
+        while let Some(item) = world.waiting().first().cloned() {
+            world.plan(&item);
+        }
+        let namespace = world.object(&key);
+        assert_eq!(json::text(&namespace, "status.phase"), "Terminating");
+        let remaining = json::condition(&namespace, "NamespaceContentRemaining").expect("said");
+        assert_eq!(json::text(remaining, "message"), "Some resources are remaining: pods. has 3 resource instances");
+        world.settle_quietly();
+        assert!(world.root.get(&key).is_none());
+    }
+}

@@ -226,3 +226,126 @@ fn deadline_ms(pod: &Value, taint: &Value, cx: &Context) -> Option<i64> {
         Some(toleration) => json::int(toleration, "tolerationSeconds").map(|s| since_ms + s.max(0) * 1000),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::harness::{World, deployment};
+
+    fn taints(world: &World, name: &str) -> Vec<String> {
+        let node = world.object(&Key::node(name));
+        json::items(&node, "spec.taints")
+            .iter()
+            .map(|taint| format!("{}:{}", json::text(taint, "key"), json::text(taint, "effect")))
+            .collect()
+    }
+
+    fn on<'a>(world: &'a World, node: &str) -> Vec<(&'a Key, &'a Record)> {
+        world.root.on_node(node).filter_map(|key| Some((key, &**world.root.get(key)?))).collect()
+    }
+
+    /// Three nodes with two pods each; `node-1` falls silent.
+    fn silent() -> World {
+        let mut world = World::with_nodes(3);
+        world.create("apps", "deployments", deployment("web", 6));
+        world.settle_quietly();
+        world.dead.insert("node-1".into());
+        assert_eq!(world.hear(&[("node-1", 4_900), ("node-2", 0), ("node-3", 0)]), 1, "Leases only");
+        world.hear(&[("node-1", 5_100), ("node-2", 0), ("node-3", 0)]);
+        world.settle();
+        world
+    }
+
+    #[test]
+    fn a_silent_node_loses_its_pods_after_their_toleration() {
+        let mut world = silent();
+        assert_eq!(json::condition_status(&world.object(&Key::node("node-1")), "Ready"), "Unknown");
+        assert_eq!(taints(&world, "node-1"), [format!("{UNREACHABLE}:NoSchedule"), format!("{UNREACHABLE}:NoExecute")]);
+        assert_eq!(on(&world, "node-1").len(), 2);
+        assert!(on(&world, "node-1").iter().all(|(_, pod)| emit::field(pod, "ready") == "false"));
+        assert_eq!(world.hear(&[("node-1", 6_000)]), 0, "said once");
+        world.advance(Duration::from_secs(4));
+        assert_eq!(world.pods().len(), 6);
+        assert!(on(&world, "node-1").iter().all(|(_, pod)| pod.header.deletion_ms == 0));
+        world.advance(Duration::from_secs(2));
+        assert!(on(&world, "node-1").iter().all(|(_, pod)| pod.header.deletion_ms != 0), "marked, and still there");
+        assert_eq!(world.pods().iter().filter(|(_, pod)| pod.header.node != "node-1").count(), 6);
+        // Its kubelet is back and reports them gone.
+        world.dead.clear();
+        world.hear(&[("node-1", 0)]);
+        world.settle_quietly();
+        assert!(taints(&world, "node-1").is_empty());
+        assert!(on(&world, "node-1").is_empty());
+    }
+
+    #[test]
+    fn a_node_back_in_time_keeps_its_pods() {
+        let mut world = silent();
+        world.advance(Duration::from_secs(3));
+        world.dead.clear();
+        world.hear(&[("node-1", 100)]);
+        world.settle_quietly();
+        world.advance(Duration::from_secs(60));
+        assert_eq!(on(&world, "node-1").len(), 2);
+        assert!(on(&world, "node-1").iter().all(|(_, pod)| emit::field(pod, "ready") == "true"));
+    }
+
+    #[test]
+    fn nothing_is_evicted_while_no_node_is_ready() {
+        let mut world = World::with_nodes(2);
+        world.create("apps", "deployments", deployment("web", 4));
+        world.settle_quietly();
+        world.hear(&[("node-1", 9_000), ("node-2", 9_000)]);
+        world.settle();
+        world.advance(Duration::from_secs(60));
+        assert!(world.pods().iter().all(|(_, pod)| pod.header.deletion_ms == 0));
+        assert_eq!(world.pods().len(), 4);
+        world.dead.insert("node-1".into());
+        world.hear(&[("node-1", 70_000), ("node-2", 0)]);
+        world.settle();
+        assert!(
+            on(&world, "node-1").iter().all(|(_, pod)| pod.header.deletion_ms != 0),
+            "now there is somewhere to go"
+        );
+    }
+
+    #[test]
+    fn a_deleted_node_takes_its_pods_along() {
+        let mut world = silent();
+        world.remove(&Key::node("node-1"));
+        world.settle_quietly();
+        assert!(on(&world, "node-1").is_empty());
+        assert_eq!(world.pods().len(), 6);
+    }
+
+    #[test]
+    fn a_cordon_is_a_taint() {
+        let mut world = World::with_nodes(1);
+        let key = Key::node("node-1");
+        world.edit(&key, |node| json::set(node, "spec.unschedulable", true.into()));
+        world.settle();
+        assert_eq!(taints(&world, "node-1"), ["node.kubernetes.io/unschedulable:NoSchedule"]);
+        world.edit(&key, |node| json::remove(node, "spec.unschedulable"));
+        world.settle_quietly();
+        assert!(taints(&world, "node-1").is_empty());
+    }
+
+    #[test]
+    fn tolerations() {
+        let taint = json!({ "key": "k", "value": "v", "effect": "NoExecute" });
+        for (toleration, expect) in [
+            (json!({ "operator": "Exists" }), true),
+            (json!({ "key": "k", "operator": "Exists" }), true),
+            (json!({ "key": "k", "value": "v" }), true),
+            (json!({ "key": "k", "operator": "Equal", "value": "v", "effect": "NoExecute" }), true),
+            (json!({ "key": "k", "value": "w" }), false),
+            (json!({ "key": "l", "operator": "Exists" }), false),
+            (json!({ "key": "k", "operator": "Exists", "effect": "NoSchedule" }), false),
+            (json!({ "value": "v" }), false),
+        ] {
+            assert_eq!(tolerates(&toleration, &taint), expect, "{toleration}");
+        }
+    }
+}

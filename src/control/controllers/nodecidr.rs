@@ -55,3 +55,34 @@ fn plan(root: &State, _key: &Key, cx: &mut Context) -> Plan {
 fn claim(cidr: &Ipv4Net) -> String {
     format!("podcidr/{cidr}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::harness::{World, node};
+
+    #[test]
+    fn each_node_has_its_own_until_none_is_left() {
+        let mut world = World::new();
+        world.settings.cluster_cidr = "10.9.0.0/22".parse().expect("a CIDR");
+        for i in 1..=5 {
+            world.create("", "nodes", node(&format!("n{i}")));
+        }
+        world.settle();
+        let cidr =
+            |world: &World, i: u8| json::text(&world.object(&Key::node(format!("n{i}"))), "spec.podCIDR").to_owned();
+        let all: BTreeSet<String> = (1..=4).map(|i| cidr(&world, i)).collect();
+        assert_eq!(all.len(), 4, "{all:?}");
+        assert_eq!(cidr(&world, 5), "");
+        assert!(world.said("n5").iter().any(|(reason, _)| reason == "CIDRNotAvailable"));
+        world.assert_nothing_to_plan();
+        // What a deleted node held is free again.
+        let held = cidr(&world, 2);
+        world.remove(&Key::node("n2"));
+        world.take_office();
+        world.settle_quietly();
+        assert_eq!(cidr(&world, 5), held);
+    }
+}

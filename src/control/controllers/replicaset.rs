@@ -261,3 +261,93 @@ fn plan_status(key: &Key, present: &Record, mut set: Value, pods: &[Pod<'_>], cx
     json::set(&mut set, "status.observedGeneration", generation.into());
     plan.commands.extend(emit::update(key, present, &set));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::{World, pod};
+
+    fn set(replicas: i64) -> Value {
+        json!({
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "metadata": { "name": "web", "namespace": "default" },
+            "spec": {
+                "replicas": replicas,
+                "selector": { "matchLabels": { "app": "web" } },
+                "template": {
+                    "metadata": { "labels": { "app": "web" } },
+                    "spec": { "containers": [{ "name": "c", "image": "image:1" }] },
+                },
+            },
+        })
+    }
+
+    fn running(replicas: i64, nodes: usize) -> (World, Key) {
+        let mut world = World::with_nodes(nodes);
+        let key = world.create("apps", "replicasets", set(replicas));
+        world.settle_quietly();
+        (world, key)
+    }
+
+    #[test]
+    fn pods_are_made_counted_and_replaced() {
+        let (mut world, key) = running(2, 1);
+        let pods = world.pods();
+        assert_eq!(pods.len(), 2);
+        let (name, first) = (&pods[0].0, world.object(&pods[0].0));
+        assert!(name.name.starts_with("web-") && name.name.len() == "web-".len() + 5, "{name}");
+        assert_eq!(meta::controller(&first).expect("owned").uid, meta::uid(&world.object(&key)));
+        world.delete(name);
+        let mut failed = world.object(&pods[1].0);
+        json::set(&mut failed, "status.phase", "Failed".into());
+        world.put(&failed, &pods[1].0);
+        world.settle_quietly();
+        assert_eq!(world.pods().len(), 2);
+        assert!(world.root.get(&pods[1].0).is_some(), "a failed pod is replaced and kept for its logs");
+        let status = &world.object(&key)["status"];
+        assert_eq!(json::count(status, "availableReplicas"), 2);
+        assert_eq!(json::count(status, "fullyLabeledReplicas"), 2);
+    }
+
+    #[test]
+    fn orphans_are_adopted_and_strangers_let_go() {
+        let mut world = World::with_nodes(1);
+        let orphan = world.create("", "pods", {
+            let mut orphan = pod("orphan", json!({}));
+            orphan["metadata"]["labels"] = json!({ "app": "web" });
+            orphan
+        });
+        let key = world.create("apps", "replicasets", set(2));
+        world.settle_quietly();
+        assert_eq!(world.pods().len(), 2, "the orphan is one of them");
+        let uid = meta::uid(&world.object(&key)).to_owned();
+        assert_eq!(meta::controller(&world.object(&orphan)).expect("adopted").uid, uid);
+        let mut stranger = world.object(&orphan);
+        stranger["metadata"]["labels"] = json!({ "app": "other" });
+        world.put(&stranger, &orphan);
+        world.settle_quietly();
+        assert_eq!(meta::controller(&world.object(&orphan)), None);
+        assert_eq!(world.pods().len(), 3);
+    }
+
+    #[test]
+    fn victims_go_in_order() {
+        let (mut world, key) = running(4, 2);
+        let pods: Vec<Key> = world.pods().into_iter().map(|(key, _)| key).collect();
+        let spoil = |world: &mut World, key: &Key, change: &dyn Fn(&mut Value)| {
+            let mut pod = world.object(key);
+            change(&mut pod);
+            world.put(&pod, key);
+        };
+        spoil(&mut world, &pods[2], &|pod| json::set_entry(pod, "metadata.annotations", DELETION_COST, "-5".into()));
+        spoil(&mut world, &pods[3], &|pod| {
+            let condition = json::Condition { kind: "Ready", status: "False", reason: "", message: "" };
+            json::set_condition(pod, &condition, "", "2026-01-02T03:04:06Z");
+        });
+        let set = world.object(&key);
+        let present: Vec<_> = pods.iter().map(|key| (key, world.root.get(key).expect("there"))).collect();
+        let order: Vec<&Key> = victims(&world.root, &set, &present, 2).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(order, [&pods[3], &pods[2]], "not ready before cheap before the others");
+    }
+}
