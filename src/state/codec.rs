@@ -1,7 +1,7 @@
 //! The stored form of the state, as rows of one ordered map of bytes.
 //!
 //! ```text
-//!   10                                              meta: revision, compaction, version, entry applied last
+//!   10                                              meta: revision, compaction, version, entry applied last, hash
 //!   11 group 00 resource 00 namespace 00 name 00 r  the version of that key made by revision r, or its deletion
 //!   12 n                                            outcome number n of the table of proposals
 //! ```
@@ -67,6 +67,7 @@ pub fn meta(state: &State) -> Row {
         applied_term: state.applied.term,
         applied_index: state.applied.index,
         proposals_next: state.proposals_next,
+        hash: Bytes::copy_from_slice(&state.hash.to_be_bytes()),
     };
     Row::Put(vec![META], value(&meta))
 }
@@ -112,6 +113,9 @@ pub(crate) struct Meta {
     pub applied_index: u64,
     #[prost(uint64, tag = "6")]
     pub proposals_next: u64,
+    /// Of the state that all rows make: 16 bytes, big-endian.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub hash: Bytes,
 }
 
 /// One version of an object; its key and revision stand in the row's key.

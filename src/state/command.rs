@@ -62,6 +62,7 @@ pub mod op {
     //! The kinds of operation.
 
     #[derive(Clone, PartialEq, prost::Oneof)]
+    #[expect(clippy::large_enum_variant, reason = "nearly every operation is the large one")]
     pub enum Kind {
         /// Create or replace.
         #[prost(message, tag = "1")]

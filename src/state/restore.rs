@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message;
 
 use crate::codec::{FORMAT, META, Meta, OBJECT, OUTCOME, Proposal, Version};
@@ -23,7 +24,8 @@ fn corrupt<T>(what: impl Into<String>) -> Result<T, CorruptError> {
 #[derive(Debug, Default)]
 pub struct Restore {
     state: State,
-    has_meta: bool,
+    /// The hash that the meta row says; none before that row.
+    hash: Option<Bytes>,
     last: Vec<u8>,
     /// The versions of the key at hand so far: its newest.
     at_hand: Option<(Arc<Key>, Option<Arc<Record>>)>,
@@ -51,7 +53,7 @@ impl Restore {
         };
         match key.split_first() {
             Some((&META, [])) => self.meta(value),
-            _ if !self.has_meta => corrupt("the first row is not the meta row"),
+            _ if self.hash.is_none() => corrupt("the first row is not the meta row"),
             Some((&OBJECT, rest)) => self.version(rest, value),
             Some((&OUTCOME, rest)) => self.outcome(rest, value),
             _ => corrupt("a row of no known kind"),
@@ -68,7 +70,7 @@ impl Restore {
         self.state.version = meta.version;
         self.state.applied = EntryId { term: meta.applied_term, index: meta.applied_index };
         self.state.proposals_next = meta.proposals_next;
-        self.has_meta = true;
+        self.hash = Some(meta.hash);
         Ok(())
     }
 
@@ -93,8 +95,9 @@ impl Restore {
         }
         let (key, old) = self.at_hand.take().unwrap_or_else(|| (Arc::new(key), None));
         if revision > self.state.compacted {
-            if old.is_none() && new.is_none() {
-                return corrupt(format!("{key} is deleted by revision {revision} but was absent"));
+            let continues = new.as_ref().is_none_or(|new| new.created < revision);
+            if continues != old.is_some() {
+                return corrupt(format!("{key} at revision {revision} does not follow the version before"));
             }
             let event = Event { revision, key: key.as_ref().clone(), old, new: new.clone() };
             self.events.push(Arc::new(event));
@@ -144,6 +147,9 @@ impl Restore {
         }
         if expected != state.revision {
             return corrupt(format!("history ends at revision {expected}, the store is at {}", state.revision));
+        }
+        if self.hash.is_some_and(|hash| *hash != state.hash.to_be_bytes()) {
+            return corrupt("the objects do not have the state's hash");
         }
         let outcomes = state.proposals_next.min(OUTCOMES_MAX as u64);
         let first = state.outcomes.get_min().map_or(0, |(number, _)| *number);

@@ -1,0 +1,140 @@
+//! Laws, over random logs.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::codec::restore;
+use super::*;
+use crate::codec::{Row, dump, meta, rows};
+
+fn short() -> impl Strategy<Value = String> {
+    prop_oneof!["[ab]/[xyz]", "@[ab]", "n[12]",]
+}
+
+fn an_op() -> impl Strategy<Value = Op> {
+    let put = (short(), 0..4u8, "(n[12])?", 0..3u8, any::<bool>()).prop_map(|(short, body, node, claim, owned)| {
+        let terminating = body == 3 && short.starts_with('@');
+        let mut thing = thing(&short).body(&body.to_string());
+        if short.contains('/') {
+            thing = thing.node(&node);
+        }
+        if claim > 0 {
+            thing = thing.claims(&[["", "ip/1", "ip/2"][usize::from(claim)]]);
+        }
+        if owned {
+            thing = thing.owned_by(&["uid-n1"]);
+        }
+        if terminating { thing.terminating().put() } else { thing.put() }
+    });
+    prop_oneof![
+        8 => put,
+        3 => short().prop_map(|short| delete(&short)),
+        1 => (0..60u64).prop_map(compact),
+        1 => (0..3u32).prop_map(raise),
+    ]
+}
+
+fn a_command() -> impl Strategy<Value = Command> {
+    let expect = proptest::option::weighted(0.2, (short(), 0..3u8)).prop_map(|expect| {
+        expect.map(|(short, condition)| match condition {
+            0 => Expect::absent(key(&short)),
+            1 => Expect::exists(key(&short)),
+            _ => Expect::revision(key(&short), 5),
+        })
+    });
+    (vec(an_op(), 1..4), expect, 0..30u128).prop_map(|(ops, expect, id)| Command {
+        proposal: if id < 5 { Bytes::new() } else { Bytes::copy_from_slice(&id.to_be_bytes()) },
+        ..expecting(expect.into_iter().collect(), ops)
+    })
+}
+
+/// Namespaces and nodes first, so that most of what follows is accepted.
+fn a_log() -> impl Strategy<Value = Vec<Command>> {
+    let first = command(["@a", "@b", "n1", "n2"].map(|short| thing(short).put()).to_vec());
+    vec(a_command(), 0..60).prop_map(move |mut log| {
+        log.insert(0, first.clone());
+        log
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn the_same_log_gives_the_same_state(log in a_log()) {
+        let (mut one, mut two) = (State::default(), State::default());
+        for command in &log {
+            // One keeps old roots alive, the other does not.
+            let root = one.clone();
+            prop_assert_eq!(apply(&mut one, command), apply(&mut two, command));
+            drop(root);
+        }
+        prop_assert_eq!(one.hash(), two.hash());
+        prop_assert_eq!(one, two);
+    }
+
+    #[test]
+    fn what_is_stored_is_the_state(log in a_log()) {
+        let mut state = State::default();
+        let mut stored = BTreeMap::new();
+        for command in &log {
+            let applied = apply(&mut state, command);
+            let mut write = |row| match row {
+                Row::Put(key, value) => drop(stored.insert(key, value)),
+                Row::Delete(key) => drop(stored.remove(&key)),
+            };
+            rows(&applied, &mut write);
+            write(meta(&state));
+        }
+        let stored: Vec<_> = stored.into_iter().collect();
+        prop_assert_eq!(&stored, &dump(&state));
+        let restored = restore(&stored).expect("what was stored can be restored");
+        prop_assert_eq!(restored.hash(), state.hash());
+        prop_assert_eq!(restored, state);
+    }
+
+    #[test]
+    fn the_past_is_as_it_was(log in a_log()) {
+        let mut roots = vec![State::default()];
+        let mut state = State::default();
+        for command in &log {
+            apply(&mut state, command);
+            roots.push(state.clone());
+        }
+        for then in roots {
+            for namespace in [None, Some("a")] {
+                let was: Vec<_> = then.list("", "pods", namespace).map(|(key, record)| (key.clone(), record.clone())).collect();
+                match state.list_at("", "pods", namespace, then.revision()) {
+                    Ok(list) => prop_assert_eq!(list, was),
+                    Err(_) => prop_assert!(then.revision() < state.compacted()),
+                }
+            }
+            for short in ["a/x", "@a", "n1"].map(key) {
+                if let Ok(record) = state.get_at(&short, then.revision()) {
+                    prop_assert_eq!(record.as_ref(), then.get(&short));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn indexes_say_what_the_objects_say(log in a_log()) {
+        let mut state = State::default();
+        for command in &log {
+            apply(&mut state, command);
+        }
+        let mut fresh = State::default();
+        for (key, record) in state.iter() {
+            fresh.replace(&std::sync::Arc::new(key.clone()), Some(record.clone()));
+        }
+        prop_assert_eq!(&state.by_uid, &fresh.by_uid);
+        prop_assert_eq!(&state.by_owner, &fresh.by_owner);
+        prop_assert_eq!(&state.by_node, &fresh.by_node);
+        prop_assert_eq!(&state.claims, &fresh.claims);
+        prop_assert_eq!(&state.population, &fresh.population);
+        prop_assert_eq!((state.hash, state.bytes), (fresh.hash, fresh.bytes));
+        prop_assert_eq!(state.events.len() as u64, state.revision() - state.compacted());
+    }
+}
