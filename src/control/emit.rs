@@ -24,10 +24,18 @@ pub fn command(expects: Vec<Expect>, op: Op) -> Command {
     Command { expects, ops: vec![op], ..Command::default() }
 }
 
-/// Creates the object, with uid, creation time, defaults and admission. `None` if it cannot be made: the kind is
-/// unknown or admission refuses it.
-pub fn create(root: &State, group: &str, resource: &str, mut object: Value, cx: &mut Context) -> Option<Command> {
-    let kind = kind(group, resource)?;
+/// Creates the object, with uid, creation time, defaults and admission.
+///
+/// # Errors
+/// Why it cannot be made: what admission refuses.
+pub fn create(
+    root: &State,
+    group: &str,
+    resource: &str,
+    mut object: Value,
+    cx: &mut Context,
+) -> Result<Command, String> {
+    let kind = kind(group, resource).ok_or_else(|| format!("{resource} of {group:?} are not known here"))?;
     json::set(&mut object, "metadata.uid", cx.uid().into());
     json::set(&mut object, "metadata.creationTimestamp", cx.time().into());
     kind.default(&mut object);
@@ -42,11 +50,11 @@ pub fn create(root: &State, group: &str, resource: &str, mut object: Value, cx: 
         seed: cx.draw(),
         settings: &cx.settings,
     };
-    admission::mutate(&mut request, root).ok()?;
+    admission::mutate(&mut request, root).map_err(|denied| denied.to_string())?;
     kind.default(&mut object);
     kind.prepare_create(&mut object);
-    let put = record::put(kind, &object).ok()?;
-    Some(command(vec![Expect::absent(put.key.clone())], Op::put(put)))
+    let put = record::put(kind, &object).map_err(|error| error.to_string())?;
+    Ok(command(vec![Expect::absent(put.key.clone())], Op::put(put)))
 }
 
 /// The identity controllers create objects with.
@@ -121,6 +129,16 @@ pub fn drop_finalizer(key: &Key, present: &Record, finalizer: &str) -> Option<Co
     json::list(&mut object, "metadata.finalizers").retain(|f| f.as_str() != Some(finalizer));
     if last {
         json::remove(&mut object, "metadata.finalizers");
+    }
+    update(key, present, &object)
+}
+
+/// Takes one owner out of a dependent.
+pub fn disown(key: &Key, present: &Record, owner: &str) -> Option<Command> {
+    let mut object = record::parse(present);
+    json::list(&mut object, "metadata.ownerReferences").retain(|reference| json::text(reference, "uid") != owner);
+    if json::items(&object, "metadata.ownerReferences").is_empty() {
+        json::remove(&mut object, "metadata.ownerReferences");
     }
     update(key, present, &object)
 }

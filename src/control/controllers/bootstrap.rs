@@ -152,7 +152,7 @@ fn api_endpoints(root: &State, cx: &mut Context, out: &mut Vec<Command>) {
     }
     for (key, slice) in root.list("discovery.k8s.io", "endpointslices", Some("default")) {
         let ours = slice.header.labels.get(SERVICE_NAME).is_some_and(|name| name == SERVICE)
-            && slice.header.labels.get(MANAGED_BY).is_none();
+            && !slice.header.labels.contains_key(MANAGED_BY);
         if ours && !wanted.contains_key(&key.name) {
             out.push(emit::remove(key, slice));
         }

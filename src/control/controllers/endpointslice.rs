@@ -270,7 +270,7 @@ fn new_slice(
         "endpoints": endpoints,
         "ports": ports,
     });
-    let mut command = emit::create(root, GROUP, "endpointslices", slice, cx)?;
+    let mut command = emit::create(root, GROUP, "endpointslices", slice, cx).ok()?;
     command.expects.push(Expect::uid(key.clone(), meta::uid(service)));
     Some(command)
 }
@@ -289,8 +289,11 @@ mod tests {
         })
     }
 
-    /// The endpoints of `web`: ports, and (pod, ready, terminating) of each.
-    fn slices(world: &World) -> Vec<(Value, Vec<(String, bool, bool)>)> {
+    /// Pod, ready, terminating.
+    type Seen = (String, bool, bool);
+
+    /// The ports and endpoints of each slice of `web`.
+    fn slices(world: &World) -> Vec<(Value, Vec<Seen>)> {
         let read = |endpoint: &Value| {
             let is = |name: &str| json::flag(endpoint, &format!("conditions.{name}"));
             (json::text(endpoint, "targetRef.name").to_owned(), is("ready"), is("terminating"))

@@ -3,10 +3,10 @@
 //!
 //! **Invariant:** an object with at least one living owner is kept; an owner of another namespace does not count.
 
-use state::{Command, Event, EventKind, Key, Record, State};
+use state::{Event, EventKind, Key, Record, State};
 
 use crate::emit::{self, FOREGROUND};
-use crate::{Context, Plan, Row, json, record};
+use crate::{Context, Plan, Row};
 
 const ORPHAN: &str = "orphan";
 /// Deletions of one plan.
@@ -82,18 +82,8 @@ fn orphan_dependents(root: &State, key: &Key, present: &Record, plan: &mut Plan)
         plan.commands.extend(emit::drop_finalizer(key, present, ORPHAN));
         return;
     }
-    let disowned = dependents.into_iter().filter_map(|key| disown(key, root.get(key)?, uid));
+    let disowned = dependents.into_iter().filter_map(|key| emit::disown(key, root.get(key)?, uid));
     plan.commands.extend(disowned);
-}
-
-/// Takes one owner out of a dependent.
-fn disown(key: &Key, present: &Record, owner: &str) -> Option<Command> {
-    let mut object = record::parse(present);
-    json::list(&mut object, "metadata.ownerReferences").retain(|reference| json::text(reference, "uid") != owner);
-    if json::items(&object, "metadata.ownerReferences").is_empty() {
-        json::remove(&mut object, "metadata.ownerReferences");
-    }
-    emit::update(key, present, &object)
 }
 
 /// Deletes the dependents and lets the owner go when none is left that blocks it.
@@ -107,7 +97,7 @@ fn delete_dependents(root: &State, key: &Key, present: &Record, cx: &Context, pl
         blocked |= !cycle && record.header.owners.iter().any(|owner| owner.uid == *uid && owner.block_deletion);
         if plan.commands.len() < BURST {
             plan.commands.extend(match has_living_owner(root, dependent, record) {
-                true => disown(dependent, record, uid),
+                true => emit::disown(dependent, record, uid),
                 false => emit::delete(dependent, record, cx),
             });
         }
@@ -123,6 +113,7 @@ mod tests {
 
     use super::*;
     use crate::harness::World;
+    use crate::json;
 
     fn config_map(name: &str, owners: &[(&Value, bool)]) -> Value {
         let owners: Vec<Value> = owners

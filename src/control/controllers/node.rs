@@ -70,7 +70,7 @@ fn resync(root: &State) -> Vec<Key> {
 }
 
 fn is_ready(node: &Record) -> bool {
-    json::condition_status(&record::parse(node), "Ready") == "True"
+    emit::field(node, "ready") == "true"
 }
 
 fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {

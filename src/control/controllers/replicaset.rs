@@ -21,6 +21,8 @@ use super::keys_of;
 
 /// Pods made or deleted by one plan.
 const BURST: usize = 500;
+/// When pods that could not be made are tried again.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(30);
 /// Attempts to find a free pod name.
 const NAME_ATTEMPTS: usize = 16;
 const COMPONENT: &str = "replicaset-controller";
@@ -42,9 +44,10 @@ fn keys(root: &State, event: &Event) -> Vec<Key> {
     for pod in [&event.old, &event.new].into_iter().flatten() {
         match emit::controller_of(pod) {
             Some(uid) => found.extend(root.by_uid(uid).filter(|key| key.resource == "replicasets").cloned()),
-            None => {
-                found.extend(root.list("apps", "replicasets", Some(&event.key.namespace)).map(|(key, _)| key.clone()))
+            None if may_be_adopted(event) => {
+                found.extend(root.list("apps", "replicasets", Some(&event.key.namespace)).map(|(key, _)| key.clone()));
             }
+            None => {}
         }
     }
     found.sort_unstable();
@@ -52,12 +55,20 @@ fn keys(root: &State, event: &Event) -> Vec<Key> {
     found
 }
 
+/// Whether the change of a pod without controller could give it one: it is new, or its labels or owners changed.
+fn may_be_adopted(event: &Event) -> bool {
+    match (&event.old, &event.new) {
+        (Some(old), Some(new)) => old.header.labels != new.header.labels || old.header.owners != new.header.owners,
+        (_, new) => new.is_some(),
+    }
+}
+
 type Pod<'a> = (&'a Key, &'a Arc<Record>);
 
 fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
     let mut plan = Plan::default();
     let Some(present) = root.get(key) else { return plan };
-    let set = record::parse(present);
+    let mut set = record::parse(present);
     let selector = LabelSelector::of(json::at(&set, "spec.selector"));
     let alive = present.header.deletion_ms == 0;
 
@@ -69,7 +80,7 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
         }
         match selector.matches(&pod.header.labels) {
             true => pods.push((pod_key, pod)),
-            false if alive => plan.commands.extend(release(pod_key, pod, &present.header.uid)),
+            false if alive => plan.commands.extend(emit::disown(pod_key, pod, &present.header.uid)),
             false => {}
         }
     }
@@ -84,14 +95,17 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
     }
     pods.retain(|(_, pod)| is_active(pod));
 
+    let mut failure = None;
     if alive {
         let wanted = usize::try_from(json::int(&set, "spec.replicas").unwrap_or(1)).unwrap_or(0);
         if pods.len() < wanted {
-            create_pods(root, key, &set, (wanted - pods.len()).min(BURST), cx, &mut plan.commands);
+            let count = (wanted - pods.len()).min(BURST);
+            failure = create_pods(root, key, &set, count, cx, &mut plan.commands).err();
         } else if pods.len() > wanted {
             delete_pods(root, &set, &pods, (pods.len() - wanted).min(BURST), cx, &mut plan.commands);
         }
     }
+    plan_failure(root, &mut set, failure, cx, &mut plan);
     plan_status(key, present, set, &pods, cx, &mut plan);
     plan
 }
@@ -100,40 +114,24 @@ fn is_active(pod: &Record) -> bool {
     pod.header.deletion_ms == 0 && !emit::is_finished(pod)
 }
 
-fn release(key: &Key, pod: &Record, owner: &str) -> Option<Command> {
-    let mut object = record::parse(pod);
-    json::list(&mut object, "metadata.ownerReferences").retain(|reference| json::text(reference, "uid") != owner);
-    if json::items(&object, "metadata.ownerReferences").is_empty() {
-        json::remove(&mut object, "metadata.ownerReferences");
-    }
-    emit::update(key, pod, &object)
-}
-
 fn adopt(key: &Key, pod: &Record, set: &Value) -> Option<Command> {
     let mut object = record::parse(pod);
     json::list(&mut object, "metadata.ownerReferences").push(meta::owner_reference(set));
     emit::update(key, pod, &object)
 }
 
-fn create_pods(root: &State, key: &Key, set: &Value, count: usize, cx: &mut Context, out: &mut Vec<Command>) {
-    let template = json::at(set, "spec.template");
+fn create_pods(
+    root: &State,
+    key: &Key,
+    set: &Value,
+    count: usize,
+    cx: &mut Context,
+    out: &mut Vec<Command>,
+) -> Result<(), String> {
     let mut names = Vec::new();
     for _ in 0..count {
         let Some(name) = free_name(root, key, &names, cx) else { continue };
-        let mut pod = json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": { "name": name, "generateName": format!("{}-", key.name), "namespace": key.namespace },
-            "spec": json::at(template, "spec"),
-        });
-        for part in ["labels", "annotations", "finalizers"] {
-            let value = json::at(template, &format!("metadata.{part}"));
-            if !value.is_null() {
-                json::set(&mut pod, &format!("metadata.{part}"), value.clone());
-            }
-        }
-        json::set(&mut pod, "metadata.ownerReferences", json!([meta::owner_reference(set)]));
-        let Some(mut command) = emit::create(root, "", "pods", pod, cx) else { continue };
+        let mut command = emit::create(root, "", "pods", new_pod(key, set, &name), cx)?;
         // A set deleted meanwhile gets no more pods.
         command.expects.push(state::Expect::uid(key.clone(), meta::uid(set)));
         out.push(command);
@@ -143,6 +141,42 @@ fn create_pods(root: &State, key: &Key, set: &Value, count: usize, cx: &mut Cont
         let message = format!("Created pod: {name}");
         out.extend(said(root, set, "SuccessfulCreate", &message, cx));
     }
+    Ok(())
+}
+
+fn new_pod(key: &Key, set: &Value, name: &str) -> Value {
+    let template = json::at(set, "spec.template");
+    let mut pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "generateName": format!("{}-", key.name),
+            "namespace": key.namespace,
+            "ownerReferences": [meta::owner_reference(set)],
+        },
+        "spec": json::at(template, "spec"),
+    });
+    for part in ["labels", "annotations", "finalizers"] {
+        let value = json::at(template, &format!("metadata.{part}"));
+        if !value.is_null() {
+            json::set(&mut pod, &format!("metadata.{part}"), value.clone());
+        }
+    }
+    pod
+}
+
+/// Says that pods cannot be made, once per reason; takes it back when they can.
+fn plan_failure(root: &State, set: &mut Value, failure: Option<String>, cx: &mut Context, plan: &mut Plan) {
+    let Some(message) = failure else { return json::drop_condition(set, "ReplicaFailure") };
+    let condition =
+        json::Condition { kind: "ReplicaFailure", status: "True", reason: "FailedCreate", message: &message };
+    if json::set_condition(set, &condition, "", &cx.time()) {
+        let message = format!("Error creating: {message}");
+        let notice = Notice { component: COMPONENT, kind: "Warning", reason: "FailedCreate", message: &message };
+        plan.commands.extend(emit::notice(root, set, &notice, cx));
+    }
+    plan.look_again(RETRY);
 }
 
 fn free_name(root: &State, key: &Key, taken: &[String], cx: &mut Context) -> Option<String> {

@@ -201,10 +201,8 @@ impl Usage {
 
     fn pod_went(&mut self, key: &Key, pod: &Record) {
         self.pending.remove(key);
-        if occupies(pod) {
-            if let Some(load) = self.loads.get_mut(&pod.header.node) {
-                load.remove(&Request::of(pod));
-            }
+        if let (true, Some(load)) = (occupies(pod), self.loads.get_mut(&pod.header.node)) {
+            load.remove(&Request::of(pod));
         }
     }
 

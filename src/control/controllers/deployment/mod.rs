@@ -194,7 +194,7 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
         rollout::scale(&mut sets, &goal, json::count(&deployment, "status.replicas"));
     }
     write_sets(root, &deployment, &mut sets, &goal, cx, &mut plan);
-    if paused || (rolling_out && status::is_complete(&deployment, &sets, &goal)) {
+    if paused || (rolling_out && status::is_complete(&sets, &goal)) {
         plan.commands.extend(revisions::clean_up(&deployment, &sets));
     }
     let again = status::sync(&mut deployment, &sets, &goal, rolling_out, cx);
@@ -275,7 +275,7 @@ fn write_sets(root: &State, deployment: &Value, sets: &mut Sets, goal: &Goal, cx
         }
         json::set(&mut set.object, "spec.replicas", set.replicas.into());
         let command = match &set.record {
-            None => emit::create(root, "apps", "replicasets", set.object.clone(), cx).map(|mut command| {
+            None => emit::create(root, "apps", "replicasets", set.object.clone(), cx).ok().map(|mut command| {
                 let owner = Key::new("apps", "deployments", &set.key.namespace, meta::name(deployment));
                 command.expects.push(Expect::uid(owner, meta::uid(deployment)));
                 command

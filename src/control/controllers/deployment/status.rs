@@ -12,6 +12,7 @@ use super::{Goal, Set, Sets, condition};
 use crate::{Context, json};
 
 const PROGRESSING: &str = "Progressing";
+const FAILURE: &str = "ReplicaFailure";
 const AVAILABLE: &str = "Available";
 const NEW_SET_AVAILABLE: &str = "NewReplicaSetAvailable";
 const TIMED_OUT: &str = "ProgressDeadlineExceeded";
@@ -91,7 +92,7 @@ pub fn count(deployment: &mut Value, sets: &Sets, goal: &Goal, cx: &Context) {
 }
 
 /// Whether nothing but the new set runs, in full and available.
-pub fn is_complete(_deployment: &Value, sets: &Sets, goal: &Goal) -> bool {
+pub fn is_complete(sets: &Sets, goal: &Goal) -> bool {
     let total: i64 = sets.all().map(|set| set.actual).sum();
     let available: i64 = sets.all().map(|set| set.available).sum();
     let updated = sets.new.as_ref().map_or(0, |new| new.actual);
@@ -102,6 +103,7 @@ pub fn is_complete(_deployment: &Value, sets: &Sets, goal: &Goal) -> bool {
 pub fn sync(deployment: &mut Value, sets: &Sets, goal: &Goal, rolling_out: bool, cx: &Context) -> Option<Duration> {
     let before = Progress::read(deployment);
     count(deployment, sets, goal, cx);
+    take_over_failure(deployment, sets, cx);
     if !rolling_out {
         return None;
     }
@@ -118,7 +120,7 @@ pub fn sync(deployment: &mut Value, sets: &Sets, goal: &Goal, rolling_out: bool,
         Some(new) => format!("ReplicaSet \"{}\"", new.key.name),
         None => format!("Deployment \"{}\"", meta::name(deployment)),
     };
-    if is_complete(deployment, sets, goal) {
+    if is_complete(sets, goal) {
         let message = format!("{subject} has successfully progressed.");
         put(deployment, PROGRESSING, "True", NEW_SET_AVAILABLE, &message, false, cx);
         return None;
@@ -135,6 +137,18 @@ pub fn sync(deployment: &mut Value, sets: &Sets, goal: &Goal, rolling_out: bool,
     let message = format!("{subject} has timed out progressing.");
     put(deployment, PROGRESSING, "False", TIMED_OUT, &message, false, cx);
     None
+}
+
+/// Says what the new set says about pods that cannot be made.
+fn take_over_failure(deployment: &mut Value, sets: &Sets, cx: &Context) {
+    let failure = sets.new.iter().chain(&sets.old).find_map(|set| json::condition(&set.object, FAILURE)).cloned();
+    match failure {
+        Some(failure) => {
+            let of = |name: &str| json::text(&failure, name).to_owned();
+            put(deployment, FAILURE, &of("status"), &of("reason"), &of("message"), false, cx);
+        }
+        None => json::drop_condition(deployment, FAILURE),
+    }
 }
 
 /// Milliseconds until the deadline; `None` when no clock runs.
