@@ -9,6 +9,8 @@ mod namespace;
 pub(crate) mod node;
 mod nodecidr;
 mod replicaset;
+#[cfg(test)]
+mod tests;
 
 use state::{Key, State};
 
