@@ -1,0 +1,224 @@
+//! `hactl bench failover`: the gap in accepted writes when the leader's machine loses power.
+//!
+//! A gap runs from the `kill -9` to the first answer to a write that was sent after it, to whichever master. The killed
+//! master is started again and must have caught up before the next kill, so that every gap is that of a whole cluster.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::super::cluster;
+use super::super::credentials::{Access, client_of};
+use super::super::local::{self, Layout};
+use super::super::progress::Progress;
+use super::writer::{Ledger, Writer};
+
+const CONNECT_LIMIT: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+const HEALTH_EVERY: Duration = Duration::from_millis(100);
+/// A gap this long is no failover but an outage.
+const GAP_MAX: Duration = Duration::from_secs(60);
+const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
+/// Writing goes on this long between two kills, so that a kill meets a cluster in its usual state.
+const SETTLE: Duration = Duration::from_millis(1500);
+/// How many entries a member may be behind to count as caught up; writes go on meanwhile.
+const LAG_MAX: u64 = 200;
+
+/// Kill the leader again and again and measure how long no write is accepted
+#[derive(Debug, clap::Args)]
+pub struct Failover {
+    /// How often the leader is killed
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    kills: usize,
+    /// The local cluster's directory [default: ~/.hactl/local]
+    #[arg(long, value_name = "DIR", env = "HACTL_LOCAL_DIR", hide_env = true)]
+    dir: Option<std::path::PathBuf>,
+    /// The namespace the writers write to
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    namespace: String,
+    /// Least milliseconds between two writes of one writer
+    #[arg(long, value_name = "MS", default_value_t = 5)]
+    pace: u64,
+    /// `json` for scripts
+    #[arg(short, long, value_parser = ["json"])]
+    output: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    kills: usize,
+    /// Milliseconds, in order of the kills.
+    gaps_ms: Vec<f64>,
+    median_ms: f64,
+    p99_ms: f64,
+    worst_ms: f64,
+    writes_acknowledged: u64,
+    writes_lost: Vec<String>,
+}
+
+impl Failover {
+    pub async fn run(self) -> Result<()> {
+        let layout = Layout::load(&self.dir.clone().unwrap_or_else(Layout::default_dir))?;
+        anyhow::ensure!(
+            layout.plan.masters.len() >= 3,
+            "a cluster of {} master(s) cannot lose its leader; use `hactl local up --masters 3`",
+            layout.plan.masters.len()
+        );
+        healthy(&layout, "before the first kill").await?;
+        let run = format!("bench-{:08x}", rand::random::<u32>());
+        let ledger = Ledger::new(run, self.namespace.clone(), layout.plan.masters.len());
+        let stop = CancellationToken::new();
+        let mut writers = tokio::task::JoinSet::new();
+        for index in 0..layout.plan.masters.len() {
+            let mut clients = Vec::new();
+            for step in 0..layout.plan.masters.len() {
+                let master = &layout.plan.masters[(index + step) % layout.plan.masters.len()];
+                clients.push(client_of(&layout.kubeconfig(), &master.url(), CONNECT_LIMIT).await?);
+            }
+            let writer = Writer { index, clients, ledger: ledger.clone(), pace: Duration::from_millis(self.pace) };
+            writers.spawn(writer.run(stop.clone()));
+        }
+        let gaps = tokio::select! {
+            gaps = self.kill_again_and_again(&layout, &ledger) => gaps,
+            Some(ended) = writers.join_next() => Err(ended?.err().unwrap_or_else(|| anyhow::anyhow!("a writer stopped early"))),
+        };
+        stop.cancel();
+        while let Some(ended) = writers.join_next().await {
+            ended??;
+        }
+        let gaps = gaps?;
+        let client = Access::of(layout.kubeconfig()).kube().await?;
+        let lost = ledger.lost(client.clone()).await?;
+        let report = report(gaps, ledger.acknowledged(), lost);
+        if report.writes_lost.is_empty() {
+            // Evidence of a loss stays in the cluster; otherwise only numbers do.
+            ledger.clean(client).await?;
+        }
+        self.print(&report)
+    }
+
+    async fn kill_again_and_again(&self, layout: &Layout, ledger: &Ledger) -> Result<Vec<Duration>> {
+        let mut gaps = Vec::new();
+        tokio::time::sleep(SETTLE).await;
+        for round in 1..=self.kills {
+            let leader = leader(layout).await?;
+            ledger.forget_times();
+            let killed = Instant::now();
+            local::kill(layout, &leader)?;
+            let gap = self.gap(ledger, killed).await;
+            local::start(layout, &leader)?;
+            let gap = gap.with_context(|| format!("after {leader} was killed"))?;
+            super::super::progress::note(format!("kill {round}/{}: {leader}, gap {} ms", self.kills, gap.as_millis()));
+            gaps.push(gap);
+            healthy(layout, &format!("after kill {round}")).await?;
+            tokio::time::sleep(SETTLE).await;
+        }
+        Ok(gaps)
+    }
+
+    async fn gap(&self, ledger: &Ledger, killed: Instant) -> Result<Duration> {
+        loop {
+            if let Some(answered) = ledger.first_after(killed) {
+                return Ok(answered - killed);
+            }
+            if killed.elapsed() > GAP_MAX {
+                bail!("no write was accepted for {} s; look at `hactl local status` and the logs", GAP_MAX.as_secs());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn print(&self, report: &Report) -> Result<()> {
+        if self.output.is_some() {
+            println!("{}", serde_json::to_string_pretty(report)?);
+        } else {
+            println!(
+                "{} kills: median {:.0} ms, p99 {:.0} ms, worst {:.0} ms without an accepted write",
+                report.kills, report.median_ms, report.p99_ms, report.worst_ms
+            );
+            println!("{} writes acknowledged, {} lost", report.writes_acknowledged, report.writes_lost.len());
+        }
+        if !report.writes_lost.is_empty() {
+            bail!("acknowledged writes were lost: {}", report.writes_lost.join("; "));
+        }
+        Ok(())
+    }
+}
+
+async fn leader(layout: &Layout) -> Result<String> {
+    let since = Instant::now();
+    loop {
+        if let Some(name) = local::collect(layout).await.leader() {
+            return Ok(name.to_owned());
+        }
+        if since.elapsed() > HEALTHY_WITHIN {
+            bail!("nobody leads; look at `hactl local status`");
+        }
+        tokio::time::sleep(HEALTH_EVERY).await;
+    }
+}
+
+/// Waits until every master votes, answers and has caught up.
+async fn healthy(layout: &Layout, when: &str) -> Result<()> {
+    let since = Instant::now();
+    let mut progress = None;
+    loop {
+        let why = match cluster::status_of(&Access::of(layout.kubeconfig())).await {
+            Err(error) => format!("{error:#}"),
+            Ok(status) => {
+                let ready = |member: &&rpc::pb::MemberStatus| member.voter && member.reachable && member.lag <= LAG_MAX;
+                let count = status.members.iter().filter(ready).count();
+                let all = layout.plan.masters.len();
+                if count >= all && cluster::leader_name(&status).is_some() {
+                    return Ok(());
+                }
+                format!("{count} of {all} masters have caught up")
+            }
+        };
+        if since.elapsed() > HEALTHY_WITHIN {
+            bail!("the cluster is not whole {when}: {why}; `hactl local up` starts what is missing");
+        }
+        if since.elapsed() > Duration::from_secs(3) {
+            progress.get_or_insert_with(|| Progress::start("waiting until the cluster is whole")).detail(&why);
+        }
+        tokio::time::sleep(HEALTH_EVERY).await;
+    }
+}
+
+fn report(gaps: Vec<Duration>, acknowledged: u64, lost: Vec<String>) -> Report {
+    let gaps_ms: Vec<f64> = gaps.iter().map(|gap| (gap.as_secs_f64() * 1e4).round() / 10.0).collect();
+    let mut sorted = gaps_ms.clone();
+    sorted.sort_by(f64::total_cmp);
+    Report {
+        kills: gaps_ms.len(),
+        median_ms: quantile(&sorted, 0.5),
+        p99_ms: quantile(&sorted, 0.99),
+        worst_ms: sorted.last().copied().unwrap_or_default(),
+        gaps_ms,
+        writes_acknowledged: acknowledged,
+        writes_lost: lost,
+    }
+}
+
+/// The smallest value that at least this part of all is not above.
+fn quantile(sorted: &[f64], part: f64) -> f64 {
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_of_gaps() {
+        let gaps = [300, 100, 200, 900].map(Duration::from_millis).to_vec();
+        let report = report(gaps, 5, vec![]);
+        assert_eq!((report.median_ms, report.p99_ms, report.worst_ms), (200.0, 900.0, 900.0));
+        assert_eq!(report.gaps_ms, [300.0, 100.0, 200.0, 900.0]);
+        assert_eq!(quantile(&[], 0.5), 0.0);
+    }
+}

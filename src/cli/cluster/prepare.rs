@@ -1,0 +1,204 @@
+//! Preparing a data dir, for `init`, `join` and `hactl local up` alike: the masters' part makes ids and certificates, this
+//! adds the record `hactl.json`. Whatever fails, nothing half made is left.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use super::super::credentials::FILE;
+use super::super::installation::{Draft, Installation, MasterRole, NodeRole};
+use super::super::run;
+use super::super::settings::Flags;
+
+/// What the first master is made of.
+pub struct Init {
+    pub data_dir: PathBuf,
+    pub name: String,
+    pub advertise_api: String,
+    pub advertise_peer: String,
+    /// The node's name, where this machine runs pods too.
+    pub node: Option<String>,
+    pub flags: Flags,
+}
+
+/// How a machine joins.
+pub struct Join {
+    pub data_dir: PathBuf,
+    pub name: String,
+    /// `host:port` of any master's API.
+    pub address: String,
+    pub token: String,
+    /// Of a master: the `host:port` of its API and peer port.
+    pub master: Option<(String, String)>,
+    /// Of a node: its name.
+    pub node: Option<String>,
+    pub flags: Flags,
+}
+
+pub async fn init(options: Init) -> Result<Installation> {
+    let settings = options.flags.resolve(&Default::default())?;
+    for name in ["listen-api", "listen-peer"] {
+        check_port(settings.text(name).unwrap_or_default(), name)?;
+    }
+    check_range(settings.text("cluster-cidr").unwrap_or_default(), "cluster-cidr")?;
+    let draft = Draft::begin(&options.data_dir)?;
+    let created = master::create(&master::Create {
+        data_dir: options.data_dir.clone(),
+        kubeconfig: options.data_dir.join(FILE),
+        advertise_api: options.advertise_api.clone(),
+        api_names: run::api_names(),
+        node: options.node.clone(),
+        settings: run::control_settings(&settings)?,
+        lifetimes: rpc::pki::Lifetimes::default(),
+    })?;
+    let node = options.node.zip(created.node_uid).map(|(name, uid)| NodeRole {
+        name,
+        uid,
+        masters: vec![options.advertise_api.clone()],
+    });
+    let installation = Installation {
+        cluster_id: created.cluster_id,
+        epoch: created.epoch,
+        name: options.name,
+        master: Some(MasterRole {
+            member_id: created.member_id,
+            advertise_api: options.advertise_api,
+            advertise_peer: options.advertise_peer,
+        }),
+        node,
+        settings: options.flags.given(),
+    };
+    installation.save(&options.data_dir)?;
+    draft.keep();
+    Ok(installation)
+}
+
+pub async fn join(options: Join) -> Result<Installation> {
+    let settings = options.flags.resolve(&Default::default())?;
+    if options.master.is_some() {
+        for name in ["listen-api", "listen-peer"] {
+            check_port(settings.text(name).unwrap_or_default(), name)?;
+        }
+    }
+    let draft = Draft::begin(&options.data_dir)?;
+    let master = options.master.clone().map(|(advertise_api, advertise_peer)| master::JoinMaster {
+        name: options.name.clone(),
+        advertise_api,
+        advertise_peer,
+        kubeconfig: options.data_dir.join(FILE),
+    });
+    let joined = master::join(&master::Join {
+        data_dir: options.data_dir.clone(),
+        address: options.address.clone(),
+        token: options.token,
+        master,
+        node: options.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+    .await?;
+    let node =
+        options.node.zip(joined.node_uid).map(|(name, uid)| NodeRole { name, uid, masters: joined.masters.clone() });
+    let master = options.master.zip(joined.member_id).map(|((advertise_api, advertise_peer), member_id)| MasterRole {
+        member_id,
+        advertise_api,
+        advertise_peer,
+    });
+    let mut recorded = options.flags.given();
+    if !joined.cluster_cidr.is_empty() {
+        // Fixed by `init`: what the cluster says wins over what a joiner says.
+        recorded.insert("cluster-cidr".to_owned(), joined.cluster_cidr);
+    }
+    let installation = Installation {
+        cluster_id: joined.cluster_id,
+        epoch: joined.epoch,
+        name: options.name,
+        master,
+        node,
+        settings: recorded,
+    };
+    installation.save(&options.data_dir)?;
+    draft.keep();
+    Ok(installation)
+}
+
+/// # Errors
+/// When another process listens there: found out before anything is made.
+fn check_port(address: &str, setting: &str) -> Result<()> {
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => Ok(()),
+        Err(error) => bail!(
+            "cannot listen on {address}: {error}; stop what uses it (`ss -ltnp` shows it), or choose another with --{setting}"
+        ),
+    }
+}
+
+/// # Errors
+/// When a network of this host lies in the range.
+fn check_range(cidr: &str, setting: &str) -> Result<()> {
+    let Some(range) = parse(cidr) else { return Ok(()) };
+    if let Some((name, network)) = routes().into_iter().find(|(_, network)| overlap(range, *network)) {
+        bail!(
+            "{cidr} overlaps {}/{} of the interface {name} of this host; choose another range with --{setting}, such as 10.200.0.0/16",
+            network.0,
+            network.1
+        );
+    }
+    Ok(())
+}
+
+/// A range for the pods of a local cluster that no network of this host overlaps; several clusters live side by side.
+pub fn free_range() -> Result<String> {
+    let routes = routes();
+    let ranges = (244..255).chain(128..244).map(|second| (Ipv4Addr::new(10, second, 0, 0), 16));
+    let free = ranges.into_iter().find(|range| !routes.iter().any(|(_, network)| overlap(*range, *network)));
+    let (address, length) = free.context("every range of 10.128.0.0/9 is in use here; give --cluster-cidr")?;
+    Ok(format!("{address}/{length}"))
+}
+
+type Network = (Ipv4Addr, u32);
+
+fn parse(cidr: &str) -> Option<Network> {
+    let (address, length) = cidr.split_once('/')?;
+    Some((address.parse().ok()?, length.parse().ok()?))
+}
+
+fn overlap(one: Network, other: Network) -> bool {
+    let shift = 32 - one.1.min(other.1);
+    shift == 32 || u32::from(one.0) >> shift == u32::from(other.0) >> shift
+}
+
+/// The networks this host has a route to, by interface; default routes do not count.
+fn routes() -> Vec<(String, Network)> {
+    let text = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let mut found = Vec::new();
+    for line in text.lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (Some(name), Some(address), Some(mask)) = (fields.first(), fields.get(1), fields.get(7)) else { continue };
+        let number = |text: &str| u32::from_str_radix(text, 16).map(u32::swap_bytes);
+        let (Ok(address), Ok(mask)) = (number(address), number(mask)) else { continue };
+        if mask != 0 {
+            found.push(((*name).to_owned(), (Ipv4Addr::from(address), mask.leading_ones())));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlapping_ranges() {
+        for (one, other, expected) in [
+            ("10.244.0.0/16", "10.244.3.0/24", true),
+            ("10.244.3.0/24", "10.244.0.0/16", true),
+            ("10.244.0.0/16", "10.245.0.0/16", false),
+            ("10.244.0.0/16", "10.0.0.0/8", true),
+            ("192.168.0.0/24", "10.0.0.0/8", false),
+        ] {
+            let (one, other) = (parse(one).expect(one), parse(other).expect(other));
+            assert_eq!(overlap(one, other), expected, "{one:?} {other:?}");
+        }
+    }
+}

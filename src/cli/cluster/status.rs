@@ -1,0 +1,178 @@
+//! `hactl cluster status`.
+
+use anyhow::Result;
+use rpc::pb;
+use serde_json::json;
+
+use super::super::credentials::Access;
+
+/// Show masters and nodes, who leads, and what is wrong
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// `json` for scripts
+    #[arg(short, long, value_parser = ["json"])]
+    output: Option<String>,
+    #[command(flatten)]
+    access: Access,
+}
+
+impl Show {
+    pub async fn run(self) -> Result<()> {
+        let status = super::status_of(&self.access).await?;
+        if self.output.is_some() {
+            println!("{}", serde_json::to_string_pretty(&document(&status))?);
+        } else {
+            print!("{}", render(&status, rpc::pki::unix_now()));
+        }
+        Ok(())
+    }
+}
+
+fn document(status: &pb::ClusterStatusResponse) -> serde_json::Value {
+    let members: Vec<_> = status
+        .members
+        .iter()
+        .map(|member| {
+            let info = member.member.clone().unwrap_or_default();
+            let own = member.status.clone().unwrap_or_default();
+            json!({
+                "id": info.id, "name": info.name, "api": info.api_address, "peer": info.peer_address,
+                "leader": info.id == status.leader && info.id != 0, "voter": member.voter, "reachable": member.reachable,
+                "role": own.role, "term": own.term, "appliedIndex": own.applied_index, "revision": own.revision,
+                "lag": member.lag, "diskBytes": own.disk_bytes, "diskFreeBytes": own.disk_free_bytes, "version": own.version,
+                "certificateExpires": own.certificate_expires, "stateHash": own.state_hash, "problems": own.problems,
+            })
+        })
+        .collect();
+    let nodes: Vec<_> = status
+        .nodes
+        .iter()
+        .map(|node| {
+            json!({
+                "name": node.name, "ready": node.ready, "version": node.version, "pods": node.pods,
+                "certificateExpires": node.certificate_expires,
+            })
+        })
+        .collect();
+    json!({
+        "clusterId": status.cluster_id, "epoch": status.epoch, "leader": super::leader_name(status),
+        "members": members, "nodes": nodes, "problems": status.problems,
+    })
+}
+
+fn render(status: &pb::ClusterStatusResponse, now: i64) -> String {
+    let mut rows = vec![
+        ["MASTER", "ROLE", "TERM", "REVISION", "LAG", "DISK", "VERSION", "CERTIFICATE", "ADDRESS"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for member in &status.members {
+        let info = member.member.clone().unwrap_or_default();
+        let own = member.status.clone().unwrap_or_default();
+        let role = match (member.reachable, member.voter) {
+            (false, _) => "unreachable".to_owned(),
+            (true, false) => "learner".to_owned(),
+            (true, true) => own.role.clone(),
+        };
+        let known = |text: String| if member.reachable { text } else { "-".to_owned() };
+        rows.push(vec![
+            info.name,
+            role,
+            known(own.term.to_string()),
+            known(own.revision.to_string()),
+            known(member.lag.to_string()),
+            known(size(own.disk_bytes)),
+            known(own.version),
+            known(days(own.certificate_expires, now)),
+            info.api_address,
+        ]);
+    }
+    let mut text = table(&rows);
+    if !status.nodes.is_empty() {
+        let mut rows = vec![["NODE", "READY", "PODS", "VERSION", "CERTIFICATE"].map(str::to_owned).to_vec()];
+        for node in &status.nodes {
+            rows.push(vec![
+                node.name.clone(),
+                node.ready.clone(),
+                node.pods.to_string(),
+                node.version.clone(),
+                days(node.certificate_expires, now),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&table(&rows));
+    }
+    text.push('\n');
+    match super::leader_name(status) {
+        Some(name) => text.push_str(&format!("{name} leads.")),
+        None => text.push_str("Nobody leads."),
+    }
+    if status.problems.is_empty() {
+        text.push_str(" Nothing is wrong.\n");
+    } else {
+        text.push_str(" What is wrong:\n");
+        for problem in &status.problems {
+            text.push_str(&format!("- {problem}\n"));
+        }
+    }
+    text
+}
+
+/// Columns padded to their widest cell.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let count = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..count)
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}   ")).collect();
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_048_576 => format!("{} KiB", bytes / 1024),
+        1_048_576..1_073_741_824 => format!("{} MiB", bytes / 1_048_576),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+fn days(expires: i64, now: i64) -> String {
+    match expires - now {
+        _ if expires == 0 => String::new(),
+        left if left <= 0 => "expired".to_owned(),
+        left if left < 86_400 => format!("{} h left", left / 3600),
+        left => format!("{} d left", left / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_leads_and_what_is_wrong() {
+        let member = |id, name: &str, role: &str, reachable| pb::MemberStatus {
+            member: Some(pb::MemberInfo { id, name: name.into(), ..Default::default() }),
+            voter: true,
+            reachable,
+            status: Some(pb::MemberStatusResponse { role: role.into(), term: 3, ..Default::default() }),
+            lag: 0,
+        };
+        let status = pb::ClusterStatusResponse {
+            leader: 2,
+            members: vec![member(1, "a", "follower", false), member(2, "b", "leader", true)],
+            problems: vec!["master a does not answer".into()],
+            ..Default::default()
+        };
+        let text = render(&status, 0);
+        assert!(text.contains("a        unreachable   -"), "{text}");
+        assert!(text.contains("b        leader        3"), "{text}");
+        assert!(text.ends_with("b leads. What is wrong:\n- master a does not answer\n"), "{text}");
+        assert_eq!(document(&status)["leader"], "b");
+    }
+}

@@ -1,0 +1,143 @@
+//! `hactl cluster token create|list|revoke`.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use rpc::pb;
+use serde_json::json;
+
+use super::super::credentials::Access;
+use super::super::settings::units;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Make a token and print the command that uses it
+    Create(Create),
+    /// Show the tokens there are, without their secrets
+    List(List),
+    /// Make a token useless
+    Revoke(Revoke),
+}
+
+/// Make a token
+#[derive(Debug, clap::Args)]
+pub struct Create {
+    /// It lets masters join
+    #[arg(long)]
+    master: bool,
+    /// It lets nodes join (both or, without --master, the default)
+    #[arg(long)]
+    node: bool,
+    /// How long it is valid
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    ttl: Duration,
+    /// What it is for
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    description: String,
+    /// `json` for scripts
+    #[arg(short, long, value_parser = ["json"])]
+    output: Option<String>,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// Show tokens
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// `json` for scripts
+    #[arg(short, long, value_parser = ["json"])]
+    output: Option<String>,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// Make a token useless
+#[derive(Debug, clap::Args)]
+pub struct Revoke {
+    /// Its id, as `list` shows it
+    id: String,
+    #[command(flatten)]
+    access: Access,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text)
+}
+
+impl Verb {
+    pub async fn run(self) -> Result<()> {
+        match self {
+            Verb::Create(verb) => verb.run().await,
+            Verb::List(verb) => verb.run().await,
+            Verb::Revoke(verb) => verb.run().await,
+        }
+    }
+}
+
+impl Create {
+    async fn run(self) -> Result<()> {
+        let node = self.node || !self.master;
+        let token = super::create_token(&self.access, self.master, node, self.ttl, &self.description).await?;
+        if self.output.is_some() {
+            println!(
+                "{}",
+                json!({ "token": token, "master": self.master, "node": node, "ttlSeconds": self.ttl.as_secs() })
+            );
+            return Ok(());
+        }
+        let masters = self.access.masters().await?;
+        let address = masters.addresses.first().map_or("<address of a master>:6443", String::as_str);
+        let roles = match (self.master, node) {
+            (true, true) => "--master --node",
+            (true, false) => "--master",
+            _ => "--node",
+        };
+        println!("hactl cluster join {address} {roles} --token {token}");
+        Ok(())
+    }
+}
+
+impl List {
+    async fn run(self) -> Result<()> {
+        let mut client = super::connect(&self.access).await?;
+        let answer = client.list_tokens(super::timed(pb::ListTokensRequest {})).await.map_err(super::refused)?;
+        let tokens = answer.into_inner().tokens;
+        if self.output.is_some() {
+            let rows: Vec<_> = tokens
+                .iter()
+                .map(|token| {
+                    json!({
+                        "id": token.id, "master": token.master, "node": token.node, "expires": token.expires,
+                        "description": token.description,
+                    })
+                })
+                .collect();
+            println!("{}", serde_json::to_string_pretty(&rows)?);
+            return Ok(());
+        }
+        let now = rpc::pki::unix_now();
+        let mut rows = vec![["ID", "FOR", "VALID", "DESCRIPTION"].map(str::to_owned).to_vec()];
+        for token in tokens {
+            let roles = match (token.master, token.node) {
+                (true, true) => "masters, nodes",
+                (true, false) => "masters",
+                _ => "nodes",
+            };
+            let left = token.expires - now;
+            let valid = if left <= 0 { "expired".to_owned() } else { format!("{} more min", left.div_ceil(60)) };
+            rows.push(vec![token.id, roles.to_owned(), valid, token.description]);
+        }
+        print!("{}", super::status::table(&rows));
+        Ok(())
+    }
+}
+
+impl Revoke {
+    async fn run(self) -> Result<()> {
+        let mut client = super::connect(&self.access).await?;
+        let request = pb::RevokeTokenRequest { id: self.id.clone() };
+        client.revoke_token(super::timed(request)).await.map_err(super::refused)?;
+        println!("token {} revoked", self.id);
+        Ok(())
+    }
+}

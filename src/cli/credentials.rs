@@ -1,0 +1,190 @@
+//! Which kubeconfig a command uses, and the clients made of it. Credentials are read here and never printed.
+//!
+//! Order: `--kubeconfig`, `$KUBECONFIG`, this machine's own (`<data-dir>/admin.kubeconfig`), a local cluster's in `~/.hactl/local`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+use super::local::Layout;
+
+/// Where `init` puts the admin's kubeconfig, inside the data dir.
+pub const FILE: &str = "admin.kubeconfig";
+/// The data dir of an installed machine.
+pub const DATA_DIR: &str = "/var/lib/hactl";
+
+/// How a command finds its cluster.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Access {
+    /// The kubeconfig to use [default: $KUBECONFIG, then this machine's own]
+    #[arg(long, value_name = "FILE", help_heading = "Cluster access")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in it [default: its current one]
+    #[arg(long, value_name = "NAME", help_heading = "Cluster access")]
+    pub context: Option<String>,
+    /// The data dir whose admin.kubeconfig is this machine's own
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR, env = "HACTL_DATA_DIR", hide_env = true, help_heading = "Cluster access")]
+    pub data_dir: PathBuf,
+}
+
+impl Access {
+    pub fn of(kubeconfig: impl Into<PathBuf>) -> Self {
+        Self { kubeconfig: Some(kubeconfig.into()), context: None, data_dir: PathBuf::from(DATA_DIR) }
+    }
+
+    /// The file to use.
+    ///
+    /// # Errors
+    /// Lists the places looked at.
+    pub fn path(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.kubeconfig {
+            return Ok(path.clone());
+        }
+        let variable = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty());
+        if let Some(list) = variable {
+            let first = std::env::split_paths(&list).find(|path| path.exists());
+            return first.with_context(|| {
+                format!(
+                    "$KUBECONFIG names {}, which does not exist; unset it or give --kubeconfig",
+                    list.to_string_lossy()
+                )
+            });
+        }
+        let own = self.data_dir.join(FILE);
+        let local = Layout::default_dir().join(FILE);
+        for path in [&own, &local] {
+            match std::fs::metadata(path) {
+                Ok(_) => return Ok(path.clone()),
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    bail!("{} is only readable by root; use sudo, or copy it and give --kubeconfig", path.display())
+                }
+                Err(_) => {}
+            }
+        }
+        bail!(
+            "no credentials found: give --kubeconfig, set $KUBECONFIG, or run this on a master (looked for {} and {}); \
+             `hactl local up` makes a cluster on this machine",
+            own.display(),
+            local.display()
+        )
+    }
+
+    fn read(&self) -> Result<(Kubeconfig, PathBuf)> {
+        let path = self.path()?;
+        let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("cannot use {}", path.display()))?;
+        Ok((kubeconfig, path))
+    }
+
+    fn options(&self) -> KubeConfigOptions {
+        KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() }
+    }
+
+    pub async fn config(&self) -> Result<kube::Config> {
+        let (kubeconfig, path) = self.read()?;
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &self.options())
+            .await
+            .with_context(|| format!("cannot use {}", path.display()))?;
+        config.connect_timeout = Some(Duration::from_secs(5));
+        Ok(config)
+    }
+
+    /// A client of the Kubernetes API.
+    pub async fn kube(&self) -> Result<kube::Client> {
+        client(self.config().await?)
+    }
+
+    /// A client of hactl's own calls, for the addresses of every cluster entry of the kubeconfig.
+    pub async fn masters(&self) -> Result<Masters> {
+        let (kubeconfig, path) = self.read()?;
+        Masters::from_kubeconfig(&kubeconfig, self.context.as_deref())
+            .with_context(|| format!("cannot use {}", path.display()))
+    }
+}
+
+pub fn client(config: kube::Config) -> Result<kube::Client> {
+    kube::Client::try_from(config).context("cannot set up TLS with the kubeconfig's certificates")
+}
+
+/// The same credentials for one given master.
+pub async fn client_of(kubeconfig: &Path, url: &str, timeout: Duration) -> Result<kube::Client> {
+    let mut config = Access::of(kubeconfig).config().await?;
+    config.cluster_url = url.parse().with_context(|| format!("{url} is no URL"))?;
+    config.connect_timeout = Some(timeout);
+    config.default_retry = false;
+    client(config)
+}
+
+/// What the gRPC client needs: addresses and certificates out of a kubeconfig.
+pub struct Masters {
+    pub addresses: Vec<String>,
+    pub issuer_pem: String,
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+impl Masters {
+    fn from_kubeconfig(kubeconfig: &Kubeconfig, context: Option<&str>) -> Result<Self> {
+        let name = context.or(kubeconfig.current_context.as_deref()).context("it has no current context")?;
+        let context = kubeconfig
+            .contexts
+            .iter()
+            .find(|known| known.name == name)
+            .and_then(|known| known.context.as_ref())
+            .with_context(|| format!("it has no context `{name}`"))?;
+        let cluster = |name: &str| kubeconfig.clusters.iter().find(|known| known.name == name)?.cluster.as_ref();
+        let chosen = cluster(&context.cluster).with_context(|| format!("it has no cluster `{}`", context.cluster))?;
+        let user = context.user.as_deref().unwrap_or_default();
+        let user = kubeconfig
+            .auth_infos
+            .iter()
+            .find(|known| known.name == user)
+            .and_then(|known| known.auth_info.as_ref())
+            .with_context(|| format!("it has no user `{user}`"))?;
+        // Other entries of the same issuer are the same cluster's masters: more ways in.
+        let same = kubeconfig.clusters.iter().filter_map(|known| known.cluster.as_ref()).filter(|other| {
+            other.certificate_authority_data == chosen.certificate_authority_data
+                && other.certificate_authority == chosen.certificate_authority
+        });
+        let mut addresses = Vec::new();
+        for server in std::iter::once(chosen).chain(same).filter_map(|cluster| cluster.server.as_deref()) {
+            let address = address(server)?;
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        // Through its written form, because the typed one hides the key.
+        let key = serde_json::to_value(user)?["client-key-data"].as_str().map(str::to_owned);
+        Ok(Self {
+            addresses,
+            issuer_pem: pem(
+                &chosen.certificate_authority_data,
+                &chosen.certificate_authority,
+                "certificate-authority",
+            )?,
+            certificate_pem: pem(&user.client_certificate_data, &user.client_certificate, "client-certificate")?,
+            key_pem: pem(&key, &user.client_key, "client-key")?,
+        })
+    }
+}
+
+/// `host:port` of an https URL.
+fn address(url: &str) -> Result<String> {
+    let uri: http::Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
+    let host = uri.host().with_context(|| format!("`{url}` names no host"))?;
+    Ok(format!("{host}:{}", uri.port_u16().unwrap_or(443)))
+}
+
+/// A PEM text given in place (base64) or as a file.
+fn pem(data: &Option<String>, file: &Option<String>, what: &str) -> Result<String> {
+    use base64::Engine;
+    if let Some(data) = data {
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(data.trim())
+            .with_context(|| format!("{what}-data is not base64"))?;
+        return String::from_utf8(bytes).with_context(|| format!("{what}-data is not PEM"));
+    }
+    let Some(file) = file else { bail!("it has no {what}; `hactl` commands need a client certificate") };
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))
+}

@@ -1,0 +1,322 @@
+//! `hactl local up`: from nothing, or from whatever is there, to a cluster whose masters vote and whose nodes are Ready.
+//!
+//! Each step looks whether it is done already, so that a second `up`, or one after an interrupted one, only does what is missing.
+
+use std::ffi::OsStr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+
+use super::super::cluster::{self, prepare};
+use super::super::credentials::Access;
+use super::super::installation::Installation;
+use super::super::progress::{Progress, note};
+use super::super::settings::Flags;
+use super::Dir;
+use super::layout::{Layout, Master};
+use super::process::Process;
+
+/// The pause between two looks at a condition.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How many lines of a failed process's log are shown.
+const TAIL_LINES: usize = 15;
+/// The join tokens of `up` are used at once and then revoked by their age.
+const TOKEN_TTL: Duration = Duration::from_secs(600);
+
+/// Start a cluster in the background and return when it is ready
+#[derive(Debug, clap::Args)]
+pub struct Up {
+    /// How many masters: 1, 3 or 5
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    masters: usize,
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    nodes: usize,
+    #[command(flatten)]
+    dir: Dir,
+    /// The longest wait for each step, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    timeout: u64,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl Up {
+    pub async fn run(self) -> Result<()> {
+        if self.masters == 0 || self.masters.is_multiple_of(2) || self.masters > 7 {
+            bail!("--masters must be 1, 3, 5 or 7: an even number survives no more failures than one less");
+        }
+        let layout = Layout::load_or_plan(&self.dir.path(), self.masters, self.nodes)?;
+        let _lock = lock(&layout)?;
+        if !layout.plan.nodes.is_empty() {
+            check_docker(&self.flags).await?;
+        }
+        let first = layout.plan.masters.first().context("a cluster has a master")?;
+        self.first(&layout, first).await?;
+        self.forwarder(&layout)?;
+        for master in &layout.plan.masters[1..] {
+            self.join_master(&layout, master).await?;
+        }
+        // Those that joined earlier may have been dead.
+        for master in &layout.plan.masters {
+            start_machine(&layout, &master.name)?;
+        }
+        self.wait_for_masters(&layout).await?;
+        for node in &layout.plan.nodes {
+            self.join_node(&layout, &node.name).await?;
+        }
+        self.wait_for_nodes(&layout).await?;
+        note(format!("\nReady. Use it with: export KUBECONFIG={}", layout.kubeconfig().display()));
+        Ok(())
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// The settings given to `up` go into every machine's record.
+    fn settings(&self) -> Flags {
+        self.flags.clone()
+    }
+
+    fn master_settings(&self, master: &Master) -> Flags {
+        let mut flags = self.settings();
+        flags.set("listen-api", format!("127.0.0.1:{}", master.api));
+        flags.set("listen-peer", format!("127.0.0.1:{}", master.peer));
+        flags
+    }
+
+    async fn first(&self, layout: &Layout, first: &Master) -> Result<()> {
+        let data_dir = layout.data_dir(&first.name);
+        if !Installation::exists(&data_dir) {
+            let progress = Progress::start(format!("making the cluster with {}", first.name));
+            let mut flags = self.master_settings(first);
+            if !flags.given().contains_key("cluster-cidr") {
+                flags.set("cluster-cidr", prepare::free_range()?);
+            }
+            prepare::init(prepare::Init {
+                data_dir: data_dir.clone(),
+                name: first.name.clone(),
+                advertise_api: format!("127.0.0.1:{}", first.api),
+                advertise_peer: format!("127.0.0.1:{}", first.peer),
+                node: None,
+                flags,
+            })
+            .await?;
+            progress.done("made");
+        }
+        start_machine(layout, &first.name)?;
+        write_kubeconfig(layout)?;
+        let what = format!("waiting until {} leads", first.name);
+        self.wait(&what, &[layout.process(&first.name)], async || {
+            let answer = cluster::status_of(&Access::of(layout.kubeconfig())).await;
+            Ok(match answer {
+                Ok(answer) if cluster::leader_name(&answer).is_some() => None,
+                Ok(_) => Some("no leader yet".to_owned()),
+                Err(error) => Some(first_line(&error)),
+            })
+        })
+        .await
+    }
+
+    fn forwarder(&self, layout: &Layout) -> Result<()> {
+        let dir = layout.dir.as_os_str();
+        layout.forwarder().start(&[OsStr::new("local"), OsStr::new("forward"), OsStr::new("--dir"), dir]).map(drop)
+    }
+
+    async fn join_master(&self, layout: &Layout, master: &Master) -> Result<()> {
+        let data_dir = layout.data_dir(&master.name);
+        if !Installation::exists(&data_dir) {
+            let progress = Progress::start(format!("joining {}", master.name));
+            prepare::join(prepare::Join {
+                data_dir,
+                name: master.name.clone(),
+                address: format!("127.0.0.1:{}", self.living(layout)?.api),
+                token: self.token(layout, true, false).await?,
+                master: Some((format!("127.0.0.1:{}", master.api), format!("127.0.0.1:{}", master.peer))),
+                node: None,
+                flags: self.master_settings(master),
+            })
+            .await
+            .with_context(|| format!("cannot join {}", master.name))?;
+            progress.done("joined");
+        }
+        start_machine(layout, &master.name).map(drop)
+    }
+
+    async fn join_node(&self, layout: &Layout, name: &str) -> Result<()> {
+        let data_dir = layout.data_dir(name);
+        if !Installation::exists(&data_dir) {
+            let progress = Progress::start(format!("joining {name}"));
+            let mut flags = self.settings();
+            divide(&mut flags, layout.plan.nodes.len())?;
+            prepare::join(prepare::Join {
+                data_dir,
+                name: name.to_owned(),
+                address: format!("127.0.0.1:{}", self.living(layout)?.api),
+                token: self.token(layout, false, true).await?,
+                master: None,
+                node: Some(name.to_owned()),
+                flags,
+            })
+            .await
+            .with_context(|| format!("cannot join {name}"))?;
+            progress.done("joined");
+        }
+        start_machine(layout, name).map(drop)
+    }
+
+    /// A master that can be joined through.
+    fn living<'a>(&self, layout: &'a Layout) -> Result<&'a Master> {
+        let living = layout.plan.masters.iter().find(|master| layout.process(&master.name).pid().is_some());
+        living.context("no master is running; look at the logs in the cluster's directory")
+    }
+
+    async fn token(&self, layout: &Layout, master: bool, node: bool) -> Result<String> {
+        let access = Access::of(layout.kubeconfig());
+        cluster::create_token(&access, master, node, TOKEN_TTL, "hactl local up").await
+    }
+
+    async fn wait_for_masters(&self, layout: &Layout) -> Result<()> {
+        let all = layout.plan.masters.len();
+        let processes: Vec<Process> = layout.plan.masters.iter().map(|master| layout.process(&master.name)).collect();
+        self.wait(&format!("waiting until {all} masters vote"), &processes, async || {
+            let answer = match cluster::status_of(&Access::of(layout.kubeconfig())).await {
+                Ok(answer) => answer,
+                Err(error) => return Ok(Some(first_line(&error))),
+            };
+            let voting = answer.members.iter().filter(|member| member.voter && member.reachable).count();
+            let leads = cluster::leader_name(&answer).is_some();
+            Ok(match (voting >= all, leads) {
+                (true, true) => None,
+                (_, false) => Some("no leader yet".to_owned()),
+                (false, _) => Some(format!("{voting} of {all}")),
+            })
+        })
+        .await
+    }
+
+    async fn wait_for_nodes(&self, layout: &Layout) -> Result<()> {
+        let names: Vec<&str> = layout.plan.nodes.iter().map(|node| node.name.as_str()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let processes: Vec<Process> = names.iter().map(|name| layout.process(name)).collect();
+        let client = Access::of(layout.kubeconfig()).kube().await?;
+        self.wait(&format!("waiting until {} nodes are Ready", names.len()), &processes, async || {
+            let missing = match unready(&client, &names).await {
+                Ok(missing) => missing,
+                Err(error) => return Ok(Some(first_line(&error))),
+            };
+            Ok((!missing.is_empty()).then(|| format!("not yet {}", missing.join(", "))))
+        })
+        .await
+    }
+
+    /// Looks until `check` says that nothing is missing; fails when one of the processes dies or time is up.
+    async fn wait(
+        &self,
+        what: &str,
+        processes: &[Process],
+        mut check: impl AsyncFnMut() -> Result<Option<String>>,
+    ) -> Result<()> {
+        let since = Instant::now();
+        let mut progress = Progress::start(what);
+        loop {
+            let missing = check().await?;
+            let Some(missing) = missing else {
+                progress.done("done");
+                return Ok(());
+            };
+            if let Some(dead) = processes.iter().find(|process| process.pid().is_none()) {
+                drop(progress);
+                bail!("{what} failed because a process ended; {}", dead.tail(TAIL_LINES));
+            }
+            if since.elapsed() > self.limit() {
+                drop(progress);
+                let tail = processes.last().map(|process| process.tail(TAIL_LINES)).unwrap_or_default();
+                bail!("{what} took longer than {} s ({missing}); {tail}", self.timeout);
+            }
+            progress.detail(&missing);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+fn first_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().next().unwrap_or_default().to_owned()
+}
+
+async fn unready(client: &kube::Client, names: &[&str]) -> Result<Vec<String>> {
+    use k8s_openapi::api::core::v1::Node;
+    let nodes = kube::Api::<Node>::all(client.clone()).list(&kube::api::ListParams::default()).await?;
+    let ready = |name: &str| {
+        nodes.items.iter().filter(|node| node.metadata.name.as_deref() == Some(name)).any(|node| {
+            let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+            conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+        })
+    };
+    Ok(names.iter().filter(|name| !ready(name)).map(|name| (*name).to_owned()).collect())
+}
+
+/// Starts `hactl run` for one machine, unless it runs.
+pub fn start_machine(layout: &Layout, name: &str) -> Result<i32> {
+    let data_dir = layout.data_dir(name);
+    layout.process(name).start(&[OsStr::new("run"), OsStr::new("--data-dir"), data_dir.as_os_str()])
+}
+
+/// One `up` or `down` of a directory at a time.
+fn lock(layout: &Layout) -> Result<Flock<std::fs::File>> {
+    let file = std::fs::File::create(layout.dir.join(".lock"))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| anyhow::anyhow!("another `hactl local up` works in {}; wait for it", layout.dir.display()))
+}
+
+async fn check_docker(flags: &Flags) -> Result<()> {
+    let settings = flags.resolve(&std::collections::BTreeMap::new())?;
+    let host = settings.text("docker-host").unwrap_or_default();
+    let Some(path) = host.strip_prefix("unix://") else { return Ok(()) };
+    let answer = tokio::time::timeout(Duration::from_secs(5), tokio::net::UnixStream::connect(path)).await;
+    match answer {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => bail!(
+            "no Docker engine answers at {host} ({error}); start it (`systemctl start docker`, or `dockerd &`), \
+             or give --docker-host, or --nodes 0"
+        ),
+        Err(_) => bail!("the Docker engine at {host} does not answer; restart it"),
+    }
+}
+
+/// Gives each node its part of the machine, unless the user said how much.
+fn divide(flags: &mut Flags, nodes: usize) -> Result<()> {
+    let given = flags.given();
+    let nodes = nodes.max(1) as u64;
+    if !given.contains_key("node-cpu") {
+        let cores = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+        flags.set("node-cpu", format!("{}m", cores * 1000 / nodes));
+    }
+    if !given.contains_key("node-memory") {
+        let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+        let total = text
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"))
+            .and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok())
+            .context("/proc/meminfo does not say how much memory there is")?;
+        flags.set("node-memory", format!("{}KiB", total / nodes));
+    }
+    Ok(())
+}
+
+/// The admin's kubeconfig: the forwarder first, then every master as a further context.
+fn write_kubeconfig(layout: &Layout) -> Result<()> {
+    let first = layout.plan.masters.first().context("a cluster has a master")?;
+    let mut addresses = vec![("local".to_owned(), format!("https://127.0.0.1:{}", layout.plan.port))];
+    addresses.extend(layout.plan.masters.iter().map(|master| (master.name.clone(), master.url())));
+    let servers: Vec<_> = addresses
+        .into_iter()
+        .map(|(context, url)| rpc::pki::kubeconfig::Server { context, url, tls_name: None })
+        .collect();
+    let lifetimes = rpc::pki::Lifetimes::default();
+    Ok(master::write_kubeconfig(&layout.data_dir(&first.name), &layout.kubeconfig(), &servers, &lifetimes)?)
+}

@@ -1,0 +1,78 @@
+//! The user's verbs. Each verb is one file that says what it needs and calls the part that does it; errors come out as
+//! sentences that say what to do next.
+//!
+//! Not here: anything about how the cluster works. Only this module and tests know the command line.
+
+mod bench;
+mod cluster;
+mod credentials;
+mod installation;
+mod local;
+mod progress;
+mod run;
+mod settings;
+mod version;
+mod workload;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// A highly available container platform for machines with Docker, with the Kubernetes API
+#[derive(Debug, Parser)]
+#[command(name = "hactl", disable_version_flag = true, infer_subcommands = false)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a cluster of machines, add machines to it, look at it
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
+    /// Start the roles recorded in a data dir, in the foreground
+    Run(run::Run),
+    /// A whole cluster as processes on this machine
+    #[command(subcommand)]
+    Local(local::Verb),
+    Get(workload::Get),
+    Apply(workload::Apply),
+    Delete(workload::Delete),
+    Logs(workload::Logs),
+    /// Measure a cluster
+    #[command(subcommand)]
+    Bench(bench::Verb),
+    /// Show the version, the commit and the Kubernetes version
+    Version(version::Version),
+}
+
+impl Cli {
+    /// Whether this becomes a long-running server.
+    pub fn serves(&self) -> bool {
+        matches!(self.verb, Verb::Run(_) | Verb::Cluster(_) | Verb::Local(local::Verb::Forward(_)))
+    }
+
+    pub async fn run(self) -> Result<()> {
+        match self.verb {
+            Verb::Cluster(verb) => verb.run().await,
+            Verb::Run(verb) => verb.run().await,
+            Verb::Local(verb) => verb.run().await,
+            Verb::Get(verb) => verb.run().await,
+            Verb::Apply(verb) => verb.run().await,
+            Verb::Delete(verb) => verb.run().await,
+            Verb::Logs(verb) => verb.run().await,
+            Verb::Bench(verb) => verb.run().await,
+            Verb::Version(verb) => verb.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,197 @@
+//! `hactl run`: the roles recorded in a data dir, in the foreground, until a signal. What systemd, compose, tests and
+//! `hactl local` start.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+use tokio_util::sync::CancellationToken;
+
+use super::credentials::DATA_DIR;
+use super::installation::{Installation, MasterRole, NodeRole};
+use super::settings::{Flags, Settings};
+
+/// After a signal the roles drain; whatever still runs then is cut off.
+const DRAIN_WITHIN: Duration = Duration::from_secs(15);
+
+/// Start the roles recorded in a data dir, in the foreground
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// What `hactl cluster init` or `join` prepared
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR, env = "HACTL_DATA_DIR", hide_env = true)]
+    data_dir: PathBuf,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl Run {
+    pub async fn run(self) -> Result<()> {
+        let installation = Installation::load(&self.data_dir)?;
+        roles(&self.data_dir, &installation, &self.flags).await
+    }
+}
+
+/// Runs every role of the installation until a signal; the end of one ends all.
+pub async fn roles(data_dir: &Path, installation: &Installation, flags: &Flags) -> Result<()> {
+    let settings = flags.resolve(&installation.settings)?;
+    log(&settings)?;
+    let _lock = lock(data_dir)?;
+    let shutdown = CancellationToken::new();
+    cancel_on_signal(shutdown.clone())?;
+    let mut roles = tokio::task::JoinSet::new();
+    if let Some(role) = &installation.master {
+        let config = master_config(data_dir, installation, role, &settings)?;
+        let shutdown = shutdown.clone();
+        roles.spawn(async move { master::run(config, shutdown).await.context("the master stopped") });
+    }
+    if let Some(role) = &installation.node {
+        let config = node_config(data_dir, installation, role, &settings);
+        let shutdown = shutdown.clone();
+        roles.spawn(async move { kubelet::run(config, shutdown).await.context("the node stopped") });
+    }
+    if roles.is_empty() {
+        bail!("{} records no role; join this machine again", data_dir.display());
+    }
+    tracing::info!(name = installation.name, cluster = installation.cluster_id, "started");
+    let first = roles.join_next().await.context("a role was started")?;
+    let asked = shutdown.is_cancelled();
+    shutdown.cancel();
+    let rest = async {
+        let mut result = Ok(());
+        while let Some(ended) = roles.join_next().await {
+            result = result.and(flatten(ended));
+        }
+        result
+    };
+    let rest = tokio::time::timeout(DRAIN_WITHIN, rest).await;
+    let result = flatten(first);
+    if result.is_ok() && !asked {
+        bail!("a role ended by itself; look at the log above");
+    }
+    result.and(rest.unwrap_or(Ok(())))
+}
+
+fn flatten(ended: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    match ended {
+        Ok(result) => result,
+        Err(panic) => Err(panic).context("a role broke down; this is a bug of hactl, please report it with the log"),
+    }
+}
+
+/// SIGTERM and SIGINT drain; a second one ends at once.
+pub fn cancel_on_signal(shutdown: CancellationToken) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        shutdown.cancel();
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+fn log(settings: &Settings) -> Result<()> {
+    use std::io::IsTerminal;
+    let filter = settings.text("log").unwrap_or("info");
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .with_context(|| format!("log = {filter:?} is no filter; write for example `info,consensus=debug`"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let set = match settings.text("log-format") {
+        Some("json") => builder.json().try_init(),
+        _ => builder.try_init(),
+    };
+    set.map_err(|error| anyhow::anyhow!("cannot set up logging: {error}"))
+}
+
+/// One process per data dir.
+fn lock(data_dir: &Path) -> Result<Flock<File>> {
+    let file = File::create(data_dir.join("lock"))
+        .with_context(|| format!("cannot write to {}; are you root?", data_dir.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| anyhow::anyhow!("another `hactl run` uses {}; stop it first", data_dir.display()))
+}
+
+/// Whether a process runs on this data dir.
+pub fn in_use(data_dir: &Path) -> bool {
+    data_dir.exists() && lock(data_dir).is_err()
+}
+
+fn master_config(
+    data_dir: &Path,
+    installation: &Installation,
+    role: &MasterRole,
+    settings: &Settings,
+) -> Result<master::Config> {
+    let mut config = master::Config::new(data_dir, &installation.cluster_id, role.member_id);
+    config.epoch = installation.epoch;
+    config.name = installation.name.clone();
+    config.listen_api = settings.text("listen-api").unwrap_or_default().to_owned();
+    config.listen_peer = settings.text("listen-peer").unwrap_or_default().to_owned();
+    config.advertise_api = role.advertise_api.clone();
+    config.advertise_peer = role.advertise_peer.clone();
+    config.settings = control_settings(settings)?;
+    config.timing = master::Timing {
+        heartbeat: settings.duration("heartbeat"),
+        election_min: settings.duration("election-min"),
+        election_max: settings.duration("election-max"),
+    };
+    config.api_names = api_names();
+    config.version = env!("CARGO_PKG_VERSION").to_owned();
+    config.commit = env!("HACTL_COMMIT").to_owned();
+    Ok(config)
+}
+
+fn node_config(data_dir: &Path, installation: &Installation, role: &NodeRole, settings: &Settings) -> kubelet::Config {
+    let mut masters = role.masters.clone();
+    if let Some(own) = &installation.master {
+        masters.insert(0, own.advertise_api.clone());
+        masters.dedup();
+    }
+    kubelet::Config {
+        data_dir: data_dir.to_owned(),
+        cluster_id: installation.cluster_id.clone(),
+        epoch: installation.epoch,
+        node_name: role.name.clone(),
+        node_uid: role.uid.clone(),
+        docker_host: settings.text("docker-host").unwrap_or_default().to_owned(),
+        masters,
+        node_ip: None,
+        capacity: kubelet::Capacity {
+            cpu_millis: settings.cpu("node-cpu"),
+            memory_bytes: settings.size("node-memory"),
+            pods: settings.count("node-pods").and_then(|pods| u32::try_from(pods).ok()),
+        },
+        labels: Default::default(),
+    }
+}
+
+/// What the control plane needs of the settings.
+pub fn control_settings(settings: &Settings) -> Result<control::Settings> {
+    let range = |name: &str| -> Result<_> {
+        let text = settings.text(name).unwrap_or_default();
+        text.parse().map_err(|_| anyhow::anyhow!("{name} = {text:?} is no range"))
+    };
+    Ok(control::Settings {
+        node_grace: settings.duration("node-silence"),
+        toleration_s: i64::try_from(settings.duration("eviction-after").as_secs()).unwrap_or(i64::MAX),
+        cluster_cidr: range("cluster-cidr")?,
+        service_cidr: range("service-cidr")?,
+        ..control::Settings::default()
+    })
+}
+
+/// Further names of the API's certificate: those this machine is reached by from itself.
+pub fn api_names() -> Vec<String> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    if let Some(host) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
+        names.push(host);
+    }
+    names
+}

@@ -1,0 +1,360 @@
+//! The one table of settings. Each row is at once a flag of `hactl run`, `init` and `join`, a variable `HACTL_…`, a key of
+//! `/etc/hactl/hactl.yaml` and a line of `docs/settings.md`; nothing about a setting stands anywhere else.
+//!
+//! Who wins: flag, then variable, then file, then what `init` or `join` recorded in the data dir, then the default.
+//!
+//! **Invariant:** an unknown or impossible setting stops the start and names its line; no value is silently replaced.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+#[cfg(test)]
+mod page;
+pub mod units;
+
+pub use units::Unit;
+
+/// Where the file is looked for when `--config` names none.
+pub const FILE: &str = "/etc/hactl/hactl.yaml";
+
+/// One setting.
+pub struct Setting {
+    pub name: &'static str,
+    pub unit: Unit,
+    /// As a user would write it; empty: none, the part decides (the help says how).
+    pub default: &'static str,
+    pub help: &'static str,
+    pub group: Group,
+}
+
+/// Which part of the machine a setting is about; the sections of the reference page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Group {
+    Machine,
+    Cluster,
+    Master,
+    Node,
+}
+
+const fn row(group: Group, name: &'static str, unit: Unit, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, unit, default, help, group }
+}
+
+/// Every setting, in the order of the reference page.
+pub const ALL: &[Setting] = &[
+    row(Group::Machine, "log", Unit::Text, "info", "What to log: a level, or per part as in `info,consensus=debug`"),
+    row(Group::Machine, "log-format", Unit::OneOf(&["text", "json"]), "text", "How a log line looks"),
+    row(
+        Group::Cluster,
+        "cluster-cidr",
+        Unit::Cidr,
+        "10.244.0.0/16",
+        "The range pod addresses come from; each node gets a /24 of it. Fixed by `init`",
+    ),
+    row(
+        Group::Cluster,
+        "service-cidr",
+        Unit::Cidr,
+        "10.96.0.0/16",
+        "The range Service addresses come from. Fixed by `init`",
+    ),
+    row(Group::Cluster, "node-silence", Unit::Duration, "5s", "Silence after which a node's readiness becomes Unknown"),
+    row(
+        Group::Cluster,
+        "eviction-after",
+        Unit::Duration,
+        "5s",
+        "How long pods stay bound to a node that is not ready, unless they tolerate it themselves",
+    ),
+    row(
+        Group::Master,
+        "listen-api",
+        Unit::Address,
+        "0.0.0.0:6443",
+        "Where the API and the nodes' connections are served",
+    ),
+    row(Group::Master, "listen-peer", Unit::Address, "0.0.0.0:6444", "Where the other masters are served"),
+    row(
+        Group::Master,
+        "heartbeat",
+        Unit::Duration,
+        "40ms",
+        "How often the leader shows the other masters that it lives",
+    ),
+    row(
+        Group::Master,
+        "election-min",
+        Unit::Duration,
+        "100ms",
+        "Least silence of the leader before a master stands for election",
+    ),
+    row(
+        Group::Master,
+        "election-max",
+        Unit::Duration,
+        "200ms",
+        "Most silence of the leader before a master stands for election; raise it on slow links",
+    ),
+    row(Group::Master, "history", Unit::Duration, "5m", "How long old versions stay readable for watches that resume"),
+    row(Group::Master, "history-bytes", Unit::Size, "64MiB", "Most memory for old versions; it wins over `history`"),
+    row(Group::Node, "docker-host", Unit::Text, "unix:///var/run/docker.sock", "The Docker engine that runs the pods"),
+    row(Group::Node, "node-cpu", Unit::Cpu, "", "Cores offered to pods; without it those of the machine"),
+    row(Group::Node, "node-memory", Unit::Size, "", "Memory offered to pods; without it that of the machine"),
+    row(Group::Node, "node-pods", Unit::Count, "110", "Most pods on the node"),
+];
+
+/// Values by name, each with where it was set.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    values: BTreeMap<&'static str, (String, String)>,
+}
+
+/// The flags of the table plus `--config`, for `#[command(flatten)]`.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    pub config: Option<PathBuf>,
+    given: BTreeMap<&'static str, (String, String)>,
+}
+
+impl clap::Args for Flags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let config = clap::Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .help_heading("Settings")
+            .help(format!("The settings file [default: {FILE} where it exists]"));
+        ALL.iter().fold(command.arg(config), |command, setting| {
+            let mut help = setting.help.to_owned();
+            if !setting.default.is_empty() {
+                help.push_str(&format!(" [default: {}]", setting.default));
+            }
+            command.arg(
+                clap::Arg::new(setting.name)
+                    .long(setting.name)
+                    .env(variable_static(setting.name))
+                    .hide_env(true)
+                    .value_name(setting.unit.word())
+                    .help_heading("Settings")
+                    .hide_short_help(true)
+                    .help(help),
+            )
+        })
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for Flags {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Flags { config: matches.get_one::<String>("config").map(PathBuf::from), ..Flags::default() };
+        for setting in ALL {
+            let Some(value) = matches.get_one::<String>(setting.name) else { continue };
+            let place = match matches.value_source(setting.name) {
+                Some(clap::parser::ValueSource::EnvVariable) => variable(setting.name),
+                _ => format!("--{}", setting.name),
+            };
+            flags.given.insert(setting.name, (value.clone(), place));
+        }
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Flags {
+    /// What was given on the command line or in variables, to be recorded in the data dir by `init` and `join`.
+    pub fn given(&self) -> BTreeMap<String, String> {
+        self.given.iter().map(|(name, (value, _))| ((*name).to_owned(), value.clone())).collect()
+    }
+
+    /// Sets a flag as if the user had given it; what `hactl local` does for its processes.
+    pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
+        self.given.insert(name, (value.into(), format!("--{name}")));
+    }
+
+    /// Puts together flags, variables, the file, what was recorded, and the defaults; checks every value.
+    ///
+    /// # Errors
+    /// Names the place of the first value that is unknown or impossible.
+    pub fn resolve(&self, recorded: &BTreeMap<String, String>) -> Result<Settings> {
+        let mut values = BTreeMap::new();
+        for setting in ALL.iter().filter(|setting| !setting.default.is_empty()) {
+            values.insert(setting.name, (setting.default.to_owned(), "the default".to_owned()));
+        }
+        for (name, value) in recorded {
+            // A record of a newer version may hold settings this one does not know: starting wrongly is worse than not.
+            let setting = find(name).with_context(|| {
+                format!("the data dir records a setting `{name}` that this version does not know; use the newer hactl")
+            })?;
+            values.insert(setting.name, (value.clone(), "hactl.json in the data dir".to_owned()));
+        }
+        let file = match &self.config {
+            Some(path) => Some(path.clone()),
+            None => Some(PathBuf::from(FILE)).filter(|path| path.exists()),
+        };
+        if let Some(path) = file {
+            values.extend(read(&path)?);
+        }
+        values.extend(self.given.clone());
+        let settings = Settings { values };
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<()> {
+        for (name, (value, place)) in &self.values {
+            let setting = find(name).expect("only known names are kept");
+            if let Err(reason) = setting.unit.check(value) {
+                bail!("{place}: {name} = {value:?}: {reason}; write for example {}", setting.unit.example());
+            }
+        }
+        if self.duration("election-min") > self.duration("election-max") {
+            bail!("{}: election-min is above election-max; make it smaller", self.place("election-min"));
+        }
+        if self.duration("heartbeat") * 2 > self.duration("election-min") {
+            bail!(
+                "{}: heartbeat must be at most half of election-min, or leaders lose their place for nothing",
+                self.place("heartbeat")
+            );
+        }
+        Ok(())
+    }
+
+    fn place(&self, name: &str) -> &str {
+        self.values.get(name).map_or("the default", |(_, place)| place)
+    }
+
+    /// The value as written; `None` where there is neither value nor default.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        debug_assert!(find(name).is_some(), "{name} is not in the table");
+        self.values.get(name).map(|(value, _)| value.as_str())
+    }
+
+    /// A duration; zero where there is none.
+    pub fn duration(&self, name: &str) -> Duration {
+        self.text(name).and_then(|text| units::duration(text).ok()).unwrap_or_default()
+    }
+
+    pub fn size(&self, name: &str) -> Option<u64> {
+        self.text(name).and_then(|text| units::size(text).ok())
+    }
+
+    pub fn count(&self, name: &str) -> Option<u64> {
+        self.text(name).and_then(|text| text.parse().ok())
+    }
+
+    /// Thousandths of a core.
+    pub fn cpu(&self, name: &str) -> Option<u64> {
+        self.text(name).and_then(|text| units::cpu(text).ok())
+    }
+}
+
+pub fn find(name: &str) -> Option<&'static Setting> {
+    ALL.iter().find(|setting| setting.name == name)
+}
+
+/// `HACTL_NODE_CPU` for `node-cpu`.
+pub fn variable(name: &str) -> String {
+    format!("HACTL_{}", name.to_uppercase().replace('-', "_"))
+}
+
+/// clap keeps names of variables for the program's life; the table is small and asked once per flattened command.
+fn variable_static(name: &'static str) -> &'static str {
+    Box::leak(variable(name).into_boxed_str())
+}
+
+fn read(path: &Path) -> Result<BTreeMap<&'static str, (String, String)>> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the settings file {}", path.display()))?;
+    parse(&text, &path.display().to_string())
+}
+
+/// One flat mapping; `file` names it in errors.
+fn parse(text: &str, file: &str) -> Result<BTreeMap<&'static str, (String, String)>> {
+    let tree: Option<BTreeMap<String, serde_yaml::Value>> =
+        serde_yaml::from_str(text).with_context(|| format!("{file} is not a YAML mapping of settings to values"))?;
+    let mut values = BTreeMap::new();
+    for (name, value) in tree.unwrap_or_default() {
+        let line = text
+            .lines()
+            .position(|line| line.trim_start().trim_start_matches(['"', '\'']).starts_with(name.as_str()))
+            .map_or(1, |at| at + 1);
+        let place = format!("{file}:{line}");
+        let Some(setting) = find(&name) else {
+            bail!("{place}: unknown setting `{name}`{}; docs/settings.md lists them", near(&name));
+        };
+        let value = match value {
+            serde_yaml::Value::String(text) => text,
+            serde_yaml::Value::Number(number) => number.to_string(),
+            serde_yaml::Value::Bool(flag) => flag.to_string(),
+            _ => bail!("{place}: {name} must be one value; write for example `{name}: {}`", setting.unit.example()),
+        };
+        values.insert(setting.name, (value, place));
+    }
+    Ok(values)
+}
+
+/// ` (did you mean …?)` when a known name is close.
+fn near(name: &str) -> String {
+    let wanted: String = name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    let close = ALL.iter().find(|setting| {
+        let known: String = setting.name.chars().filter(char::is_ascii_alphanumeric).collect();
+        known == wanted || known.starts_with(&wanted) || wanted.starts_with(&known)
+    });
+    close.map_or(String::new(), |setting| format!(" (did you mean `{}`?)", setting.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(text: &str) -> Result<Settings> {
+        let values = parse(text, "hactl.yaml")?;
+        let mut flags = Flags::default();
+        flags.given.extend(values);
+        flags.resolve(&BTreeMap::new())
+    }
+
+    #[test]
+    fn every_default_is_valid() {
+        Flags::default().resolve(&BTreeMap::new()).expect("defaults");
+        for setting in ALL {
+            setting.unit.check(setting.unit.example()).expect(setting.name);
+        }
+    }
+
+    #[test]
+    fn what_stops_a_start_names_its_line() {
+        for (text, expected) in [
+            ("# first\nheartbeet: 40ms\n", "hactl.yaml:2: unknown setting `heartbeet`"),
+            ("node_cpu: 2\n", "did you mean `node-cpu`?"),
+            ("heartbeat: soon\n", "hactl.yaml:1: heartbeat = \"soon\""),
+            ("\nhistory-bytes: 12\n", "hactl.yaml:2: history-bytes = \"12\": a size needs a unit"),
+            ("log-format: xml\n", "one of text, json"),
+            ("node-cpu: [1]\n", "hactl.yaml:1: node-cpu must be one value"),
+            ("heartbeat: 90ms\n", "at most half of election-min"),
+        ] {
+            let error = format!("{:#}", resolve(text).expect_err(text));
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_recorded_value_gives_way_to_a_given_one() {
+        let recorded = BTreeMap::from([("node-pods".to_owned(), "20".to_owned())]);
+        let mut flags = Flags::default();
+        assert_eq!(flags.resolve(&recorded).expect("recorded").count("node-pods"), Some(20));
+        flags.set("node-pods", "30");
+        assert_eq!(flags.resolve(&recorded).expect("given").count("node-pods"), Some(30));
+    }
+}
