@@ -9,6 +9,9 @@ pub mod hub;
 pub mod memory;
 pub mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use state::{Command, Outcome, Revision, State};
