@@ -141,7 +141,9 @@ fn node_may(node: &str, attributes: &Attributes, root: &State) -> bool {
         ("" | "events.k8s.io", "events", "") => verb == "create" || write,
         ("coordination.k8s.io", "leases", "") => {
             attributes.namespace == NODE_LEASES
-                && (verb == "create" || (own && (read || write || verb == "delete")) || (watch && names(attributes, node)))
+                && (verb == "create"
+                    || (own && (read || write || verb == "delete"))
+                    || (watch && names(attributes, node)))
         }
         _ => false,
     }
@@ -239,13 +241,57 @@ mod tests {
     }
 
     #[test]
+    fn a_node_reads_what_its_pods_name() {
+        let mut world = crate::harness::World::with_nodes(2);
+        let pod = serde_json::json!({
+            "metadata": {"name": "p", "namespace": "default"},
+            "spec": {
+                "nodeName": "node-1",
+                "containers": [{"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": "m"}}]}],
+                "volumes": [{"name": "v", "secret": {"secretName": "s"}}],
+            },
+        });
+        world.create("", "pods", pod);
+        let (own, other) = (User::node("node-1"), User::node("node-2"));
+        for (user, verb, path, expected) in [
+            (&own, "get", "|secrets||default|s", true),
+            (&own, "watch", "|secrets||default||metadata.name=s", true),
+            (&own, "get", "|configmaps||default|m", true),
+            (&own, "get", "|secrets||default|m", false),
+            (&own, "get", "|secrets||kube-system|s", false),
+            (&own, "update", "|secrets||default|s", false),
+            (&own, "get", "|pods||default|p", true),
+            (&own, "patch", "|pods|status|default|p", true),
+            (&own, "patch", "|pods||default|p", false),
+            (&other, "get", "|secrets||default|s", false),
+            (&other, "get", "|pods||default|p", false),
+            (&other, "patch", "|pods|status|default|p", false),
+        ] {
+            let result = authorize(user, &attributes(verb, path), &world.root);
+            assert_eq!(result.is_ok(), expected, "{} {verb} {path}: {result:?}", user.name);
+        }
+    }
+
+    #[test]
     fn messages() {
         let user = User::authenticated("u", vec![]);
         let root = State::default();
         for (verb, path, expected) in [
-            ("get", "|pods||ns|x", "pods \"x\" is forbidden: User \"u\" cannot get resource \"pods\" in API group \"\" in the namespace \"ns\""),
-            ("list", "apps|deployments|||", "deployments.apps is forbidden: User \"u\" cannot list resource \"deployments\" in API group \"apps\" at the cluster scope"),
-            ("get", "|pods|log|ns|x", "pods \"x\" is forbidden: User \"u\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"ns\""),
+            (
+                "get",
+                "|pods||ns|x",
+                "pods \"x\" is forbidden: User \"u\" cannot get resource \"pods\" in API group \"\" in the namespace \"ns\"",
+            ),
+            (
+                "list",
+                "apps|deployments|||",
+                "deployments.apps is forbidden: User \"u\" cannot list resource \"deployments\" in API group \"apps\" at the cluster scope",
+            ),
+            (
+                "get",
+                "|pods|log|ns|x",
+                "pods \"x\" is forbidden: User \"u\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"ns\"",
+            ),
             ("get", ":/metrics", "forbidden: User \"u\" cannot get path \"/metrics\""),
         ] {
             assert_eq!(authorize(&user, &attributes(verb, path), &root), Err(expected.to_owned()));

@@ -9,6 +9,8 @@ mod namespaces;
 mod nodes;
 mod pods;
 mod services;
+#[cfg(test)]
+mod tests;
 
 use jiff::Timestamp;
 use objects::{FieldError, Kind};

@@ -123,9 +123,8 @@ fn cluster_ip(request: &mut Request<'_>, taken: &dyn Fn(&str) -> bool) -> Result
 }
 
 fn check_ip(asked: &str, cidr: Ipv4Net, taken: &dyn Fn(&str) -> bool) -> Result<(), Denied> {
-    let refuse = |why: String| {
-        Err(invalid("spec.clusterIPs", json!([asked]), format!("failed to allocate IP {asked}: {why}")))
-    };
+    let refuse =
+        |why: String| Err(invalid("spec.clusterIPs", json!([asked]), format!("failed to allocate IP {asked}: {why}")));
     match asked.parse::<Ipv4Addr>() {
         Ok(ip) if !cidr.contains(&ip) || ip == cidr.network() || ip == cidr.broadcast() => {
             refuse(format!("the provided network does not match the current range: {cidr}"))
@@ -145,9 +144,8 @@ fn static_band(size: u32) -> u32 {
 fn order(size: u32, seed: u64) -> impl Iterator<Item = u32> {
     let band = static_band(size);
     let (upper, start) = (size - band, draw(seed));
-    let rotate = move |n: u32, base: u32| {
-        (0..n).map(move |i| base + ((start % u64::from(n.max(1))) as u32 + i) % n.max(1))
-    };
+    let rotate =
+        move |n: u32, base: u32| (0..n).map(move |i| base + ((start % u64::from(n.max(1))) as u32 + i) % n.max(1));
     rotate(upper, band).chain(rotate(band, 0))
 }
 
@@ -175,14 +173,19 @@ fn node_ports(request: &mut Request<'_>, taken: &dyn Fn(&str) -> bool) -> Result
         return Ok(());
     }
     let service = &mut *request.object;
-    let local = meta::text(service, &["spec", "externalTrafficPolicy"]) == "Local" && kind_of(service) == "LoadBalancer";
+    let local =
+        meta::text(service, &["spec", "externalTrafficPolicy"]) == "Local" && kind_of(service) == "LoadBalancer";
     let mut used: BTreeSet<String> = BTreeSet::new();
     for (i, port) in meta::list(service, &["spec", "ports"]).iter().enumerate() {
         let Some(number) = meta::int(port, &["nodePort"]).filter(|n| *n != 0) else { continue };
         let claim = format!("nodeport/{}/{number}", protocol(port));
         let field = format!("spec.ports[{i}].nodePort");
         if !(i64::from(NODE_PORT_FIRST)..i64::from(NODE_PORT_FIRST) + i64::from(NODE_PORTS)).contains(&number) {
-            return Err(invalid(&field, number, "provided port is not in the valid range. The range of valid ports is 30000-32767"));
+            return Err(invalid(
+                &field,
+                number,
+                "provided port is not in the valid range. The range of valid ports is 30000-32767",
+            ));
         }
         if taken(&claim) {
             return Err(invalid(&field, number, "provided port is already allocated"));
@@ -201,7 +204,9 @@ fn node_ports(request: &mut Request<'_>, taken: &dyn Fn(&str) -> bool) -> Result
     let full = |field: &str| invalid(field, 0, "failed to allocate a nodePort: range is full");
     let mut given: Vec<(i64, u16)> = chosen
         .iter()
-        .filter_map(|p| Some((meta::int(p, &["port"])?, u16::try_from(meta::int(p, &["nodePort"])?).ok().filter(|n| *n > 0)?)))
+        .filter_map(|p| {
+            Some((meta::int(p, &["port"])?, u16::try_from(meta::int(p, &["nodePort"])?).ok().filter(|n| *n > 0)?))
+        })
         .collect();
     for (i, port) in ports_mut(service).iter_mut().enumerate() {
         if meta::int(port, &["nodePort"]).is_some_and(|n| n != 0) {
@@ -210,13 +215,13 @@ fn node_ports(request: &mut Request<'_>, taken: &dyn Fn(&str) -> bool) -> Result
         let number = meta::int(port, &["port"]).unwrap_or(0);
         let protocol = protocol(port).to_owned();
         // TCP and UDP of one port get one node port where that is possible.
-        let shared = given.iter().find(|(other, _)| *other == number).map(|(_, node_port)| *node_port).filter(|node_port| {
-            let claim = format!("nodeport/{protocol}/{node_port}");
-            !used.contains(&claim) && !taken(&claim)
-        });
-        let node_port = shared
-            .or_else(|| free(&protocol, &used))
-            .ok_or_else(|| full(&format!("spec.ports[{i}].nodePort")))?;
+        let shared =
+            given.iter().find(|(other, _)| *other == number).map(|(_, node_port)| *node_port).filter(|node_port| {
+                let claim = format!("nodeport/{protocol}/{node_port}");
+                !used.contains(&claim) && !taken(&claim)
+            });
+        let node_port =
+            shared.or_else(|| free(&protocol, &used)).ok_or_else(|| full(&format!("spec.ports[{i}].nodePort")))?;
         used.insert(format!("nodeport/{protocol}/{node_port}"));
         given.push((number, node_port));
         meta::set(port, &["nodePort"], node_port.into());
