@@ -2,6 +2,7 @@
 //! validation, and a plan must not fail on the one that somehow did not.
 
 use jiff::Timestamp;
+use objects::meta;
 use serde_json::{Map, Value};
 
 /// The value at a dotted path; null where there is none.
@@ -42,55 +43,29 @@ pub fn entry<'a>(value: &'a Value, path: &str, key: &str) -> Option<&'a str> {
 
 /// Sets the value at a dotted path; maps on the way are made where they are missing.
 pub fn set(value: &mut Value, path: &str, to: Value) {
-    let mut place = value;
-    for name in path.split('.') {
-        place = map(place).entry(name).or_insert(Value::Null);
-    }
-    *place = to;
+    meta::set(value, &path.split('.').collect::<Vec<_>>(), to);
 }
 
-/// Sets one entry of the map at a dotted path.
+/// Sets one entry, whose key may hold dots, of the map at a dotted path.
 pub fn set_entry(value: &mut Value, path: &str, key: &str, to: Value) {
-    let mut place = value;
-    for name in path.split('.') {
-        place = map(place).entry(name).or_insert(Value::Null);
-    }
-    map(place).insert(key.to_owned(), to);
+    let path: Vec<&str> = path.split('.').chain([key]).collect();
+    meta::set(value, &path, to);
 }
 
 /// Removes what stands at a dotted path.
 pub fn remove(value: &mut Value, path: &str) {
-    let (parent, name) = match path.rsplit_once('.') {
-        Some((parent, name)) => (value.pointer_mut(&format!("/{}", parent.replace('.', "/"))), name),
-        None => (Some(value), path),
-    };
-    if let Some(map) = parent.and_then(Value::as_object_mut) {
-        map.shift_remove(name);
-    }
-}
-
-fn map(value: &mut Value) -> &mut Map<String, Value> {
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    match value {
-        Value::Object(map) => map,
-        _ => unreachable!("it was just made an object"),
-    }
+    meta::remove(value, &path.split('.').collect::<Vec<_>>());
 }
 
 /// The list at a dotted path, made where it is missing.
 pub fn list<'a>(value: &'a mut Value, path: &str) -> &'a mut Vec<Value> {
-    let mut place = value;
-    for name in path.split('.') {
-        place = map(place).entry(name).or_insert(Value::Null);
+    if !at(value, path).is_array() {
+        set(value, path, Value::Array(Vec::new()));
     }
-    if !place.is_array() {
-        *place = Value::Array(Vec::new());
-    }
+    let place = path.split('.').fold(value, |place, name| &mut place[name]);
     match place {
         Value::Array(list) => list,
-        _ => unreachable!("it was just made a list"),
+        _ => unreachable!("it is a list, or was just made one"),
     }
 }
 

@@ -92,9 +92,6 @@ pub struct Context {
     pub settings: Arc<Settings>,
 }
 
-/// What Kubernetes makes generated names of: no vowels, nothing that looks like something else.
-const NAME_LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-
 impl Context {
     pub fn new(now: Timestamp, seed: u64, settings: Arc<Settings>) -> Self {
         Self { now, seed, settings }
@@ -109,30 +106,14 @@ impl Context {
         z ^ (z >> 31)
     }
 
-    /// A fresh uid in the form of a version 4 UUID.
+    /// A fresh uid: a version 4 UUID.
     pub fn uid(&mut self) -> String {
-        let (a, b) = (self.draw(), self.draw());
-        format!(
-            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-            a >> 32,
-            (a >> 16) & 0xffff,
-            a & 0xfff,
-            0x8000 | ((b >> 48) & 0x3fff),
-            b & 0xffff_ffff_ffff
-        )
+        objects::meta::uuid(self.draw(), self.draw())
     }
 
     /// Five characters for the end of a generated name.
     pub fn suffix(&mut self) -> String {
-        let mut draw = self.draw();
-        let letters = NAME_LETTERS.len() as u64;
-        std::iter::repeat_with(|| {
-            let letter = NAME_LETTERS[(draw % letters) as usize];
-            draw /= letters;
-            char::from(letter)
-        })
-        .take(5)
-        .collect()
+        objects::meta::suffix(self.draw())
     }
 
     pub fn now_ms(&self) -> i64 {

@@ -240,10 +240,11 @@ impl Usage {
     }
 }
 
-/// Whether the pod waits for a node, and for this scheduler.
+/// Whether the pod waits for a node, for this scheduler, and for nothing else before.
 pub fn is_pending(pod: &Record) -> bool {
     let ours = matches!(emit::field(pod, "spec.schedulerName"), "" | NAME);
-    ours && pod.header.node.is_empty() && pod.header.deletion_ms == 0 && !emit::is_finished(pod)
+    let gated = !emit::field(pod, "scheduling-gates").is_empty();
+    ours && !gated && pod.header.node.is_empty() && pod.header.deletion_ms == 0 && !emit::is_finished(pod)
 }
 
 /// Whether the pod takes room on its node: until it is finished or gone, also while it is being deleted.
