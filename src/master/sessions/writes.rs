@@ -148,11 +148,12 @@ fn pod_status(root: &State, node: &str, status: &pb::PodStatus) -> Decision {
         return Err(Refused(409, format!("pod {}/{} has ended as {phase}", status.namespace, status.name)));
     }
     let conditions = merge_conditions(&pod, &reported);
-    let nominated = meta::at(&pod, &["status", "nominatedNodeName"]).cloned();
     let mut status = meta::at(&reported, &["status"]).cloned().unwrap_or_else(|| json!({}));
     meta::set(&mut status, &["conditions"], conditions);
-    if let Some(nominated) = nominated {
-        meta::set(&mut status, &["nominatedNodeName"], nominated);
+    for field in ["nominatedNodeName", "qosClass"] {
+        if let Some(value) = meta::at(&pod, &["status", field]) {
+            meta::set(&mut status, &[field], value.clone());
+        }
     }
     meta::set(&mut pod, &["status"], status);
     unless_equal(kind, key, present, &pod)
