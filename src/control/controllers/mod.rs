@@ -8,6 +8,7 @@ mod gc;
 mod namespace;
 pub(crate) mod node;
 mod nodecidr;
+mod podgc;
 mod replicaset;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub const ALL: &[Row] = &[
     endpointslice::ROW,
     namespace::ROW,
     gc::ROW,
+    podgc::ROW,
     eventttl::ROW,
 ];
 
