@@ -67,20 +67,13 @@ impl PeerTransport for Wire {
         to: &Member,
         requests: BoxStream<'static, Bytes>,
     ) -> Result<BoxStream<'static, Result<Bytes, Status>>, Status> {
-        let requests = requests.map(|body| pb::RaftMessage { body });
+        let requests = requests.map(raft_message).boxed();
         let answers = self.client(to, Lane::Append).append(requests).await.map_err(plain)?.into_inner();
         Ok(answers.map(|answer| answer.map(|message| message.body)).boxed())
     }
 
     async fn snapshot(&self, to: &Member, chunks: BoxStream<'static, Chunk>) -> Result<Bytes, Status> {
-        let chunks = chunks.map(|chunk| pb::SnapshotChunk {
-            header: chunk.header,
-            file: chunk.file,
-            offset: chunk.offset,
-            data: chunk.data,
-            crc32: chunk.crc32,
-            last: chunk.last,
-        });
+        let chunks = chunks.map(snapshot_chunk).boxed();
         let answer = self.client(to, Lane::Snapshot).snapshot(chunks).await;
         Ok(answer.map_err(plain)?.into_inner().body)
     }
@@ -105,6 +98,21 @@ impl PeerTransport for Wire {
         let request = limited(change_request(change), CALL_LIMIT);
         self.client(to, Lane::General).change_membership(request).await.map_err(plain)?;
         Ok(())
+    }
+}
+
+fn raft_message(body: Bytes) -> pb::RaftMessage {
+    pb::RaftMessage { body }
+}
+
+fn snapshot_chunk(chunk: Chunk) -> pb::SnapshotChunk {
+    pb::SnapshotChunk {
+        header: chunk.header,
+        file: chunk.file,
+        offset: chunk.offset,
+        data: chunk.data,
+        crc32: chunk.crc32,
+        last: chunk.last,
     }
 }
 

@@ -80,7 +80,7 @@ impl Assigned {
             assignment.objects.push(pb::AssignedObject {
                 name: Some(name_of(key, &record.header.uid)),
                 revision: record.revision,
-                json: record.json(),
+                json: record.json().into(),
             });
             self.sent.insert(key.clone(), Sent { uid: record.header.uid.clone(), revision: record.revision });
         }
