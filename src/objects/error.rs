@@ -55,7 +55,7 @@ pub struct FieldError {
     /// The detail behind the reason; may be empty.
     pub message: String,
     /// The offending value, where the reason shows one.
-    pub value: Option<Value>,
+    pub value: Option<Box<Value>>,
 }
 
 impl FieldError {
@@ -64,7 +64,7 @@ impl FieldError {
     }
 
     pub fn with_value(mut self, value: Value) -> Self {
-        self.value = Some(value);
+        self.value = Some(Box::new(value));
         self
     }
 

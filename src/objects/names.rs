@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn which_names_pass() {
-        let cases: &[(fn(&str) -> Vec<String>, &str, bool)] = &[
+        type Check = fn(&str) -> Vec<String>;
+        let cases: &[(Check, &str, bool)] = &[
             (subdomain, "web-1.example", true),
             (subdomain, "Web", false),
             (subdomain, "a..b", false),

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::json;
 
-use super::{Column, Kind, Part, Rules, printed, typed};
+use super::{Column, Kind, Part, Rules, Subresource, printed, typed};
 use crate::{meta, names, patch};
 
 static COLUMNS: &[Column] =
@@ -16,6 +16,7 @@ pub(super) const KIND: Kind = Kind {
     short_names: &["ns"],
     namespaced: false,
     status: true,
+    subresources: &[Subresource { name: "finalize", verbs: &["update"], group: "", version: "v1", kind: "Namespace" }],
     selectable: &["status.phase"],
     columns: COLUMNS,
     rules: Rules {

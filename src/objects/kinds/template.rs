@@ -30,10 +30,10 @@ pub(super) fn validate(new: &At<'_>, old: Option<&At<'_>>, kind: &str, errors: &
         }
     }
     let labels_at = template.fields(&["metadata", "labels"]);
-    if let (false, Ok(selector)) = (at.is_empty(), LabelSelector::from_object(&at)) {
-        if !selector.matches(&meta::strings(labels_at.value, &[])) {
-            errors.push(labels_at.invalid("`selector` does not match template `labels`"));
-        }
+    if let (false, Ok(selector)) = (at.is_empty(), LabelSelector::from_object(&at))
+        && !selector.matches(&meta::strings(labels_at.value, &[]))
+    {
+        errors.push(labels_at.invalid("`selector` does not match template `labels`"));
     }
     names::check_labels(&labels_at, errors);
     names::check_annotations(&template.fields(&["metadata", "annotations"]), errors);

@@ -28,6 +28,7 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     subresources: &[
         Subresource { name: "binding", verbs: &["create"], group: "", version: "v1", kind: "Binding" },
+        Subresource { name: "eviction", verbs: &["create"], group: "policy", version: "v1", kind: "Eviction" },
         Subresource { name: "log", verbs: &["get"], group: "", version: "v1", kind: "Pod" },
     ],
     selectable: &[

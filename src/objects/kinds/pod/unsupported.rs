@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::{At, Errors};
+use crate::{At, Errors, meta};
 
 /// When a field counts as set.
 enum When {
@@ -150,7 +150,7 @@ fn visit(at: &At<'_>, path: &[&str], f: &mut dyn FnMut(&At<'_>, &At<'_>)) {
 
 fn applies(when: &When, parent: &At<'_>, at: &At<'_>) -> bool {
     match when {
-        Set => !at.is_empty(),
+        Set => !says_nothing(at.value),
         Present => at.is_set(),
         Not(values) => match at.value {
             Value::Null => false,
@@ -160,6 +160,18 @@ fn applies(when: &When, parent: &At<'_>, at: &At<'_>) -> bool {
         Keys(keys) => at.entries().any(|(key, _)| !keys.contains(&key)),
         Unless(sibling, value) => !at.is_empty() && parent.field(sibling).text() != *value,
     }
+}
+
+/// The zero value: but inside a map 0 and false say something (`runAsUser: 0`), as there they may stand for pointers.
+fn says_nothing(value: &Value) -> bool {
+    fn hollow(value: &Value) -> bool {
+        match value {
+            Value::Object(map) => map.values().all(hollow),
+            Value::Bool(_) | Value::Number(_) => false,
+            other => meta::is_empty(other),
+        }
+    }
+    if value.is_object() { hollow(value) } else { meta::is_empty(value) }
 }
 
 #[cfg(test)]
@@ -300,7 +312,8 @@ mod tests {
             (json!({"hostUsers": false}), Some("spec.hostUsers")),
             (json!({"dnsPolicy": "None"}), Some("spec.dnsPolicy")),
             (json!({"dnsPolicy": "Default", "priority": 0, "preemptionPolicy": "PreemptLowerPriority"}), None),
-            (json!({"securityContext": {"runAsUser": 0}}), None),
+            (json!({"securityContext": {"runAsUser": 0}}), Some("spec.securityContext")),
+            (json!({"securityContext": {"sysctls": [], "seLinuxOptions": {}}}), None),
             (json!({"securityContext": {"runAsUser": 1}}), Some("spec.securityContext")),
             (json!({"volumes": [{"name": "v", "projected": {}}]}), Some("spec.volumes[0].projected")),
             (json!({"volumes": [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]}), None),

@@ -178,7 +178,7 @@ fn quantity(at: &At<'_>, errors: &mut Errors) -> Option<Quantity> {
 
 fn containers(spec: &At<'_>, errors: &mut Errors) {
     let list = spec.field("containers");
-    if list.len() == 0 {
+    if list.is_empty() {
         errors.push(list.required(""));
     }
     let volumes = spec.field("volumes");
@@ -375,11 +375,11 @@ fn resources(resources: &At<'_>, errors: &mut Errors) {
         resource_name(&requests, name, errors);
         let amount = quantity(&request, errors);
         let limit = limits.value.get(name).and_then(Value::as_str).unwrap_or("");
-        if let (Some(amount), Ok(limit_amount)) = (amount, Quantity::parse(limit)) {
-            if amount > limit_amount {
-                let at = At::new(requests.path.clone(), request.value);
-                errors.push(at.invalid(format!("must be less than or equal to {name} limit of {limit}")));
-            }
+        if let (Some(amount), Ok(limit_amount)) = (amount, Quantity::parse(limit))
+            && amount > limit_amount
+        {
+            let at = At::new(requests.path.clone(), request.value);
+            errors.push(at.invalid(format!("must be less than or equal to {name} limit of {limit}")));
         }
     }
 }
@@ -408,7 +408,7 @@ fn validate_probe(probe: &At<'_>, errors: &mut Errors) {
         probe.field(field).non_negative(errors);
     }
     let (exec, get, socket) = (probe.field("exec"), probe.field("httpGet"), probe.field("tcpSocket"));
-    if exec.is_set() && exec.field("command").len() == 0 {
+    if exec.is_set() && exec.field("command").is_empty() {
         errors.push(exec.field("command").required(""));
     }
     if get.is_set() {
