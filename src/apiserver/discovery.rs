@@ -280,7 +280,8 @@ mod tests {
     fn the_form_follows_the_accept_header() {
         let discovery = Discovery::new(Kinds::builtin());
         let both = format!("{V2},{V2BETA1},application/json");
-        let peer = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,application/json";
+        let peer =
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,application/json";
         for (path, accept, want) in [
             ("/api", both.as_str(), Some(V2)),
             ("/apis", peer, Some(V2)),
@@ -292,7 +293,8 @@ mod tests {
             ("/api/v1", both.as_str(), Some("application/json")),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(header::ACCEPT, HeaderValue::from_str(accept).unwrap_or_else(|_| HeaderValue::from_static("")));
+            headers
+                .insert(header::ACCEPT, HeaderValue::from_str(accept).unwrap_or_else(|_| HeaderValue::from_static("")));
             let got = discovery.answer(path, &headers).and_then(Result::ok);
             let media = got.as_ref().and_then(|r| r.headers().get(header::CONTENT_TYPE)).and_then(|v| v.to_str().ok());
             assert_eq!(media, want, "{path} {accept}");

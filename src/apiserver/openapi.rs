@@ -75,7 +75,11 @@ fn send(body: &Bytes, hashed: bool, headers: &HeaderMap) -> Response {
 }
 
 fn root_of(kind: &Kind) -> String {
-    if kind.group.is_empty() { format!("api/{}", kind.version) } else { format!("apis/{}/{}", kind.group, kind.version) }
+    if kind.group.is_empty() {
+        format!("api/{}", kind.version)
+    } else {
+        format!("apis/{}/{}", kind.group, kind.version)
+    }
 }
 
 fn document(kinds: &[&Kind]) -> Value {
@@ -111,7 +115,8 @@ fn operation(kind: &Kind, action: &str) -> Value {
         "responses": {"200": {"description": "OK"}},
     });
     if matches!(action, "post" | "put" | "patch") {
-        let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+        let parameter =
+            |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
         out["parameters"] = ["dryRun", "fieldManager", "fieldValidation"].into_iter().map(parameter).collect();
     }
     if action == "patch" {
@@ -134,7 +139,9 @@ mod tests {
             let found = document["paths"].as_object().into_iter().flatten().any(|(_, path)| {
                 let patch = &path["patch"];
                 patch["x-kubernetes-group-version-kind"]["kind"] == kind.kind
-                    && patch["parameters"].as_array().is_some_and(|all| all.iter().any(|p| p["name"] == "fieldValidation"))
+                    && patch["parameters"]
+                        .as_array()
+                        .is_some_and(|all| all.iter().any(|p| p["name"] == "fieldValidation"))
             });
             assert!(found, "{kind:?}");
         }

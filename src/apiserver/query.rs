@@ -152,7 +152,10 @@ fn conflicts(query: &Query, watch: bool, initial_events: Option<bool>) -> Vec<Fi
         return errors;
     }
     if watch {
-        forbid("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        forbid(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        );
     } else if !query.get("continue").is_empty() {
         forbid("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
     } else if revision.is_empty() {
@@ -161,9 +164,8 @@ fn conflicts(query: &Query, watch: bool, initial_events: Option<bool>) -> Vec<Fi
         forbid("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
     } else if rule != "Exact" && rule != "NotOlderThan" {
         let message = "supported values: \"Exact\", \"NotOlderThan\", \"\"";
-        errors.push(
-            FieldError::new("resourceVersionMatch", Reason::NotSupported, message).with_value(Value::from(rule)),
-        );
+        errors
+            .push(FieldError::new("resourceVersionMatch", Reason::NotSupported, message).with_value(Value::from(rule)));
     }
     errors
 }
@@ -201,7 +203,8 @@ impl Token {
 
     fn decode(text: &str) -> Result<Self> {
         let bad = || Failure::bad_request("continue key is not valid: it is no token of this server");
-        let bytes = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, text).map_err(|_| bad())?;
+        let bytes =
+            base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, text).map_err(|_| bad())?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
         if value["v"] != 1 {
             return Err(bad());

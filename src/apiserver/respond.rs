@@ -53,7 +53,9 @@ impl Answer<'_> {
         let gzip = negotiate::takes_gzip(self.headers);
         let chunks = std::iter::once(first).chain(chunks);
         let body = if gzip {
-            Body::from_stream(stream::iter(Gzip { inner: Some((chunks, GzEncoder::new(Vec::new(), Compression::fast()))) }))
+            Body::from_stream(stream::iter(Gzip {
+                inner: Some((chunks, GzEncoder::new(Vec::new(), Compression::fast()))),
+            }))
         } else {
             Body::from_stream(stream::iter(chunks.map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk)))))
         };

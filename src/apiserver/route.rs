@@ -9,7 +9,10 @@ use http::Method;
 pub enum Route {
     Resource(Resource),
     /// `/api`, `/apis`, `/apis/<group>`, `/api/v1`, `/openapi/…`, `/version`, health, metrics, and whatever is unknown.
-    Path { verb: String, path: String },
+    Path {
+        verb: String,
+        path: String,
+    },
 }
 
 /// `/apis/<group>/<version>[/namespaces/<namespace>]/<resource>[/<name>[/<subresource>]]`

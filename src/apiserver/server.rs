@@ -129,7 +129,10 @@ impl Server {
         if served && method != Method::GET && method != Method::HEAD {
             return Err(Failure::method_not_allowed());
         }
-        self.discovery.answer(path, headers).or_else(|| self.openapi.answer(path, query, headers)).unwrap_or_else(|| Err(Failure::no_such_path()))
+        self.discovery
+            .answer(path, headers)
+            .or_else(|| self.openapi.answer(path, query, headers))
+            .unwrap_or_else(|| Err(Failure::no_such_path()))
     }
 
     async fn resource(

@@ -65,7 +65,11 @@ pub async fn watch(call: Call) -> Result<Response> {
         watcher: call.replica().watch(filter(&call, &options.selectors), start),
         now: call.server.config.now.clone(),
         shutdown: call.server.config.shutdown.clone(),
-        initial: if initial { select(&root, &call, namespace, &options.selectors).into_iter() } else { Vec::new().into_iter() },
+        initial: if initial {
+            select(&root, &call, namespace, &options.selectors).into_iter()
+        } else {
+            Vec::new().into_iter()
+        },
         initial_end: (options.initial_events == Some(true) && options.bookmarks).then_some(start),
         selectors: options.selectors,
         bookmarks: options.bookmarks,

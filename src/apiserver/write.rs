@@ -39,12 +39,7 @@ pub fn malformed(kind: &Kind, error: &FieldError) -> Failure {
     Failure::bad_request(if message.contains("cannot be handled") {
         message
     } else {
-        format!(
-            "{} in version {:?} cannot be handled as a {}: {message}",
-            kind.kind,
-            kind.api_version(),
-            kind.kind
-        )
+        format!("{} in version {:?} cannot be handled as a {}: {message}", kind.kind, kind.api_version(), kind.kind)
     })
 }
 
@@ -231,7 +226,8 @@ pub fn refused(call: &Call, name: &str, refusal: Refusal) -> Failure {
         Refusal::NamespaceTerminating(key) => Failure::namespace_terminating(kind, name, &key.name),
         Refusal::Claimed(claim) => {
             let field = if claim.starts_with("nodeport/") { "spec.ports" } else { "spec.clusterIPs" };
-            let error = FieldError::new(field, Reason::Invalid, format!("provided value is already allocated: {claim}"));
+            let error =
+                FieldError::new(field, Reason::Invalid, format!("provided value is already allocated: {claim}"));
             Failure::invalid(kind, name, &[error])
         }
         Refusal::Bind(why) => Failure::conflict(kind, name, why),

@@ -1,7 +1,7 @@
 //! The decoder: wire-level protobuf in, `serde_json::Value` out.
 
 use base64::Engine as _;
-use prost::encoding::{decode_key, decode_varint, WireType};
+use prost::encoding::{WireType, decode_key, decode_varint};
 use serde_json::{Map, Value};
 
 use super::scalar::scalar;
@@ -35,7 +35,8 @@ pub fn decode(body: &[u8]) -> Result<Value, Error> {
 }
 
 pub fn envelope(body: &[u8], depth: u32) -> Result<Decoded, Error> {
-    let rest = body.strip_prefix(MAGIC).ok_or_else(|| Error::malformed("it does not begin with the Kubernetes magic"))?;
+    let rest =
+        body.strip_prefix(MAGIC).ok_or_else(|| Error::malformed("it does not begin with the Kubernetes magic"))?;
     let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
     let mut reader = Reader::new(rest);
     while let Some((tag, wire)) = reader.next()? {

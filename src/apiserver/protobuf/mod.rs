@@ -12,10 +12,10 @@
 //! multiple of the body.
 
 mod decode;
-mod schema;
 mod scalar;
+mod schema;
 
-pub use decode::{decode, Error};
+pub use decode::{Error, decode};
 
 /// The first four bytes of every body.
 pub const MAGIC: &[u8; 4] = b"k8s\0";

@@ -73,10 +73,8 @@ impl Schema {
     pub fn kind(&self, api_version: &str, kind: &str) -> Option<&Message> {
         let package = self.packages.get(api_version)?;
         let kind = kind.to_lowercase();
-        let at = self
-            .by_kind
-            .get(&format!("{package}.{kind}"))
-            .or_else(|| self.by_kind.get(&format!("meta/v1.{kind}")))?;
+        let at =
+            self.by_kind.get(&format!("{package}.{kind}")).or_else(|| self.by_kind.get(&format!("meta/v1.{kind}")))?;
         Some(&self.messages[*at])
     }
 

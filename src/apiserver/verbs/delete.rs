@@ -122,9 +122,13 @@ pub async fn delete(call: &Call, body: Body) -> Result<Response> {
 
 /// What a deletion did.
 pub enum Removal {
-    Gone { uid: String },
+    Gone {
+        uid: String,
+    },
     /// It is being deleted, or was already.
-    Marked { object: Value },
+    Marked {
+        object: Value,
+    },
 }
 
 /// Deletes one object; on a lost race it looks again.
@@ -236,7 +240,9 @@ fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
     if meta::text(pod, &["spec", "nodeName"]).is_empty() || matches!(phase, "Succeeded" | "Failed") {
         return 0;
     }
-    asked.unwrap_or_else(|| meta::int(pod, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(GRACE_DEFAULT_S)).max(0)
+    asked
+        .unwrap_or_else(|| meta::int(pod, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(GRACE_DEFAULT_S))
+        .max(0)
 }
 
 /// Foreground and Orphan are carried out by the garbage collector, which these finalizers make the object wait for.

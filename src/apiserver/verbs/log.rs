@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::config::{LogOptions, PodRef, StreamError};
 use crate::query::Query;
+use crate::query::Version;
 use crate::read;
 use crate::server::Call;
 use crate::status::{Failure, Result};
-use crate::query::Version;
 
 /// The annotation that names the container meant when none is named.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";

@@ -31,10 +31,18 @@ pub async fn bind(call: &Call, body: Body) -> Result<Response> {
         let record = root.get(&key).ok_or_else(|| Failure::not_found(call.kind, name))?;
         let uid = meta::uid(&binding);
         if !uid.is_empty() && uid != record.header.uid {
-            return Err(Failure::conflict(call.kind, name, format!("the pod's uid is {}, not {uid}", record.header.uid)));
+            return Err(Failure::conflict(
+                call.kind,
+                name,
+                format!("the pod's uid is {}, not {uid}", record.header.uid),
+            ));
         }
         if record.header.deletion_ms != 0 {
-            return Err(Failure::conflict(call.kind, name, format!("pod {name} is being deleted, cannot be assigned to a host")));
+            return Err(Failure::conflict(
+                call.kind,
+                name,
+                format!("pod {name} is being deleted, cannot be assigned to a host"),
+            ));
         }
         let cx = call.server.context();
         let pod = bound(control::record::parse(record), &binding, &node, &cx);

@@ -96,7 +96,11 @@ async fn attempt_on(
     let (mut object, mut warnings) = next(call, change, &old, options)?;
     let named_version = check_preconditions(call, &object, record)?;
     let part = part(call);
+    let finalizers = finalizers(call, &object);
     warnings.extend(write::admit_update(call, part, &mut object, &old, &mut cx, root)?);
+    if let Some(finalizers) = finalizers {
+        meta::set(&mut object, &["spec", "finalizers"], finalizers);
+    }
     let put = write::put(call.kind, &object)?;
     let answer = |record: &Record| -> Result<Response> {
         let json = if part == Part::Scale {
@@ -135,9 +139,6 @@ fn part(call: &Call) -> Part {
 
 /// The next version as the client wants it, decoded, and warnings.
 fn next(call: &Call, change: &Change, old: &Value, options: &WriteOptions) -> Result<(Value, Vec<String>)> {
-    if call.resource.subresource == "finalize" {
-        return finalize(change, old).map(|object| (object, Vec::new()));
-    }
     let scale = call.resource.subresource == "scale";
     let shown = if scale { call.kind.scale(old) } else { old.clone() };
     let (object, duplicates) = match change {
@@ -174,7 +175,9 @@ fn apply(call: &Call, kind: PatchType, object: &mut Value, patch: &Value) -> Res
 fn scaled(call: &Call, scale: Value) -> Result<Value> {
     let kind = meta::text(&scale, &["kind"]);
     if !kind.is_empty() && kind != "Scale" {
-        return Err(Failure::bad_request(format!("the kind in the data ({kind}) does not match the expected kind (Scale)")));
+        return Err(Failure::bad_request(format!(
+            "the kind in the data ({kind}) does not match the expected kind (Scale)"
+        )));
     }
     let name = meta::name(&scale);
     if !name.is_empty() && name != call.resource.name {
@@ -186,7 +189,9 @@ fn scaled(call: &Call, scale: Value) -> Result<Value> {
     let replicas = match meta::at(&scale, &["spec", "replicas"]) {
         None => 0,
         Some(value) => value.as_i64().ok_or_else(|| {
-            Failure::bad_request("Scale in version \"autoscaling/v1\" cannot be handled as a Scale: spec.replicas is no integer")
+            Failure::bad_request(
+                "Scale in version \"autoscaling/v1\" cannot be handled as a Scale: spec.replicas is no integer",
+            )
         })?,
     };
     if replicas < 0 {
@@ -200,13 +205,10 @@ fn scaled(call: &Call, scale: Value) -> Result<Value> {
     Ok(out)
 }
 
-/// PUT of `namespaces/<name>/finalize`: only the finalizers of the spec change.
-fn finalize(change: &Change, old: &Value) -> Result<Value> {
-    let Change::Put(parsed) = change else { return Err(Failure::method_not_allowed()) };
-    let mut object = old.clone();
-    meta::copy(&mut object, &parsed.value, &["spec", "finalizers"]);
-    meta::copy(&mut object, &parsed.value, &["metadata", "resourceVersion"]);
-    Ok(object)
+/// PUT of `namespaces/<name>/finalize` changes only the finalizers of the spec, which no other write can.
+fn finalizers(call: &Call, object: &Value) -> Option<Value> {
+    let wanted = || meta::list(object, &["spec", "finalizers"]).to_vec().into();
+    (call.resource.subresource == "finalize").then(wanted)
 }
 
 /// Checks the uid and version that the new object names; whether it named a version.
