@@ -1,0 +1,274 @@
+//! Gathers proposals into entries. While one batch is on its way the next gathers; nothing waits on a timer.
+//!
+//! ```text
+//!   attempt ──queue──▶ one task: take all that waits, up to BATCH_BYTES ──▶ leader here: one raft entry
+//!                                        (at most IN_FLIGHT at a time)   └─▶ leader elsewhere: one Propose call
+//! ```
+//!
+//! An attempt is one try of some commands; [`crate::node`] tries again under the same proposal ids.
+//!
+//! **Invariant:** an attempt that answers [`Attempt::Refused`] certainly put nothing into any log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use prost::Message as _;
+use state::Outcome;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::state_machine::Published;
+use crate::transport::{PeerTransport, is_refused};
+use crate::types::{Batch, Member, Raft};
+use openraft::async_runtime::watch::WatchReceiver as _;
+
+/// Commands of one entry, encoded; a single larger command has an entry of its own.
+pub const BATCH_BYTES: usize = 2 << 20;
+/// One command, encoded. With its frame it stays below the peers' message limit.
+pub const COMMAND_BYTES: usize = 3 << 20;
+/// Batches on their way at a time.
+const IN_FLIGHT: usize = 4;
+/// Attempts that may wait, and their bytes together in KiB.
+const QUEUE: usize = 4096;
+const QUEUE_KIB: usize = 64 << 10;
+/// A batch that has no outcome by then is given up; its entry may still be applied.
+pub const LIMIT: Duration = Duration::from_secs(10);
+
+/// What became of one try.
+#[derive(Debug)]
+pub enum Attempt {
+    /// The outcomes, in order, and the index of the entry; the local root contains it.
+    Applied { outcomes: Vec<Outcome>, index: u64 },
+    /// Certainly in no log.
+    Refused(String),
+    /// Perhaps in a log.
+    Unknown(String),
+}
+
+/// Where the commands may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Anywhere,
+    /// Only into this member's own log.
+    Here,
+}
+
+const QUEUED: u8 = 0;
+const TAKEN: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+struct Item {
+    commands: Vec<Bytes>,
+    bytes: usize,
+    route: Route,
+    state: Arc<AtomicU8>,
+    done: oneshot::Sender<Attempt>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Takes the item back out of the queue if its asker goes away first.
+struct Ticket(Arc<AtomicU8>);
+
+impl Ticket {
+    /// True if it was not taken yet and now never will be.
+    fn withdraw(&self) -> bool {
+        self.0.compare_exchange(QUEUED, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
+}
+
+pub struct Batcher {
+    queue: mpsc::Sender<Item>,
+    bytes: Arc<Semaphore>,
+}
+
+/// What the task needs.
+pub struct Parts {
+    pub id: u64,
+    pub raft: Raft,
+    pub transport: Arc<dyn PeerTransport>,
+    pub published: Arc<Published>,
+}
+
+impl Batcher {
+    /// Must be called within the runtime that shall run it.
+    pub fn start(parts: Parts) -> Self {
+        let (queue, items) = mpsc::channel(QUEUE);
+        tokio::spawn(run(Arc::new(parts), items));
+        Self { queue, bytes: Arc::new(Semaphore::new(QUEUE_KIB)) }
+    }
+
+    /// One try, through whichever member leads.
+    pub async fn attempt(&self, commands: Vec<Bytes>, deadline: Instant) -> Attempt {
+        self.enqueue(commands, Route::Anywhere, deadline).await
+    }
+
+    /// One try in this member's own log.
+    pub async fn attempt_here(&self, commands: Vec<Bytes>, deadline: Instant) -> Attempt {
+        self.enqueue(commands, Route::Here, deadline).await
+    }
+
+    async fn enqueue(&self, commands: Vec<Bytes>, route: Route, deadline: Instant) -> Attempt {
+        let bytes: usize = commands.iter().map(Bytes::len).sum();
+        let kib = (bytes >> 10).min(QUEUE_KIB - 1) as u32 + 1;
+        let stopped = || Attempt::Refused("this member is stopping".into());
+        let enqueued = async {
+            let permit = self.bytes.clone().acquire_many_owned(kib).await.ok()?;
+            let (done, outcome) = oneshot::channel();
+            let state = Arc::new(AtomicU8::new(QUEUED));
+            let ticket = Ticket(state.clone());
+            let item = Item { commands, bytes, route, state, done, _permit: permit };
+            self.queue.send(item).await.ok()?;
+            Some((ticket, outcome))
+        };
+        let (ticket, outcome) = match tokio::time::timeout_at(deadline, enqueued).await {
+            Ok(Some(enqueued)) => enqueued,
+            Ok(None) => return stopped(),
+            Err(_) => return Attempt::Refused("too many proposals wait".into()),
+        };
+        match tokio::time::timeout_at(deadline, outcome).await {
+            Ok(Ok(attempt)) => attempt,
+            Ok(Err(_)) if ticket.withdraw() => stopped(),
+            Err(_) if ticket.withdraw() => Attempt::Refused("too many proposals wait".into()),
+            Ok(Err(_)) => Attempt::Unknown("this member is stopping".into()),
+            Err(_) => Attempt::Unknown("not committed in time".into()),
+        }
+    }
+}
+
+async fn run(parts: Arc<Parts>, mut queue: mpsc::Receiver<Item>) {
+    let slots = Arc::new(Semaphore::new(IN_FLIGHT));
+    let mut held = None;
+    loop {
+        let Some(first) = (match held.take() {
+            Some(item) => Some(item),
+            None => queue.recv().await,
+        }) else {
+            return;
+        };
+        // While all slots are taken the queue fills; what waits then goes together.
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(item) = next {
+            if bytes > 0 && bytes + item.bytes > BATCH_BYTES {
+                held = Some(item);
+                break;
+            }
+            if item.state.compare_exchange(QUEUED, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                bytes += item.bytes;
+                items.push(item);
+            }
+            next = queue.try_recv().ok();
+        }
+        if items.is_empty() {
+            continue;
+        }
+        let parts = parts.clone();
+        tokio::spawn(async move {
+            parts.dispatch(items).await;
+            drop(slot);
+        });
+    }
+}
+
+impl Parts {
+    async fn dispatch(&self, items: Vec<Item>) {
+        let (leader, member) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let leader = metrics.current_leader;
+            let member = leader.and_then(|id| metrics.membership_config.get_node(&id).cloned());
+            (leader, member)
+        };
+        if leader == Some(self.id) {
+            return self.propose_here(items).await;
+        }
+        let (away, here): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.route == Route::Anywhere);
+        let why = match leader {
+            Some(id) => format!("member {id} leads"),
+            None => "there is no leader".into(),
+        };
+        answer_all(here, || Attempt::Refused(why.clone()));
+        if away.is_empty() {
+            return;
+        }
+        match member {
+            Some(member) => self.propose_there(&member, away).await,
+            None => answer_all(away, || Attempt::Refused(why.clone())),
+        }
+    }
+
+    async fn propose_here(&self, items: Vec<Item>) {
+        let commands: Vec<Bytes> = items.iter().flat_map(|item| item.commands.iter().cloned()).collect();
+        metrics::histogram!("hactl_raft_batch_commands").record(commands.len() as f64);
+        let started = Instant::now();
+        let (responder, applied) = ProgressResponder::complete_only();
+        if let Err(error) = self.raft.write(Batch::new(commands)).responder(responder).await {
+            return answer_all(items, || Attempt::Refused(error.to_string()));
+        }
+        match tokio::time::timeout(LIMIT, applied).await {
+            Ok(Ok(Ok(response))) => {
+                metrics::histogram!("hactl_raft_commit_seconds").record(started.elapsed().as_secs_f64());
+                split(items, response.data.outcomes, response.log_id.index);
+            }
+            Ok(Ok(Err(ClientWriteError::ForwardToLeader(error)))) => {
+                answer_all(items, || Attempt::Refused(error.to_string()));
+            }
+            Ok(Ok(Err(error))) => answer_all(items, || Attempt::Unknown(error.to_string())),
+            Ok(Err(_)) => answer_all(items, || Attempt::Unknown("this member is stopping".into())),
+            Err(_) => answer_all(items, || Attempt::Unknown(format!("not committed within {LIMIT:?}"))),
+        }
+    }
+
+    async fn propose_there(&self, leader: &Member, items: Vec<Item>) {
+        let commands = items.iter().flat_map(|item| item.commands.iter().cloned()).collect();
+        let call = async {
+            let proposed = self.transport.propose(leader, commands).await?;
+            self.published.wait_applied(proposed.index).await;
+            Ok(proposed)
+        };
+        match tokio::time::timeout(LIMIT, call).await {
+            Ok(Ok(proposed)) => {
+                // An outcome that cannot be read would be one of a newer version.
+                let outcomes = proposed.outcomes.into_iter().map(|bytes| Outcome::decode(bytes).unwrap_or_default());
+                split(items, outcomes.collect(), proposed.index);
+            }
+            Ok(Err(status)) if is_refused(&status) => {
+                answer_all(items, || Attempt::Refused(status.message().to_string()));
+            }
+            Ok(Err(status)) => answer_all(items, || Attempt::Unknown(status.message().to_string())),
+            Err(_) => answer_all(items, || Attempt::Unknown(format!("not applied within {LIMIT:?}"))),
+        }
+    }
+}
+
+fn answer_all(items: Vec<Item>, attempt: impl Fn() -> Attempt) {
+    for item in items {
+        // Nobody listens any more: the asker has given up.
+        let _ = item.done.send(attempt());
+    }
+}
+
+fn split(items: Vec<Item>, outcomes: Vec<Outcome>, index: u64) {
+    let mut outcomes = outcomes.into_iter();
+    for item in items {
+        let own: Vec<Outcome> = outcomes.by_ref().take(item.commands.len()).collect();
+        let attempt = if own.len() == item.commands.len() {
+            Attempt::Applied { outcomes: own, index }
+        } else {
+            Attempt::Unknown("the leader answered fewer outcomes than commands".into())
+        };
+        let _ = item.done.send(attempt);
+    }
+}

@@ -1,0 +1,303 @@
+//! `log/`: entries, vote, committed id, and whose log it is. openraft's `RaftLogStorage`.
+//!
+//! ```text
+//!   append ──▶ tail (in memory: readable at once) ──▶ queue ──▶ storage thread: one write and one sync for all that waits
+//!                                                                └─▶ IOFlushed of each append, watermark
+//! ```
+//!
+//! Writes of entries and votes go through one queue, so they reach the disk in the order openraft made them. Beside the
+//! database lies `log.synced`, the watermark: the last index known to be synced. After a crash a log that ends below it
+//! has lost acknowledged writes, and the member refuses to start.
+//!
+//! **Invariant:** an entry leaves the tail only after it was synced.
+
+mod tail;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod watermark;
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use futures::Stream;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{OptionalSend, type_config::alias::LogIdOf};
+use tokio::sync::oneshot;
+
+use crate::Error;
+use crate::storage::{Database, Durability, Purpose, Storage, Write, rocks::corrupt};
+use crate::types::{Entry, LogId, Types, Vote};
+use crate::wire;
+use tail::{Tail, next};
+use thread::{Job, LogThread};
+use watermark::Watermark;
+
+/// Entries kept in memory for followers and `apply`; older ones are read from disk.
+const TAIL_BYTES: usize = 4 << 20;
+/// What one read for a follower or for `apply` returns at most (but at least one entry); below gRPC's limit.
+const READ_BYTES: usize = 2 << 20;
+
+const ENTRY: u8 = b'e';
+const VOTE: &[u8] = b"m/vote";
+const COMMITTED: &[u8] = b"m/committed";
+const PURGED: &[u8] = b"m/purged";
+const OWNER: &[u8] = b"m/owner";
+
+/// Whose log this is. Written once.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Owner {
+    pub cluster_id: String,
+    pub member_id: u64,
+}
+
+fn entry_key(index: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(9);
+    key.push(ENTRY);
+    key.extend(index.to_be_bytes());
+    key
+}
+
+/// A cheaply cloned handle; also openraft's log reader.
+#[derive(Clone)]
+pub struct LogStore {
+    /// `None` once closed: openraft's tasks keep their readers for a while after it has stopped.
+    db: Arc<RwLock<Option<Arc<dyn Database>>>>,
+    tail: Arc<Tail>,
+    thread: Arc<LogThread>,
+}
+
+impl LogStore {
+    /// Opens and checks the log. Blocks.
+    pub fn open(storage: &dyn Storage, data_dir: &Path, owner: &Owner) -> Result<Self, Error> {
+        let dir = data_dir.join("log");
+        let db = storage.database(&dir, Purpose::Log)?;
+        check_owner(db.as_ref(), &dir, owner)?;
+        let damaged = |what: &str, error: wire::Malformed| corrupt(&dir, &format!("the {what} is damaged: {error}"));
+        let read_id = |key: &[u8], what: &str| {
+            let id = db.get(key)?.map(|bytes| wire::decode_log_id(&bytes.into())).transpose();
+            id.map_err(|error| damaged(what, error))
+        };
+        let vote = db.get(VOTE)?.map(|bytes| wire::decode_vote_only(&bytes.into())).transpose();
+        let vote = vote.map_err(|error| damaged("vote", error))?;
+        let purged = read_id(PURGED, "purged id")?;
+        let committed = read_id(COMMITTED, "committed id")?;
+        let last = check_entries(db.as_ref(), &dir, purged)?;
+        let mut watermark = Watermark::open(storage, &data_dir.join("log.synced"))?;
+        if next(last) < watermark.next() {
+            let cause = format!("the log holds entries up to {}, but {} had been synced", next(last), watermark.next());
+            return Err(corrupt(&dir, &cause));
+        }
+        watermark.set(next(last), Durability::Buffered)?;
+        let tail = Arc::new(Tail::new(vote, committed, purged, last, TAIL_BYTES));
+        let thread = Arc::new(LogThread::start(db.clone(), tail.clone(), watermark)?);
+        Ok(Self { db: Arc::new(RwLock::new(Some(db))), tail, thread })
+    }
+
+    pub fn last(&self) -> Option<LogId> {
+        self.tail.last()
+    }
+
+    /// Waits until all that was queued is written, and closes the database. Blocks.
+    pub fn close(&self) {
+        self.thread.stop();
+        self.db.write().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    async fn read_from_disk(&self, from: u64, to: u64, max_bytes: usize) -> Result<Vec<Entry>, io::Error> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let db = db.ok_or_else(|| io::Error::other("the log is closed"))?;
+        let read = move || {
+            let mut entries = Vec::new();
+            let mut sum = 0;
+            db.scan(&entry_key(from), &entry_key(to), &mut |key, value| {
+                let entry = wire::decode_entry(&Bytes::copy_from_slice(value))
+                    .map_err(|error| Error::Corrupt(format!("log entry {} is damaged: {error}", index_of(key))))?;
+                sum += value.len();
+                entries.push(entry);
+                Ok(sum < max_bytes)
+            })?;
+            Ok::<_, Error>(entries)
+        };
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?.map_err(io::Error::other)
+    }
+
+    /// Entries of `[from, to)` that exist, at least one if any does, stopping after about `max_bytes`.
+    async fn read(&self, from: u64, to: u64, max_bytes: usize) -> Result<Vec<Entry>, io::Error> {
+        let found = self.tail.read(from, to, max_bytes);
+        if found.on_disk.is_empty() {
+            return Ok(found.entries);
+        }
+        let expected = found.on_disk.end - found.on_disk.start;
+        let mut entries = self.read_from_disk(found.on_disk.start, found.on_disk.end, max_bytes).await?;
+        if entries.len() as u64 == expected {
+            let left = max_bytes.saturating_sub(entries.iter().map(wire::entry_len).sum());
+            if left > 0 {
+                entries.extend(found.entries);
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn index_of(key: &[u8]) -> u64 {
+    key.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+fn check_owner(db: &dyn Database, dir: &Path, owner: &Owner) -> Result<(), Error> {
+    let Some(bytes) = db.get(OWNER)? else {
+        let json = serde_json::to_vec(owner).map_err(|error| Error::Storage(error.to_string()))?;
+        return db.write(vec![Write::Put(OWNER.to_vec(), json)], Durability::Synced);
+    };
+    let found: Owner =
+        serde_json::from_slice(&bytes).map_err(|error| corrupt(dir, &format!("the owner is damaged: {error}")))?;
+    if &found != owner {
+        return Err(Error::Mismatch(format!(
+            "{} belongs to member {} of cluster {}, but this is member {} of cluster {}. Start the member that owns the \
+             directory, or give this one a directory of its own",
+            dir.display(),
+            found.member_id,
+            found.cluster_id,
+            owner.member_id,
+            owner.cluster_id
+        )));
+    }
+    Ok(())
+}
+
+/// Reads every entry once: all whole, none missing. The id of the last.
+fn check_entries(db: &dyn Database, dir: &Path, purged: Option<LogId>) -> Result<Option<LogId>, Error> {
+    let mut last = purged;
+    db.scan(&entry_key(next(purged)), &[ENTRY + 1], &mut |key, value| {
+        let index = index_of(key);
+        let entry = wire::decode_entry(&Bytes::copy_from_slice(value))
+            .map_err(|error| corrupt(dir, &format!("entry {index} is damaged: {error}")))?;
+        if entry.log_id.index != index || last.is_some_and(|last: LogId| last.index + 1 != index) {
+            return Err(corrupt(dir, &format!("entry {index} stands where {} should", next(last))));
+        }
+        last = Some(entry.log_id);
+        Ok(true)
+    })?;
+    Ok(last)
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        // Read in pieces: after a long absence the range may be far larger than memory should hold.
+        let (from, to) = bounds(&range);
+        let state = (self.clone(), from, to, VecDeque::new());
+        Box::pin(futures::stream::try_unfold(state, |(store, mut from, to, mut ready)| async move {
+            if ready.is_empty() && from < to {
+                ready = store.read(from, to, READ_BYTES).await?.into();
+                from += ready.len() as u64;
+            }
+            Ok(ready.pop_front().map(|entry| (entry, (store, from, to, ready))))
+        }))
+    }
+
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (from, to) = bounds(&range);
+        self.read(from, to, usize::MAX).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.tail.vote())
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, READ_BYTES).await
+    }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let from = match range.start_bound() {
+        Bound::Included(index) => *index,
+        Bound::Excluded(index) => index + 1,
+        Bound::Unbounded => 0,
+    };
+    let to = match range.end_bound() {
+        Bound::Included(index) => index + 1,
+        Bound::Excluded(index) => *index,
+        Bound::Unbounded => u64::MAX,
+    };
+    (from, to)
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        Ok(LogState { last_purged_log_id: self.tail.purged(), last_log_id: self.tail.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let bytes = wire::encode_vote_only(vote);
+        self.write_and_wait(|done| Job::Vote { bytes, done }).await?;
+        self.tail.set_vote(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        // Not synced: after a crash an older one only means that less is applied before the leader is heard.
+        if let Some(committed) = committed {
+            self.tail.set_committed(committed);
+            self.thread.send(Job::Committed { bytes: wire::encode_log_id(&committed) })?;
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.tail.committed())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut writes = Vec::new();
+        let mut last = None;
+        for entry in entries {
+            writes.push(Write::Put(entry_key(entry.log_id.index), wire::encode_entry(&entry).into()));
+            last = Some(entry.log_id);
+            self.tail.push(entry);
+        }
+        self.thread.send(Job::Append { writes, last, done: callback })
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogIdOf<Types>>) -> Result<(), io::Error> {
+        self.tail.truncate_after(last_log_id);
+        self.write_and_wait(|done| Job::Truncate { after: last_log_id, done }).await
+    }
+
+    async fn purge(&mut self, log_id: LogIdOf<Types>) -> Result<(), io::Error> {
+        self.tail.purge(log_id);
+        self.write_and_wait(|done| Job::Purge { upto: log_id, done }).await
+    }
+}
+
+impl LogStore {
+    async fn write_and_wait(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<(), io::Error>>) -> Job,
+    ) -> Result<(), io::Error> {
+        let (done, outcome) = oneshot::channel();
+        self.thread.send(job(done))?;
+        outcome.await.map_err(|_| io::Error::other("the log thread has stopped"))?
+    }
+}

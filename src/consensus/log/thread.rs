@@ -1,0 +1,209 @@
+//! The storage thread of `log/`: takes all that waits, writes it in one batch, syncs once, then calls back.
+//!
+//! **Invariant:** after the first failed write or sync nothing is ever written again: what a failed fsync left behind cannot
+//! be known, so the member must start again from disk.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use bytes::Bytes;
+use openraft::storage::IOFlushed;
+use tokio::sync::oneshot;
+
+use super::tail::{Tail, next};
+use super::watermark::Watermark;
+use super::{COMMITTED, ENTRY, PURGED, VOTE, entry_key};
+use crate::Error;
+use crate::storage::{Database, Durability, Write};
+use crate::types::{LogId, Types};
+use crate::wire;
+
+/// What one write may hold; more waits for the next.
+const GROUP_BYTES: usize = 8 << 20;
+
+type Done = oneshot::Sender<Result<(), io::Error>>;
+
+pub enum Job {
+    Append { writes: Vec<Write>, last: Option<LogId>, done: IOFlushed<Types> },
+    Vote { bytes: Bytes, done: Done },
+    Committed { bytes: Bytes },
+    Truncate { after: Option<LogId>, done: Done },
+    Purge { upto: LogId, done: Done },
+    Stop,
+}
+
+pub struct LogThread {
+    jobs: mpsc::Sender<Job>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl LogThread {
+    pub fn start(db: Arc<dyn Database>, tail: Arc<Tail>, watermark: Watermark) -> Result<Self, Error> {
+        let (jobs, queue) = mpsc::channel();
+        let worker = Worker { db, tail, watermark, failed: None };
+        let handle = std::thread::Builder::new().name("hactl-log".into()).spawn(move || worker.run(queue))?;
+        Ok(Self { jobs, handle: Mutex::new(Some(handle)) })
+    }
+
+    /// Unbounded, but openraft itself bounds what is under way.
+    pub fn send(&self, job: Job) -> Result<(), io::Error> {
+        self.jobs.send(job).map_err(|_| io::Error::other("the log thread has stopped"))
+    }
+
+    pub fn stop(&self) {
+        let _ = self.jobs.send(Job::Stop);
+        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(handle) = handle {
+            let _ = handle.join();
+        }
+    }
+}
+
+struct Worker {
+    db: Arc<dyn Database>,
+    tail: Arc<Tail>,
+    watermark: Watermark,
+    failed: Option<String>,
+}
+
+/// What is written together.
+#[derive(Default)]
+struct Group {
+    writes: Vec<Write>,
+    bytes: usize,
+    sync: bool,
+    last: Option<LogId>,
+    flushed: Vec<IOFlushed<Types>>,
+    done: Vec<Done>,
+    entries: usize,
+}
+
+impl Worker {
+    fn run(mut self, queue: mpsc::Receiver<Job>) {
+        let mut held: Option<Job> = None;
+        loop {
+            let Some(first) = held.take().or_else(|| queue.recv().ok()) else { return };
+            let mut group = Group::default();
+            let mut waiting = Some(first);
+            let mut stop = false;
+            while let Some(job) = waiting {
+                match job {
+                    Job::Stop => {
+                        stop = true;
+                        break;
+                    }
+                    // The watermark is lowered between what came before and the truncation itself.
+                    Job::Truncate { after, done } if group.writes.is_empty() => {
+                        let outcome = self.truncate(after);
+                        let _ = done.send(outcome.map_err(io::Error::other));
+                        break;
+                    }
+                    Job::Truncate { .. } => {
+                        held = Some(job);
+                        break;
+                    }
+                    other => group.add(other),
+                }
+                if group.bytes >= GROUP_BYTES {
+                    break;
+                }
+                waiting = queue.try_recv().ok();
+            }
+            self.write(group);
+            if stop {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, group: Group) {
+        if group.writes.is_empty() && group.flushed.is_empty() && group.done.is_empty() {
+            return;
+        }
+        let outcome = self.try_write(group.writes, group.sync, group.last);
+        if group.entries > 0 {
+            metrics::histogram!("hactl_raft_append_batch_entries").record(group.entries as f64);
+        }
+        for flushed in group.flushed {
+            flushed.io_completed(outcome.clone().map_err(io::Error::other));
+        }
+        for done in group.done {
+            let _ = done.send(outcome.clone().map_err(io::Error::other));
+        }
+    }
+
+    fn try_write(&mut self, writes: Vec<Write>, sync: bool, last: Option<LogId>) -> Result<(), String> {
+        self.guarded(|worker| {
+            let durability = if sync { Durability::Synced } else { Durability::Buffered };
+            let started = Instant::now();
+            worker.db.write(writes, durability)?;
+            if sync {
+                metrics::histogram!("hactl_raft_fsync_seconds").record(started.elapsed().as_secs_f64());
+            }
+            if let Some(last) = last {
+                worker.watermark.set(last.index + 1, Durability::Buffered)?;
+                worker.tail.synced(last.index);
+            }
+            Ok(())
+        })
+    }
+
+    fn truncate(&mut self, after: Option<LogId>) -> Result<(), String> {
+        self.guarded(|worker| {
+            let from = next(after);
+            if worker.watermark.next() > from {
+                worker.watermark.set(from, Durability::Synced)?;
+            }
+            worker.db.write(vec![Write::DeleteRange(entry_key(from), vec![ENTRY + 1])], Durability::Synced)
+        })
+    }
+
+    fn guarded(&mut self, action: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), String> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        action(self).map_err(|error| {
+            let message = format!("{error}; nothing more is written until this member is started again");
+            tracing::error!("{message}");
+            self.failed = Some(message.clone());
+            message
+        })
+    }
+}
+
+impl Group {
+    fn add(&mut self, job: Job) {
+        match job {
+            Job::Append { writes, last, done } => {
+                self.bytes += writes.iter().map(len).sum::<usize>();
+                self.entries += writes.len();
+                self.writes.extend(writes);
+                self.last = last.or(self.last);
+                self.flushed.push(done);
+                self.sync = true;
+            }
+            Job::Vote { bytes, done } => {
+                self.writes.push(Write::Put(VOTE.to_vec(), bytes.into()));
+                self.done.push(done);
+                self.sync = true;
+            }
+            Job::Committed { bytes } => self.writes.push(Write::Put(COMMITTED.to_vec(), bytes.into())),
+            Job::Purge { upto, done } => {
+                self.writes.push(Write::Put(PURGED.to_vec(), wire::encode_log_id(&upto).into()));
+                self.writes.push(Write::DeleteRange(entry_key(0), entry_key(upto.index + 1)));
+                self.done.push(done);
+            }
+            Job::Truncate { .. } | Job::Stop => unreachable!("handled before"),
+        }
+    }
+}
+
+fn len(write: &Write) -> usize {
+    match write {
+        Write::Put(key, value) => key.len() + value.len(),
+        Write::Delete(key) => key.len(),
+        Write::DeleteRange(from, to) => from.len() + to.len(),
+    }
+}

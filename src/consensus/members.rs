@@ -1,0 +1,280 @@
+//! Members: who takes part, how far each is, and changes of both. Changes are carried out by the leader; asked elsewhere
+//! they are passed on to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, RaftMetrics, ServerState};
+use replica::MemberId;
+use tonic::Code;
+
+use crate::Error;
+use crate::node::Inner;
+use crate::transport::Change;
+use crate::types::{Member, Types};
+use openraft::async_runtime::watch::WatchReceiver as _;
+
+/// How long a learner may take to catch up before its promotion fails, and a leader to hand over.
+const CATCH_UP: Duration = Duration::from_secs(25);
+const HAND_OVER: Duration = Duration::from_secs(5);
+/// A learner at most this many entries behind is caught up.
+const LAG: u64 = 100;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Leader,
+    Follower,
+    Learner,
+    Candidate,
+    Stopped,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Learner => "learner",
+            Self::Candidate => "candidate",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// One member as this one knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberState {
+    pub member: Member,
+    pub voter: bool,
+    /// As the leader: the last log index known to be on its disk, entries it is behind, and how long ago it answered.
+    pub matched: Option<u64>,
+    pub lag: Option<u64>,
+    pub heard: Option<Duration>,
+}
+
+/// What one member knows about itself and the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub id: MemberId,
+    pub role: Role,
+    pub term: u64,
+    pub leader: Option<MemberId>,
+    pub last_log_index: u64,
+    pub applied_index: u64,
+    pub snapshot_index: u64,
+    pub revision: state::Revision,
+    /// Equal on all members at equal revisions.
+    pub state_hash: String,
+    pub members: Vec<MemberState>,
+    /// Of log, state and snapshots.
+    pub disk_bytes: u64,
+    /// Why this member has stopped.
+    pub problem: Option<String>,
+}
+
+fn role(state: ServerState) -> Role {
+    match state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Follower => Role::Follower,
+        ServerState::Learner => Role::Learner,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Shutdown => Role::Stopped,
+    }
+}
+
+fn members(metrics: &RaftMetrics<Types>) -> Vec<MemberState> {
+    let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+    let nodes = metrics.membership_config.nodes();
+    let last = metrics.last_log_index.unwrap_or(0);
+    let mut members: Vec<MemberState> = nodes
+        .map(|(id, member)| {
+            let own = *id == metrics.id;
+            let matched = match &metrics.replication {
+                Some(_) if own => metrics.last_log_index,
+                Some(replication) => replication.get(id).and_then(|matched| matched.map(|id| id.index)),
+                None => None,
+            };
+            let lag = metrics.replication.is_some().then(|| last.saturating_sub(matched.unwrap_or(0)));
+            let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(id)).and_then(|heard| *heard);
+            let heard = heard.map(|instant| openraft::Instant::elapsed(&*instant));
+            MemberState { member: member.clone(), voter: voters.contains(id), matched, lag, heard }
+        })
+        .collect();
+    members.sort_by_key(|member| member.member.id);
+    members
+}
+
+impl Inner {
+    /// Reads directory sizes. Blocks.
+    pub(crate) fn status(&self) -> Status {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let root = self.published.root.load_full();
+        let sizes =
+            ["log", "state", "snapshots"].map(|name| self.storage.bytes(&self.data_dir.join(name)).unwrap_or(0));
+        Status {
+            id: metrics.id,
+            role: if metrics.running_state.is_ok() { role(metrics.state) } else { Role::Stopped },
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: self.published.applied.borrow().next.saturating_sub(1),
+            snapshot_index: metrics.snapshot.map_or(0, |id| id.index),
+            revision: root.revision(),
+            state_hash: format!("{:032x}", root.hash()),
+            members: members(&metrics),
+            disk_bytes: sizes.iter().sum(),
+            problem: metrics.running_state.err().map(|error| error.to_string()),
+        }
+    }
+
+    pub(crate) fn members(&self) -> Vec<MemberState> {
+        members(&self.raft.metrics().borrow_watched())
+    }
+
+    fn leader(&self) -> Option<Member> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.current_leader.and_then(|id| metrics.membership_config.get_node(&id).cloned())
+    }
+
+    fn not_leader(&self) -> Error {
+        Error::NotLeader { leader: self.raft.metrics().borrow_watched().current_leader }
+    }
+
+    /// Carries out a change, here or at the leader.
+    pub(crate) async fn change(&self, change: Change) -> Result<(), Error> {
+        loop {
+            let leader = self.leader().ok_or_else(|| self.not_leader())?;
+            if leader.id == self.id {
+                match self.change_here(change.clone()).await {
+                    // A leader that is to be removed has just handed over.
+                    Err(Error::NotLeader { leader: Some(other) }) if other != self.id => continue,
+                    outcome => return outcome,
+                }
+            }
+            return self.transport.change_membership(&leader, change).await.map_err(|status| match status.code() {
+                Code::FailedPrecondition => self.not_leader(),
+                Code::InvalidArgument => Error::Invalid(status.message().to_string()),
+                _ => Error::Timeout(status.message().to_string()),
+            });
+        }
+    }
+
+    /// Carries out a change as the leader.
+    pub(crate) async fn change_here(&self, change: Change) -> Result<(), Error> {
+        if self.raft.metrics().borrow_watched().current_leader != Some(self.id) {
+            return Err(self.not_leader());
+        }
+        match change {
+            Change::AddLearner(member) => self.add_learner_here(member).await,
+            Change::Promote(id) => self.promote_here(id).await,
+            Change::Remove(id) => self.remove_here(id).await,
+        }
+    }
+
+    async fn add_learner_here(&self, member: Member) -> Result<(), Error> {
+        if member.id == 0 {
+            return Err(Error::Invalid("0 is no member id".into()));
+        }
+        if let Some(known) = self.members().into_iter().find(|known| known.member.id == member.id) {
+            if known.member == member {
+                return Ok(());
+            }
+            let nodes = BTreeMap::from([(member.id, member)]);
+            return self.propose_membership(ChangeMembers::SetNodes(nodes)).await;
+        }
+        let added = self.raft.add_learner(member.id, member, false).await;
+        added.map(drop).map_err(|error| self.failed(error))
+    }
+
+    async fn promote_here(&self, id: MemberId) -> Result<(), Error> {
+        let find = || self.members().into_iter().find(|member| member.member.id == id);
+        match find() {
+            None => return Err(Error::Invalid(format!("member {id} is not known; it must join as a learner first"))),
+            Some(member) if member.voter => return Ok(()),
+            Some(_) => {}
+        }
+        let caught_up = async {
+            let mut metrics = self.raft.metrics();
+            loop {
+                metrics.borrow_and_update();
+                if find().is_none_or(|member| member.matched.is_some() && member.lag.is_some_and(|lag| lag <= LAG)) {
+                    return;
+                }
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(CATCH_UP, caught_up).await.is_err() {
+            return Err(Error::Timeout(format!(
+                "member {id} has not caught up within {CATCH_UP:?}; it stays a learner"
+            )));
+        }
+        self.propose_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
+    }
+
+    async fn remove_here(&self, id: MemberId) -> Result<(), Error> {
+        let members = self.members();
+        let Some(member) = members.iter().find(|member| member.member.id == id) else { return Ok(()) };
+        if !member.voter {
+            return self.propose_membership(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await;
+        }
+        if members.iter().filter(|member| member.voter).count() == 1 {
+            return Err(Error::Invalid("the last master cannot be removed".into()));
+        }
+        if id == self.id {
+            self.transfer_away().await?;
+            return Err(self.not_leader());
+        }
+        self.propose_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await
+    }
+
+    async fn propose_membership(&self, change: ChangeMembers<u64, Member>) -> Result<(), Error> {
+        let changed = self.raft.change_membership(change, false).await;
+        changed.map(drop).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: RaftError<Types, ClientWriteError<Types>>) -> Error {
+        match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => self.not_leader(),
+            RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+                Error::Timeout("the leader changed before the change was committed".into())
+            }
+            RaftError::APIError(error) => Error::Invalid(error.to_string()),
+            RaftError::Fatal(error) => Error::Stopped(error.to_string()),
+        }
+    }
+
+    /// Hands leadership to the voter that is furthest, and waits until it leads.
+    pub(crate) async fn transfer_away(&self) -> Result<(), Error> {
+        let members = self.members();
+        let others = members.iter().filter(|member| member.voter && member.member.id != self.id);
+        let best = others.max_by_key(|member| (member.matched, std::cmp::Reverse(member.heard)));
+        let best = best.ok_or_else(|| Error::Invalid("there is no other voter".into()))?;
+        self.transfer_to(best.member.id).await
+    }
+
+    pub(crate) async fn transfer_to(&self, to: MemberId) -> Result<(), Error> {
+        let mut metrics = self.raft.metrics();
+        {
+            let metrics = metrics.borrow_and_update();
+            if metrics.current_leader != Some(self.id) {
+                return Err(Error::NotLeader { leader: metrics.current_leader });
+            }
+            if to == self.id {
+                return Ok(());
+            }
+            if !metrics.membership_config.voter_ids().any(|voter| voter == to) {
+                return Err(Error::Invalid(format!("member {to} is no voter")));
+            }
+        }
+        self.raft.trigger().transfer_leader(to).await.map_err(|error| Error::Stopped(error.to_string()))?;
+        let moved = metrics.wait_until(|metrics| metrics.current_leader.is_some_and(|leader| leader != self.id));
+        match tokio::time::timeout(HAND_OVER, moved).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::Timeout(format!("member {to} does not lead after {HAND_OVER:?}"))),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What other members ask of this one: the raft part of the peer service, as plain async methods that a master's gRPC
+//! service delegates to. The caller has checked certificate, cluster id and epoch.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::Error;
+use crate::batcher::{Attempt, LIMIT};
+use crate::node::Inner;
+use crate::transport::{Change, Chunk, Proposed};
+use crate::wire::{self, Malformed};
+use openraft::async_runtime::watch::WatchReceiver as _;
+
+/// A cheaply cloned handle.
+#[derive(Clone)]
+pub struct Peers(pub(crate) Arc<Inner>);
+
+fn malformed(error: Malformed) -> Status {
+    Status::invalid_argument(error.0)
+}
+
+fn fatal(error: impl std::fmt::Display) -> Status {
+    Status::internal(error.to_string())
+}
+
+impl Peers {
+    pub async fn vote(&self, body: Bytes) -> Result<Bytes, Status> {
+        let (request, pre_vote) = wire::decode_vote(body).map_err(malformed)?;
+        let raft = &self.0.raft;
+        let answer = if pre_vote { raft.pre_vote(request).await } else { raft.vote(request).await };
+        Ok(wire::encode_vote_answer(&answer.map_err(fatal)?))
+    }
+
+    /// openraft answers an append, and so a heartbeat, when everything before it is synced. A slow disk must not cost
+    /// the leader its lease, so a heartbeat is also answered as soon as the core has taken it, which is what renews our
+    /// promise, provided that the leader's vote is on our disk already.
+    pub async fn heartbeat(&self, body: Bytes) -> Result<Bytes, Status> {
+        let request = wire::decode_append(body).map_err(malformed)?;
+        let (vote, previous) = (request.vote, request.prev_log_id);
+        let metrics = self.0.raft.metrics();
+        let append = self.0.raft.append_entries(request);
+        tokio::pin!(append);
+        let taken = async {
+            let durable = metrics.borrow_watched().vote == vote;
+            let seen = self.0.raft.with_raft_state(move |state| *state.vote_ref() == vote).await;
+            if !(durable && seen.is_ok_and(|same| same)) {
+                std::future::pending::<()>().await;
+            }
+        };
+        let answer = tokio::select! {
+            // The append is polled first, so it is in the core's queue before the question that follows it.
+            biased;
+            answer = &mut append => {
+                let answer = answer.map_err(fatal)?;
+                wire::append_answer(answer, previous, previous).ok_or_else(|| fatal("a conflict with nothing"))?
+            }
+            () = taken => Ok(previous),
+        };
+        if answer.is_ok() {
+            self.0.contact.note();
+        }
+        Ok(wire::encode_append_answer(&answer))
+    }
+
+    pub fn append(
+        &self,
+        requests: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
+    ) -> BoxStream<'static, Result<Bytes, Status>> {
+        // A request that cannot be read ends the stream; the leader opens another.
+        let decoded = requests.map(|body| wire::decode_append(body?).map_err(malformed));
+        let decoded = decoded.take_while(|request| {
+            if let Err(status) = request {
+                tracing::warn!("append stream ends: {}", status.message());
+            }
+            std::future::ready(request.is_ok())
+        });
+        let decoded = decoded.filter_map(|request| std::future::ready(request.ok()));
+        let inner = self.0.clone();
+        let answers = self.0.raft.stream_append(decoded).map(move |answer| {
+            let answer = answer.map_err(fatal)?;
+            if answer.is_ok() {
+                inner.contact.note();
+            }
+            Ok(wire::encode_append_answer(&answer))
+        });
+        answers.boxed()
+    }
+
+    pub async fn snapshot(&self, chunks: BoxStream<'static, Result<Chunk, Status>>) -> Result<Bytes, Status> {
+        let (vote, snapshot) = self.0.snapshots.receive(chunks).await?;
+        let answer = self.0.raft.install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
+        self.0.contact.note();
+        Ok(wire::encode_snapshot_answer(&answer))
+    }
+
+    pub async fn transfer_leader(&self, body: Bytes) -> Result<Bytes, Status> {
+        let request = wire::decode_transfer(body).map_err(malformed)?;
+        let outcome = self.0.raft.handle_transfer_leader(request).await.map_err(fatal)?;
+        outcome.map_err(|error| Status::aborted(error.to_string()))?;
+        Ok(Bytes::new())
+    }
+
+    /// Commands of a follower. Never forwarded further.
+    pub async fn propose(&self, commands: Vec<Bytes>) -> Result<Proposed, Status> {
+        match self.0.batcher.attempt_here(commands, Instant::now() + LIMIT).await {
+            Attempt::Applied { outcomes, index } => Ok(Proposed {
+                outcomes: outcomes.iter().map(|outcome| prost::Message::encode_to_vec(outcome).into()).collect(),
+                index,
+            }),
+            Attempt::Refused(why) => Err(Status::failed_precondition(why)),
+            Attempt::Unknown(why) => Err(Status::aborted(why)),
+        }
+    }
+
+    pub async fn read_index(&self) -> Result<u64, Status> {
+        self.0.reads.leader_index().await.map_err(Status::failed_precondition)
+    }
+
+    pub async fn change_membership(&self, change: Change) -> Result<(), Status> {
+        self.0.change_here(change).await.map_err(|error| match error {
+            Error::NotLeader { .. } => Status::failed_precondition(error.to_string()),
+            Error::Invalid(message) => Status::invalid_argument(message),
+            other => Status::aborted(other.to_string()),
+        })
+    }
+}

@@ -1,0 +1,226 @@
+//! openraft's state machine: applies committed entries to the state in memory, publishes the root, answers the proposers,
+//! and hands the rows to `state/`.
+//!
+//! **Invariant:** whoever is told an outcome finds it in the root: the root is published before answers, the applied index
+//! and the hub's wake-ups.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use futures::{Stream, TryStreamExt as _};
+use openraft::EntryPayload;
+use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use replica::hub::Hub;
+use state::{EntryId, Event, Outcome, Revision, State};
+use tokio::sync::watch;
+
+use crate::rows;
+use crate::snapshot::{Snapshot, SnapshotData, Snapshots};
+use crate::state_store::{Loaded, StateStore};
+use crate::storage::Write;
+use crate::types::{Answers, Batch, LogId, SnapshotMeta, StoredMembership, Types};
+use crate::wire;
+
+/// Rows gathered before they are handed on.
+const ROWS_BYTES: usize = 1 << 20;
+
+/// The applied part of the log, for those who wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The index after the last applied entry.
+    pub next: u64,
+    /// The term of the last applied entry.
+    pub term: u64,
+}
+
+impl Applied {
+    fn of(id: Option<LogId>) -> Self {
+        id.map_or(Self::default(), |id| Self { next: id.index + 1, term: id.leader_id.term })
+    }
+}
+
+/// What the rest of this crate sees of the state machine.
+pub struct Published {
+    pub root: ArcSwap<State>,
+    pub revision: watch::Sender<Revision>,
+    pub applied: watch::Sender<Applied>,
+    pub hub: Hub,
+    /// Bytes of log applied since the last snapshot began.
+    pub unsnapshotted: AtomicU64,
+    /// Told when that passes the limit.
+    pub snapshot_wanted: tokio::sync::Notify,
+    pub snapshot_bytes: u64,
+}
+
+impl Published {
+    pub fn new(loaded: &Loaded, snapshot_bytes: u64) -> Self {
+        Self {
+            root: ArcSwap::from_pointee(loaded.state.clone()),
+            revision: watch::Sender::new(loaded.state.revision()),
+            applied: watch::Sender::new(Applied::of(loaded.applied)),
+            hub: Hub::default(),
+            unsnapshotted: AtomicU64::new(0),
+            snapshot_wanted: tokio::sync::Notify::new(),
+            snapshot_bytes,
+        }
+    }
+
+    /// Waits until the entry at `index` is in the root.
+    pub async fn wait_applied(&self, index: u64) {
+        // The sender lives as long as `self`.
+        let _ = self.applied.subscribe().wait_for(|applied| applied.next > index).await;
+    }
+}
+
+pub struct StateMachine {
+    state: State,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    published: Arc<Published>,
+    store: StateStore,
+    snapshots: Arc<Snapshots>,
+    rows: Vec<Write>,
+    rows_bytes: usize,
+}
+
+impl StateMachine {
+    pub fn new(loaded: Loaded, published: Arc<Published>, store: StateStore, snapshots: Arc<Snapshots>) -> Self {
+        Self {
+            state: loaded.state,
+            applied: loaded.applied,
+            membership: loaded.membership,
+            published,
+            store,
+            snapshots,
+            rows: Vec::new(),
+            rows_bytes: 0,
+        }
+    }
+
+    fn apply_batch(&mut self, entry: EntryId, batch: &Batch) -> (Vec<Outcome>, Vec<Arc<Event>>) {
+        let mut outcomes = Vec::new();
+        let mut events = Vec::new();
+        for command in batch.commands() {
+            let applied = self.state.apply(entry, &command);
+            rows::changed(&applied, &mut self.rows);
+            outcomes.push(applied.outcome);
+            events.extend(applied.events);
+        }
+        (outcomes, events)
+    }
+
+    fn publish(&self, events: &[Arc<Event>]) {
+        let published = &self.published;
+        published.root.store(Arc::new(self.state.clone()));
+        let now = self.state.revision();
+        published.revision.send_if_modified(|revision| std::mem::replace(revision, now) != now);
+        if !events.is_empty() {
+            published.hub.publish(events);
+        }
+        published.applied.send_replace(Applied::of(self.applied));
+    }
+
+    async fn hand_on_rows(&mut self) -> io::Result<()> {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.push(rows::meta(&self.state));
+        self.rows_bytes = 0;
+        Ok(self.store.write(rows, self.applied, self.membership.clone()).await?)
+    }
+
+    fn count_for_snapshot(&self, bytes: u64) {
+        let before = self.published.unsnapshotted.fetch_add(bytes, Ordering::Relaxed);
+        let limit = self.published.snapshot_bytes;
+        if before < limit && before + bytes >= limit {
+            self.published.snapshot_wanted.notify_one();
+        }
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let bytes = wire::entry_len(&entry);
+            let at = EntryId { term: entry.log_id.leader_id.term, index: entry.log_id.index };
+            self.state.skip(at);
+            let mut answers = Answers::default();
+            let mut events = Vec::new();
+            match &entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Normal(batch) => (answers.outcomes, events) = self.apply_batch(at, batch),
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                }
+            }
+            self.applied = Some(entry.log_id);
+            self.publish(&events);
+            if let Some(responder) = responder {
+                responder.send(answers);
+            }
+            self.count_for_snapshot(bytes as u64);
+            self.rows_bytes += bytes;
+            if self.rows_bytes >= ROWS_BYTES {
+                self.hand_on_rows().await?;
+            }
+        }
+        self.hand_on_rows().await?;
+        metrics::gauge!("hactl_raft_applied_index").set(self.applied.map_or(0, |id| id.index) as f64);
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        self.published.unsnapshotted.store(0, Ordering::Relaxed);
+        Builder { store: self.store.clone(), snapshots: self.snapshots.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        self.rows.clear();
+        self.rows_bytes = 0;
+        let loaded = self.store.install(snapshot.data()).await?;
+        if loaded.applied != meta.last_log_id {
+            return Err(io::Error::other("the snapshot's content is not what its header says"));
+        }
+        self.snapshots.keep(snapshot);
+        self.state = loaded.state;
+        self.applied = loaded.applied;
+        self.membership = loaded.membership;
+        let events: Vec<Arc<Event>> = self
+            .state
+            .events_after(self.published.root.load().revision().max(self.state.compacted()))
+            .map(|events| events.cloned().collect())
+            .unwrap_or_default();
+        self.publish(&events);
+        self.published.hub.publish_all();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        Ok(self.snapshots.current())
+    }
+}
+
+/// Takes a snapshot beside the state machine; the store's queue puts it between two applied batches.
+pub struct Builder {
+    store: StateStore,
+    snapshots: Arc<Snapshots>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        Ok(self.snapshots.build(&self.store).await?)
+    }
+}

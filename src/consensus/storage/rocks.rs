@@ -1,0 +1,330 @@
+//! The real disk: RocksDB for the databases, plain files for the rest.
+//!
+//! Sized for a master that shall stay below 60 MiB when idle: small block caches and write buffers, two background threads
+//! for both databases together.
+//!
+//! `log/` opens in the mode that tolerates a torn last record and refuses anything else. RocksDB cannot tell a last record
+//! whose bytes never all reached the disk from one that rotted; [`wal`](super::wal) looks whether anything valid follows
+//! it, and only if nothing does is the log opened up to that point. Whether what was dropped had been
+//! acknowledged, the log's watermark decides.
+
+use std::fs;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, ReadOptions, WriteBatch,
+    WriteOptions, checkpoint::Checkpoint,
+};
+
+use super::{Cell, Database, Durability, Purpose, Storage, Visit, Write, wal};
+use crate::Error;
+
+const BLOCK_CACHE_BYTES: usize = 8 << 20;
+const LOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
+const STATE_WRITE_BUFFER_BYTES: usize = 4 << 20;
+const BACKGROUND_THREADS: i32 = 2;
+/// RocksDB would keep every table file open.
+const OPEN_FILES: i32 = 64;
+
+/// One per process: databases share its cache.
+pub struct Rocks {
+    cache: Cache,
+}
+
+impl Default for Rocks {
+    fn default() -> Self {
+        Self { cache: Cache::new_lru_cache(BLOCK_CACHE_BYTES) }
+    }
+}
+
+impl Rocks {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    fn options(&self, purpose: Purpose, recovery: DBRecoveryMode) -> Options {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_format_version(5);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_block_based_table_factory(&table);
+        options.set_max_background_jobs(BACKGROUND_THREADS);
+        options.set_max_open_files(OPEN_FILES);
+        options.set_max_write_buffer_number(2);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_keep_log_file_num(2);
+        options.set_max_log_file_size(1 << 20);
+        options.set_stats_dump_period_sec(0);
+        options.set_stats_persist_period_sec(0);
+        options.set_wal_recovery_mode(recovery);
+        options.set_paranoid_checks(true);
+        options.set_atomic_flush(purpose == Purpose::State);
+        options.set_write_buffer_size(match purpose {
+            Purpose::Log => LOG_WRITE_BUFFER_BYTES,
+            Purpose::State => STATE_WRITE_BUFFER_BYTES,
+        });
+        options
+    }
+
+    fn open(&self, dir: &Path, purpose: Purpose, recovery: DBRecoveryMode) -> Result<DB, rocksdb::Error> {
+        DB::open(&self.options(purpose, recovery), dir)
+    }
+
+    /// Opens a log whose last record is damaged, if it is the last.
+    fn open_torn(&self, dir: &Path, error: rocksdb::Error) -> Result<DB, Error> {
+        let cause = format!("{}: {error}", dir.display());
+        match wal::first_damage(dir)? {
+            Some(damage) if !damage.followed_by_valid => {
+                tracing::warn!(file = %damage.file.display(), offset = damage.offset,
+                    "the last record of the log was cut off before it was acknowledged; it is dropped");
+                self.open(dir, Purpose::Log, DBRecoveryMode::PointInTime)
+                    .map_err(|error| corrupt(dir, &error.to_string()))
+            }
+            Some(damage) => Err(corrupt(
+                dir,
+                &format!("{} at byte {} is damaged and valid records follow it", damage.file.display(), damage.offset),
+            )),
+            None => Err(corrupt(dir, &cause)),
+        }
+    }
+}
+
+/// What cannot be trusted, and what to do about it.
+pub fn corrupt(dir: &Path, cause: &str) -> Error {
+    Error::Corrupt(format!(
+        "{}: {cause}. This member may have lost writes that it acknowledged and must not take part any more. Remove it on \
+         a healthy master (`hactl cluster leave`), delete its data directory, and join it again; it will get a new member \
+         id and all data from the others. Check the disk first",
+        dir.display()
+    ))
+}
+
+fn storage(error: rocksdb::Error) -> Error {
+    Error::Storage(error.to_string())
+}
+
+struct RocksDatabase {
+    db: DB,
+    purpose: Purpose,
+}
+
+impl Storage for Rocks {
+    fn database(&self, dir: &Path, purpose: Purpose) -> Result<Arc<dyn Database>, Error> {
+        fs::create_dir_all(dir)?;
+        let db = match self.open(dir, purpose, DBRecoveryMode::TolerateCorruptedTailRecords) {
+            Ok(db) => db,
+            Err(error) if error.kind() == rocksdb::ErrorKind::Corruption => match purpose {
+                Purpose::Log => self.open_torn(dir, error)?,
+                Purpose::State => return Err(corrupt(dir, &error.to_string())),
+            },
+            Err(error) => return Err(Error::Storage(format!("cannot open {}: {error}", dir.display()))),
+        };
+        Ok(Arc::new(RocksDatabase { db, purpose }))
+    }
+
+    fn cell(&self, path: &Path) -> Result<Box<dyn Cell>, Error> {
+        let new = !path.exists();
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        if new && let Some(dir) = path.parent() {
+            fs::File::open(dir)?.sync_all()?;
+        }
+        Ok(Box::new(FileCell { file }))
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
+        match fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(dir)?;
+        let fresh = path.with_extension("new");
+        let mut file = fs::File::create(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        fs::File::open(dir)?.sync_all()?;
+        Ok(())
+    }
+
+    fn files(&self, dir: &Path) -> Result<Vec<(String, u64)>, Error> {
+        let mut files = Vec::new();
+        for entry in entries(dir)? {
+            let metadata = entry.metadata()?;
+            if metadata.is_file() {
+                files.push((entry.file_name().to_string_lossy().into_owned(), metadata.len()));
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    fn directories(&self, dir: &Path) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        for entry in entries(dir)? {
+            if entry.file_type()?.is_dir() {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>, Error> {
+        let mut file = fs::File::open(path)?;
+        file.seek(std::io::SeekFrom::Start(offset))?;
+        let mut bytes = Vec::with_capacity(len);
+        file.take(len as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn append(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(bytes)?;
+        Ok(())
+    }
+
+    fn sync_directory(&self, dir: &Path) -> Result<(), Error> {
+        for (name, _) in self.files(dir)? {
+            fs::File::open(dir.join(name))?.sync_all()?;
+        }
+        fs::File::open(dir)?.sync_all()?;
+        if let Some(parent) = dir.parent() {
+            fs::File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn link_directory(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        fs::create_dir_all(to)?;
+        for (name, _) in self.files(from)? {
+            // RocksDB never changes a table file in place; all others it may append to.
+            if name.ends_with(".sst") {
+                fs::hard_link(from.join(&name), to.join(&name))?;
+            } else {
+                fs::copy(from.join(&name), to.join(&name))?;
+            }
+        }
+        self.sync_directory(to)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        fs::rename(from, to)?;
+        if let Some(parent) = to.parent() {
+            fs::File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn remove_directory(&self, dir: &Path) -> Result<(), Error> {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn bytes(&self, dir: &Path) -> Result<u64, Error> {
+        let mut sum = 0;
+        for entry in entries(dir)? {
+            // Files come and go while RocksDB compacts.
+            let Ok(metadata) = entry.metadata() else { continue };
+            sum += if metadata.is_dir() { self.bytes(&entry.path())? } else { metadata.len() };
+        }
+        Ok(sum)
+    }
+}
+
+fn entries(dir: &Path) -> Result<Vec<fs::DirEntry>, Error> {
+    match fs::read_dir(dir) {
+        Ok(entries) => Ok(entries.collect::<Result<_, _>>()?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Database for RocksDatabase {
+    fn write(&self, writes: Vec<Write>, durability: Durability) -> Result<(), Error> {
+        let mut batch = WriteBatch::default();
+        for write in &writes {
+            match write {
+                Write::Put(key, value) => batch.put(key, value),
+                Write::Delete(key) => batch.delete(key),
+                Write::DeleteRange(from, to) => batch.delete_range(from.as_slice(), to.as_slice()),
+            }
+        }
+        let mut options = WriteOptions::default();
+        match self.purpose {
+            Purpose::Log => options.set_sync(durability == Durability::Synced),
+            Purpose::State => options.disable_wal(true),
+        }
+        self.db.write_opt(batch, &options).map_err(storage)?;
+        if self.purpose == Purpose::State && durability == Durability::Synced {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.db.get(key).map_err(storage)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to.to_vec());
+        options.fill_cache(false);
+        let start = IteratorMode::From(from, rocksdb::Direction::Forward);
+        for row in self.db.iterator_opt(start, options) {
+            let (key, value) = row.map_err(storage)?;
+            if !visit(&key, &value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        match self.purpose {
+            Purpose::Log => self.db.flush_wal(true).map_err(storage),
+            Purpose::State => self.db.flush().map_err(storage),
+        }
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<(), Error> {
+        if let Some(parent) = dir.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir)).map_err(storage)
+    }
+}
+
+struct FileCell {
+    file: fs::File,
+}
+
+impl Cell for FileCell {
+    fn load(&self) -> Result<Option<Vec<u8>>, Error> {
+        let len = self.file.metadata()?.len() as usize;
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok((len > 0).then_some(bytes))
+    }
+
+    fn store(&mut self, bytes: &[u8], durability: Durability) -> Result<(), Error> {
+        self.file.write_all_at(bytes, 0)?;
+        if durability == Durability::Synced {
+            self.file.sync_data()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! What users of a healthy cluster see: writes, reads, members, snapshots, restarts.
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+
+use super::cluster::{accepted, create, key, member, put};
+use super::{Cluster, Disk};
+use crate::{Error, Role};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_on_any_member_is_seen_there_at_once_and_by_every_linearizable_read() {
+    let cluster = Cluster::of(3, Disk::Real).await;
+    for id in [1, 2, 3] {
+        let name = format!("by-{id}");
+        let outcome = accepted(cluster.replica(id).propose(create(&name)).await);
+        assert!(cluster.root(id).get(&key(&name)).is_some(), "own write on {id}");
+        assert!(cluster.root(id).revision() >= outcome.revision);
+        for reader in [1, 2, 3] {
+            let root = cluster.replica(reader).read().await.expect("read");
+            assert!(root.get(&key(&name)).is_some(), "write on {id} read on {reader}");
+        }
+    }
+    let many = (0..200).map(|n| {
+        let replica = cluster.replica(n % 3 + 1);
+        async move { accepted(replica.propose(create(&format!("many-{n}"))).await) }
+    });
+    let outcomes = futures::future::join_all(many).await;
+    let mut revisions: Vec<_> = outcomes.iter().flat_map(|outcome| outcome.revisions.clone()).collect();
+    revisions.sort_unstable();
+    revisions.dedup();
+    assert_eq!(revisions.len(), 200, "each write has a revision of its own");
+    let leader = cluster.leader().await;
+    for id in [1, 2, 3] {
+        cluster.catch_up(id, leader).await;
+    }
+    cluster.assert_equal(&[1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_is_applied_once_however_often_it_is_made() {
+    let cluster = Cluster::of(3, Disk::Real).await;
+    let mut command = create("once");
+    command.proposal = vec![7; 16].into();
+    let first = accepted(cluster.replica(2).propose(command.clone()).await);
+    let second = accepted(cluster.replica(3).propose(command.clone()).await);
+    assert_eq!(first, second);
+    let other = cluster.replica(1).propose(create("once")).await.expect("an outcome");
+    assert!(other.refusal.is_some(), "a proposal of its own is refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_restarts_from_disk_as_it_was() {
+    let mut cluster = Cluster::of(1, Disk::Real).await;
+    for round in 0..3 {
+        for n in 0..20 {
+            accepted(cluster.replica(1).propose(put(&format!("thing-{n}"), &round.to_string())).await);
+        }
+        let before = cluster.root(1);
+        if round == 1 {
+            cluster.net.set_cut(1, false);
+            cluster.members.remove(&1).expect("running").shutdown().await;
+        } else {
+            cluster.kill(1).await;
+        }
+        cluster.start(1).await.expect("starts again");
+        cluster.until(1, "leads again", |leadership| leadership.leading.is_some() && leadership.serving).await;
+        assert_eq!(cluster.root(1).hash(), before.hash(), "round {round}");
+        assert_eq!(cluster.root(1).revision(), before.revision());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_is_fed_a_snapshot_and_the_log_is_purged_behind_it() {
+    for disk in [Disk::Real, Disk::Sim] {
+        let mut cluster = Cluster::new(disk);
+        cluster.tune = |config| (config.snapshot_entries, config.keep_entries) = (50, 10);
+        cluster.start(1).await.expect("starts");
+        cluster.members[&1].initialize().await.expect("the first member");
+        for n in 0..200 {
+            accepted(cluster.replica(1).propose(put(&format!("thing-{}", n % 30), &n.to_string())).await);
+        }
+        let mut metrics = cluster.members[&1].inner().raft.metrics();
+        let purged = metrics.wait_until(|metrics| metrics.purged.is_some_and(|id| id.index > 50));
+        tokio::time::timeout(super::cluster::LIMIT, purged).await.expect("the log is purged").expect("running");
+
+        cluster.join(2).await;
+        cluster.catch_up(2, 1).await;
+        cluster.assert_equal(&[1, 2]);
+        let status = cluster.members[&2].status().await.expect("status");
+        assert!(status.snapshot_index > 50, "it came as a snapshot: {status:?}");
+
+        // The newcomer starts again from what it was given, and goes on.
+        accepted(cluster.replica(2).propose(create("after")).await);
+        cluster.kill(2).await;
+        cluster.start(2).await.expect("starts again");
+        cluster.until(2, "serves again", |leadership| leadership.serving).await;
+        cluster.catch_up(2, 1).await;
+        cluster.assert_equal(&[1, 2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_move_up_lead_and_go() {
+    let mut cluster = Cluster::of(3, Disk::Real).await;
+    let leader = cluster.leader().await;
+    let follower = if leader == 1 { 2 } else { 1 };
+    cluster.members[&leader].transfer_leader(follower).await.expect("transfer");
+    cluster.until(follower, "leads", |leadership| leadership.leading.is_some()).await;
+    accepted(cluster.replica(leader).propose(create("after-transfer")).await);
+
+    // Asked of a follower; it is the leader that is removed, so it hands over first.
+    cluster.members[&leader].remove(follower).await.expect("removed");
+    cluster.kill(follower).await;
+    let now = cluster.leader().await;
+    let status = cluster.members[&now].status().await.expect("status");
+    assert_eq!(status.role, Role::Leader);
+    assert_eq!(status.members.len(), 2);
+    assert!(status.members.iter().all(|member| member.voter && member.lag.is_some()));
+    accepted(cluster.replica(now).propose(create("after-removal")).await);
+
+    let refused = cluster.members[&now].promote(9).await;
+    assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+    cluster.members[&now].add_learner(member(4)).await.expect("a member that is not there yet");
+    let listed = cluster.members[&now].members();
+    assert!(listed.iter().any(|known| known.member == member(4) && !known.voter));
+}

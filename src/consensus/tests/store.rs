@@ -1,0 +1,40 @@
+//! openraft's own suite over our log and state machine, on both disks.
+
+use std::sync::Arc;
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+
+use crate::log::{LogStore, Owner};
+use crate::snapshot::Snapshots;
+use crate::state_machine::{Published, StateMachine};
+use crate::state_store::StateStore;
+use crate::storage::{Storage, rocks::Rocks, sim::Sim};
+use crate::types::Types;
+
+struct Builder {
+    real: bool,
+}
+
+impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Builder {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateMachine), StorageError<Types>> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let storage: Arc<dyn Storage> = if self.real { Rocks::new() } else { Arc::new(Sim::new()) };
+        let owner = Owner { cluster_id: "c".into(), member_id: 1 };
+        let log = LogStore::open(storage.as_ref(), dir.path(), &owner).expect("log");
+        let (store, loaded) = StateStore::open(storage.clone(), dir.path()).expect("state");
+        let snapshots = Arc::new(Snapshots::open(storage, dir.path()).expect("snapshots"));
+        let published = Arc::new(Published::new(&loaded, u64::MAX));
+        Ok((dir, log, StateMachine::new(loaded, published, store, snapshots)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_simulated_disk_keeps_the_contract() {
+    Suite::test_all(Builder { real: false }).await.expect("openraft's suite");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_disk_keeps_the_contract() {
+    Suite::test_all(Builder { real: true }).await.expect("openraft's suite");
+}
