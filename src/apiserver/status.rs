@@ -11,7 +11,7 @@ pub struct Failure {
     pub code: u16,
     pub reason: &'static str,
     pub message: String,
-    details: Map<String, Value>,
+    details: Box<Map<String, Value>>,
     /// `metadata.continue`, of an expired token.
     token: Option<String>,
     /// Send `Retry-After: 1`: the client repeats the request by itself.
@@ -22,7 +22,7 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Map::new(), token: None, retry: false }
+        Self { code, reason, message: message.into(), details: Box::default(), token: None, retry: false }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -183,7 +183,7 @@ impl Failure {
         let mut cause = object(json!({"reason": reason, "message": message, "field": field}));
         drop_empty(&mut cause);
         if let Value::Array(causes) = self.details.entry("causes").or_insert_with(|| json!([])) {
-            causes.push(cause.into());
+            causes.push(Value::Object(*cause));
         }
         self
     }
@@ -206,7 +206,7 @@ impl Failure {
             body["metadata"]["continue"] = token.as_str().into();
         }
         if !details.is_empty() {
-            body["details"] = details.into();
+            body["details"] = Value::Object(*details);
         }
         body["code"] = self.code.into();
         body
@@ -240,13 +240,13 @@ impl IntoResponse for Failure {
 pub fn success(kind: &Kind, name: &str, uid: &str) -> Value {
     let mut details = object(json!({"name": name, "group": kind.group, "kind": kind.plural, "uid": uid}));
     drop_empty(&mut details);
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": *details})
 }
 
-fn object(value: Value) -> Map<String, Value> {
+fn object(value: Value) -> Box<Map<String, Value>> {
     match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
+        Value::Object(map) => Box::new(map),
+        _ => Box::default(),
     }
 }
 
