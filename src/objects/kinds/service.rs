@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use super::{Column, Fields, Kind, Rules, printed, typed};
+use super::{Column, Fields, Kind, Part, Rules, printed, typed};
 use crate::{At, Errors, meta, names, patch};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -47,6 +47,7 @@ pub(super) const KIND: Kind = Kind {
         default,
         validate,
         create: |object| meta::set(object, &["status"], json!({"loadBalancer": {}})),
+        update,
         fields,
         claims,
         row,
@@ -93,6 +94,41 @@ fn default(object: &mut Value) {
             let number = meta::at(port, &["port"]).cloned().unwrap_or(json!(0));
             meta::set(port, &["targetPort"], number);
         }
+    }
+}
+
+/// A service that changes its type loses what only the old one had, unless the client says it anew.
+fn update(new: &mut Value, old: &Value, part: Part) {
+    if part != Part::Main {
+        return;
+    }
+    let outside = |service: &Value| {
+        matches!(kind_of(service), "NodePort" | "LoadBalancer")
+            || !meta::list(service, &["spec", "externalIPs"]).is_empty()
+    };
+    let balanced = |service: &Value| kind_of(service) == "LoadBalancer";
+    let checked =
+        |service: &Value| balanced(service) && meta::text(service, &["spec", "externalTrafficPolicy"]) == "Local";
+    let named = |service: &Value| kind_of(service) != "ExternalName";
+    let mut lost: Vec<&str> = Vec::new();
+    // Health checks first: they depend on the policy that may go with the type.
+    for (has, fields) in [
+        (&checked as &dyn Fn(&Value) -> bool, &["healthCheckNodePort"][..]),
+        (&outside, &["externalTrafficPolicy"]),
+        (&balanced, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]),
+        (&named, &["internalTrafficPolicy"]),
+    ] {
+        if has(old) && !has(new) {
+            lost.extend(fields);
+        }
+    }
+    for field in lost {
+        if meta::at(new, &["spec", field]) == meta::at(old, &["spec", field]) {
+            meta::remove(new, &["spec", field]);
+        }
+    }
+    if balanced(old) && !balanced(new) {
+        meta::set(new, &["status", "loadBalancer"], json!({}));
     }
 }
 

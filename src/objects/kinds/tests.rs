@@ -490,6 +490,25 @@ fn updates_keep_what_they_may_not_change() {
 }
 
 #[test]
+fn a_service_changes_its_type() {
+    let services = kind("", "services");
+    let (old, _) = created(services, service(json!({"type": "LoadBalancer", "ports": [{"port": 80}]})));
+    for (to, kept) in [
+        ("NodePort", &["externalTrafficPolicy", "internalTrafficPolicy"][..]),
+        ("ClusterIP", &["internalTrafficPolicy"]),
+        ("ExternalName", &[]),
+    ] {
+        let mut new = old.clone();
+        merge(&mut new, json!({"spec": {"type": to, "externalName": "a.example"}}));
+        services.prepare_update(&mut new, &old, Part::Main);
+        let policies = ["externalTrafficPolicy", "internalTrafficPolicy", "allocateLoadBalancerNodePorts"];
+        let found: Vec<&str> =
+            policies.into_iter().filter(|field| meta::at(&new, &["spec", field]).is_some()).collect();
+        assert_eq!(found, kept, "{to}");
+    }
+}
+
+#[test]
 fn living_pods_hardly_change() {
     let (mut old, _) = created(pods(), with_container(json!({})));
     meta::stamp(&mut old, "u1", Timestamp::UNIX_EPOCH);
