@@ -1,5 +1,7 @@
 //! Reading a request body: its limit, its encoding, and the strictness about unknown and duplicate fields.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -14,11 +16,17 @@ use crate::status::{Failure, Result};
 
 /// As in Kubernetes; larger ones are answered with 413.
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// A body that dribbles in more slowly is given up.
+const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 /// More than this many unknown or duplicate fields are not reported one by one.
 const WARNINGS_MAX: usize = 20;
 
 pub async fn read(body: Body) -> Result<Bytes> {
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+    let read = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect());
+    let Ok(read) = read.await else {
+        return Err(Failure::timeout(format!("the request body did not arrive within {} s", BODY_TIME_MAX.as_secs())));
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(Failure::too_large(format!("the request body exceeds the limit of {BODY_BYTES_MAX} bytes")))

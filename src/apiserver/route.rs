@@ -36,7 +36,10 @@ impl Route {
         let resource = segments.and_then(|segments| Resource::parse(method, segments, watch));
         match resource {
             Some(resource) => Route::Resource(resource),
-            None => Route::Path { verb: method.as_str().to_lowercase(), path: path.to_owned() },
+            None => {
+                let verb = if method == Method::HEAD { "get".into() } else { method.as_str().to_lowercase() };
+                Route::Path { verb, path: path.to_owned() }
+            }
         }
     }
 }

@@ -187,30 +187,33 @@ impl Call {
 /// Counts and times the request, and writes who did what. Never a body, never a secret.
 fn record(route: &Route, user: &str, status: StatusCode, elapsed: std::time::Duration) {
     let (verb, resource) = match route {
-        Route::Resource(resource) => (resource.verb.to_owned(), resource.path()),
-        Route::Path { verb, path } => (verb.clone(), path.clone()),
+        Route::Resource(resource) => (resource.verb, label(resource)),
+        Route::Path { .. } => ("path", String::new()),
     };
-    // Names that clients invent must not become labels.
-    let known = match route {
-        Route::Resource(r) => Kinds::builtin().by_resource(&r.group, &r.resource).is_some(),
-        Route::Path { .. } => false,
-    };
-    let label = if known { resource.clone() } else { String::new() };
-    let code = status.as_u16().to_string();
-    metrics::counter!("apiserver_request_total", "verb" => verb.clone(), "resource" => label.clone(), "code" => code)
-        .increment(1);
+    let code = status.as_u16();
+    metrics::counter!(
+        "apiserver_request_total", "verb" => verb, "resource" => resource.clone(), "code" => code.to_string()
+    )
+    .increment(1);
     if verb != "watch" {
-        metrics::histogram!("apiserver_request_duration_seconds", "verb" => verb.clone(), "resource" => label)
+        metrics::histogram!("apiserver_request_duration_seconds", "verb" => verb, "resource" => resource)
             .record(elapsed.as_secs_f64());
     }
-    match route {
-        Route::Resource(r) => tracing::info!(
-            target: "audit",
-            user, verb, group = r.group, resource, namespace = r.namespace, name = r.name,
-            code = status.as_u16(), ms = elapsed.as_millis() as u64,
-        ),
-        Route::Path { path, .. } => {
-            tracing::debug!(target: "audit", user, verb, path, code = status.as_u16());
-        }
+    let Route::Resource(r) = route else { return };
+    let ms = elapsed.as_millis() as u64;
+    // Reading is not news, unless it is of secrets or was refused.
+    let read = matches!(verb, "get" | "list" | "watch") && r.resource != "secrets" && !matches!(code, 401 | 403);
+    if read {
+        tracing::debug!(target: "audit", user, verb, group = r.group, resource = r.path(), namespace = r.namespace, name = r.name, code, ms);
+    } else {
+        tracing::info!(target: "audit", user, verb, group = r.group, resource = r.path(), namespace = r.namespace, name = r.name, code, ms);
     }
+}
+
+/// `pods/log`; empty for what is not served, since names that clients invent must not become labels.
+fn label(resource: &Resource) -> String {
+    let Some(kind) = Kinds::builtin().by_resource(&resource.group, &resource.resource) else { return String::new() };
+    let sub = resource.subresource.as_str();
+    let known = matches!(sub, "" | "status" | "scale") || kind.subresources.iter().any(|row| row.name == sub);
+    if known { resource.path() } else { String::new() }
 }
