@@ -164,9 +164,13 @@ mod tests {
 
     #[test]
     fn hosts_of_addresses() {
-        for (address, want) in
-            [("10.0.0.1:6443", "10.0.0.1"), ("[::1]:6443", "::1"), ("m.example:1", "m.example"), ("m", "m"), ("::1", "::1")]
-        {
+        for (address, want) in [
+            ("10.0.0.1:6443", "10.0.0.1"),
+            ("[::1]:6443", "::1"),
+            ("m.example:1", "m.example"),
+            ("m", "m"),
+            ("::1", "::1"),
+        ] {
             assert_eq!(host(address), want);
         }
     }

@@ -39,7 +39,7 @@ mod upkeep;
 pub use config::{Config, MasterFile, Timing};
 pub use error::Error;
 pub use run::run;
-pub use setup::{Create, Created, Join, Joined, create, join, write_kubeconfig};
+pub use setup::{Create, Created, Join, JoinMaster, Joined, create, join, write_kubeconfig};
 
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,14 @@
 //! Consensus' calls to other members, over gRPC: one connection per kind of traffic.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::transport::{Change, Proposed};
 use consensus::{Chunk, Member, PeerTransport};
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use rpc::pb::{self, membership_request};
 use rpc::peer::{Client, Lane, PeerClients};
 use tonic::{Request, Status};
@@ -46,7 +48,11 @@ fn never_connected(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
     matches!(
         error.kind(),
-        Kind::ConnectionRefused | Kind::TimedOut | Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable
+        Kind::ConnectionRefused
+            | Kind::TimedOut
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::AddrNotAvailable
     )
 }
 
@@ -67,13 +73,13 @@ impl PeerTransport for Wire {
         to: &Member,
         requests: BoxStream<'static, Bytes>,
     ) -> Result<BoxStream<'static, Result<Bytes, Status>>, Status> {
-        let requests = requests.map(raft_message).boxed();
+        let requests = Messages(requests.map(raft_message).boxed());
         let answers = self.client(to, Lane::Append).append(requests).await.map_err(plain)?.into_inner();
         Ok(answers.map(|answer| answer.map(|message| message.body)).boxed())
     }
 
     async fn snapshot(&self, to: &Member, chunks: BoxStream<'static, Chunk>) -> Result<Bytes, Status> {
-        let chunks = chunks.map(snapshot_chunk).boxed();
+        let chunks = Messages(chunks.map(snapshot_chunk).boxed());
         let answer = self.client(to, Lane::Snapshot).snapshot(chunks).await;
         Ok(answer.map_err(plain)?.into_inner().body)
     }
@@ -98,6 +104,17 @@ impl PeerTransport for Wire {
         let request = limited(change_request(change), CALL_LIMIT);
         self.client(to, Lane::General).change_membership(request).await.map_err(plain)?;
         Ok(())
+    }
+}
+
+/// A stream that names no lifetime, which the compiler needs to see that the calls' futures can be sent.
+struct Messages<T>(BoxStream<'static, T>);
+
+impl<T> Stream for Messages<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.as_mut().poll_next(cx)
     }
 }
 

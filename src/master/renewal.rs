@@ -78,8 +78,7 @@ fn renew(dir: &Dir, issuers: &Issuers, config: &Config, which: &'static str, now
     }
     let csr = signing_request_of(&present.key_pem)?;
     let pem = if which == files::PEER {
-        let name =
-            PeerName { cluster_id: config.cluster_id.clone(), epoch: config.epoch, member: config.member_id };
+        let name = PeerName { cluster_id: config.cluster_id.clone(), epoch: config.epoch, member: config.member_id };
         issuers.issue_peer(&csr, &name, config.lifetimes.peer, now)?
     } else {
         let name = ApiName {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rpc::pb;
 use rpc::pki::{
-    ApiName, Bundles, Credential, Dir, Issuers, Lifetimes, NodeName, PeerName, files, kubeconfig, signing_request, unix_now,
+    ApiName, Bundles, Credential, Dir, Issuers, Lifetimes, NodeName, PeerName, files, kubeconfig, signing_request,
+    unix_now,
 };
 use rpc::token::Token;
 
@@ -76,9 +77,15 @@ pub fn create(options: &Create) -> Result<Created, Error> {
     if let Some(node) = node {
         dir.write_credential(files::NODE, &node)?;
     }
-    let file = MasterFile { cluster_id: cluster_id.clone(), member_id: FIRST_MEMBER, members: Vec::new(), started: false };
+    let file =
+        MasterFile { cluster_id: cluster_id.clone(), member_id: FIRST_MEMBER, members: Vec::new(), started: false };
     file.save(&options.data_dir)?;
-    write_kubeconfig(&options.data_dir, &options.kubeconfig, &[server("hactl", &options.advertise_api)], &options.lifetimes)?;
+    write_kubeconfig(
+        &options.data_dir,
+        &options.kubeconfig,
+        &[server("hactl", &options.advertise_api)],
+        &options.lifetimes,
+    )?;
     let pin = issuers.bundles().pin()?;
     Ok(Created { cluster_id, epoch: FIRST_EPOCH, member_id: FIRST_MEMBER, node_uid, pin })
 }

@@ -76,9 +76,8 @@ impl Running {
         let transport: std::sync::Arc<dyn Transport> = std::sync::Arc::new(Tcp);
         let stream = connect_tls(&transport, &self.bound.api.to_string(), tls::API_NAME, self.admin(), LIMIT).await;
         let io = hyper_util::rt::TokioIo::new(stream.expect("connects"));
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io)
-            .await
-            .expect("handshake");
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.expect("handshake");
         tokio::spawn(connection);
         let request = Request::get(format!("https://kubernetes{path}")).body(axum::body::Body::empty());
         sender.send_request(request.expect("request")).await.expect("answers").status()

@@ -34,11 +34,7 @@ pub fn members(consensus: &Consensus) -> Vec<MemberInfo> {
 }
 
 /// Follows the members once a second; the leader's settings follow from them.
-pub async fn follow(
-    shared: Arc<Shared>,
-    settings: watch::Sender<Arc<Settings>>,
-    shutdown: CancellationToken,
-) {
+pub async fn follow(shared: Arc<Shared>, settings: watch::Sender<Arc<Settings>>, shutdown: CancellationToken) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = Vec::new();

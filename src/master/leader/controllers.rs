@@ -117,13 +117,7 @@ fn wake_changed(root: &State, position: Revision, queue: &mut Queue) -> Revision
 }
 
 /// Proposes a plan's commands side by side, in their order, and waits for every outcome.
-async fn carry_out(
-    leader: Leader,
-    term: Term,
-    item: Item,
-    commands: Vec<Command>,
-    again: Option<Duration>,
-) -> Done {
+async fn carry_out(leader: Leader, term: Term, item: Item, commands: Vec<Command>, again: Option<Duration>) -> Done {
     let name = ALL[item.0].name;
     let outcomes = futures::future::join_all(commands.into_iter().map(|command| leader.propose(term, command))).await;
     let (mut failed, mut deposed) = (false, false);

@@ -39,15 +39,18 @@ pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
         }
         if root.history_bytes() > BYTES_MAX {
             let middle = root.compacted() + (root.revision() - root.compacted()) / 2;
-            tracing::warn!(bytes = root.history_bytes(), limit = BYTES_MAX, revision = middle, "history exceeds its byte bound: compacting younger versions");
+            tracing::warn!(
+                bytes = root.history_bytes(),
+                limit = BYTES_MAX,
+                revision = middle,
+                "history exceeds its byte bound: compacting younger versions"
+            );
             target = target.max(Some(middle));
         }
         let Some(revision) = target.filter(|revision| *revision > root.compacted()) else { continue };
         drop(root);
-        let command = Command {
-            ops: vec![Op { kind: Some(op::Kind::Compact(Compact { revision })) }],
-            ..Command::default()
-        };
+        let command =
+            Command { ops: vec![Op { kind: Some(op::Kind::Compact(Compact { revision })) }], ..Command::default() };
         match leader.propose(term, command).await {
             Ok(_) => {}
             Err(Error::Deposed(_)) => return,

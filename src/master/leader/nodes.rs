@@ -72,7 +72,9 @@ pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
         leader.heard.follow(&root);
         let commands = control::nodelife::plan(&root, &leader.heard.silences(), &mut leader.context());
         drop(root);
-        for outcome in futures::future::join_all(commands.into_iter().map(|command| leader.propose(term, command))).await {
+        for outcome in
+            futures::future::join_all(commands.into_iter().map(|command| leader.propose(term, command))).await
+        {
             match outcome {
                 // A refused one lost against another writer: judged again in a second.
                 Ok(_) => {}

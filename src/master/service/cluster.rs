@@ -206,18 +206,17 @@ impl ClusterService {
                 (true, false) => "master",
                 _ => "node",
             };
-            return Err(Status::permission_denied(format!("this token admits as {may} only; make another for the rest")));
+            return Err(Status::permission_denied(format!(
+                "this token admits as {may} only; make another for the rest"
+            )));
         }
         Ok(())
     }
 
     async fn join_node(&self, request: &pb::JoinRequest, answer: &mut pb::JoinResponse) -> Result<(), Status> {
         let uid = uuid::Uuid::new_v4().to_string();
-        let name = NodeName {
-            cluster_id: self.0.config.cluster_id.clone(),
-            name: request.name.clone(),
-            uid: uid.clone(),
-        };
+        let name =
+            NodeName { cluster_id: self.0.config.cluster_id.clone(), name: request.name.clone(), uid: uid.clone() };
         let life = self.0.config.lifetimes.node;
         answer.node_certificate_pem =
             self.0.issuers.issue_node(&request.node_csr_pem, &name, life, self.0.unix()).map_err(malformed)?;
@@ -230,9 +229,7 @@ impl ClusterService {
             return Err(malformed("a master must say where it is reached"));
         }
         let members = self.0.addresses.members();
-        let same = |m: &&pb::MemberInfo| {
-            m.peer_address == request.peer_address || m.api_address == request.api_address
-        };
+        let same = |m: &&pb::MemberInfo| m.peer_address == request.peer_address || m.api_address == request.api_address;
         match members.iter().find(same) {
             None => Ok(()),
             Some(member) => Err(Status::already_exists(format!(
@@ -245,7 +242,11 @@ impl ClusterService {
     async fn join_master(&self, request: &pb::JoinRequest, answer: &mut pb::JoinResponse) -> Result<(), Status> {
         let config = &self.0.config;
         let record = records::MemberRecord {
-            name: if request.member_name.is_empty() { request.api_address.clone() } else { request.member_name.clone() },
+            name: if request.member_name.is_empty() {
+                request.api_address.clone()
+            } else {
+                request.member_name.clone()
+            },
             peer_address: request.peer_address.clone(),
             api_address: request.api_address.clone(),
             removed: false,

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use consensus::Consensus;
 use replica::Replica;
 use rpc::Identity;
-use rpc::pki::{Bundles, Dir, Issuers};
 use rpc::peer::PeerClients;
+use rpc::pki::{Bundles, Dir, Issuers};
 use tonic::{Request, Status};
 
 use crate::Config;

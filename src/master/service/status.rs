@@ -63,7 +63,8 @@ pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
 pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
     let known = shared.consensus.members();
     let asked = shared.addresses.members().into_iter().map(|member| async {
-        let status = if member.id == shared.config.member_id { Some(own(shared).await) } else { ask(shared, &member).await };
+        let status =
+            if member.id == shared.config.member_id { Some(own(shared).await) } else { ask(shared, &member).await };
         let voter = known.iter().any(|known| known.member.id == member.id && known.voter);
         pb::MemberStatus { voter, reachable: status.is_some(), status, member: Some(member), lag: 0 }
     });
@@ -136,7 +137,9 @@ fn problems(members: &[pb::MemberStatus], nodes: &[pb::NodeSummary], leader: Opt
             map
         });
     for (revision, _) in hashes.iter().filter(|(_, hashes)| hashes.len() > 1) {
-        problems.push(format!("masters differ at revision {revision}: this must never happen; keep all data dirs and report it"));
+        problems.push(format!(
+            "masters differ at revision {revision}: this must never happen; keep all data dirs and report it"
+        ));
     }
     problems
 }

@@ -163,19 +163,30 @@ mod tests {
     #[test]
     fn a_node_gets_its_pods_with_what_they_refer_to_and_then_only_changes() {
         let mut root = base();
-        put(&mut root, "configmaps", json!({"metadata": {"name": "settings", "namespace": "default", "uid": "cm"}, "data": {"a": "1"}}));
+        put(
+            &mut root,
+            "configmaps",
+            json!({"metadata": {"name": "settings", "namespace": "default", "uid": "cm"}, "data": {"a": "1"}}),
+        );
         put(&mut root, "configmaps", json!({"metadata": {"name": "other", "namespace": "default", "uid": "cm2"}}));
         put(&mut root, "pods", pod("a", "a", "n1"));
         put(&mut root, "pods", pod("b", "b", "n2"));
         let mut assigned = Assigned::default();
         let full = assigned.full(&root, "n1", 3);
         assert_eq!(names(&full), (vec!["configmaps/settings".into(), "pods/a".into()], vec![]));
-        assert_eq!((full.full, full.epoch, full.revision, full.pod_cidr.as_str()), (true, 3, root.revision(), "10.244.1.0/24"));
+        assert_eq!(
+            (full.full, full.epoch, full.revision, full.pod_cidr.as_str()),
+            (true, 3, root.revision(), "10.244.1.0/24")
+        );
         assert_eq!(assigned.changes(&root, "n1", 3), None);
 
         // A Secret that comes into being later, and a changed ConfigMap.
         put(&mut root, "secrets", json!({"metadata": {"name": "key", "namespace": "default", "uid": "s"}}));
-        put(&mut root, "configmaps", json!({"metadata": {"name": "settings", "namespace": "default", "uid": "cm"}, "data": {"a": "2"}}));
+        put(
+            &mut root,
+            "configmaps",
+            json!({"metadata": {"name": "settings", "namespace": "default", "uid": "cm"}, "data": {"a": "2"}}),
+        );
         let changes = assigned.changes(&root, "n1", 3).unwrap();
         assert_eq!(names(&changes), (vec!["configmaps/settings".into(), "secrets/key".into()], vec![]));
         assert!(!changes.full);
@@ -184,7 +195,10 @@ mod tests {
         let delete = Command { ops: vec![Op::delete(Key::new("", "pods", "default", "a"))], ..Command::default() };
         root.apply(EntryId { term: 1, index: 99 }, &delete);
         let changes = assigned.changes(&root, "n1", 3).unwrap();
-        assert_eq!(names(&changes), (vec![], vec!["configmaps/settings".into(), "pods/a".into(), "secrets/key".into()]));
+        assert_eq!(
+            names(&changes),
+            (vec![], vec!["configmaps/settings".into(), "pods/a".into(), "secrets/key".into()])
+        );
     }
 
     #[test]

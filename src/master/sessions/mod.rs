@@ -122,7 +122,12 @@ impl Sessions {
     ///
     /// # Errors
     /// `PERMISSION_DENIED` when the certificate is not of the present Node, `UNAVAILABLE` while there is no leader.
-    pub async fn open<S>(&self, name: String, uid: String, mut up: S) -> Result<ReceiverStream<Result<pb::MasterMessage, Status>>, Status>
+    pub async fn open<S>(
+        &self,
+        name: String,
+        uid: String,
+        mut up: S,
+    ) -> Result<ReceiverStream<Result<pb::MasterMessage, Status>>, Status>
     where
         S: Stream<Item = Result<pb::NodeMessage, Status>> + Send + Unpin + 'static,
     {
@@ -134,7 +139,10 @@ impl Sessions {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
         if hello.node != name || hello.uid != uid {
-            return Err(Status::permission_denied(format!("Hello names node {}, the certificate node {name}", hello.node)));
+            return Err(Status::permission_denied(format!(
+                "Hello names node {}, the certificate node {name}",
+                hello.node
+            )));
         }
         if hello.epoch > self.0.parts.epoch {
             return Err(Status::failed_precondition(format!(
@@ -157,9 +165,10 @@ impl Sessions {
         let sessions = self.clone();
         tokio::spawn(async move {
             tracing::info!(node = name, "session opened");
-            let why = Session { sessions: &sessions, name: &name, uid: &uid, down: &connected.down, ended: &connected.ended }
-                .run(root, hello, up)
-                .await;
+            let why =
+                Session { sessions: &sessions, name: &name, uid: &uid, down: &connected.down, ended: &connected.ended }
+                    .run(root, hello, up)
+                    .await;
             let mut map = sessions.connected();
             if map.get(&name).is_some_and(|present| present.serial == connected.serial) {
                 map.remove(&name);
@@ -175,8 +184,12 @@ impl Sessions {
 fn check_node(root: &State, name: &str, uid: &str) -> Result<(), Status> {
     match root.get(&Key::node(name)) {
         Some(record) if record.header.uid == uid => Ok(()),
-        Some(_) => Err(Status::permission_denied(format!("node {name} is another machine now; join again under another --node-name"))),
-        None => Err(Status::permission_denied(format!("node {name} was deleted; `hactl cluster leave` and join again"))),
+        Some(_) => Err(Status::permission_denied(format!(
+            "node {name} is another machine now; join again under another --node-name"
+        ))),
+        None => {
+            Err(Status::permission_denied(format!("node {name} was deleted; `hactl cluster leave` and join again")))
+        }
     }
 }
 
@@ -202,11 +215,8 @@ impl Session<'_> {
         let full = assigned.full(&root, self.name, parts.epoch);
         watched.follow(self.sessions.replica(), assigned.referred(), root.revision());
         drop(root);
-        let welcome = pb::Welcome {
-            epoch: parts.epoch,
-            cluster_id: parts.cluster_id.clone(),
-            pod_cidr: full.pod_cidr.clone(),
-        };
+        let welcome =
+            pb::Welcome { epoch: parts.epoch, cluster_id: parts.cluster_id.clone(), pod_cidr: full.pod_cidr.clone() };
         let addresses = pb::Masters { api_addresses: masters.borrow_and_update().clone() };
         for message in [Down::Welcome(welcome), Down::Masters(addresses), Down::Assignment(full)] {
             if !self.send(message).await {

@@ -60,10 +60,19 @@ impl Sessions {
         let request = pb::StreamRequest { id: id.clone(), open: Some(open) };
         let message = pb::MasterMessage { message: Some(pb::master_message::Message::Stream(request)) };
         let opened = async {
-            connected.down.send(Ok(message)).await.map_err(|_| Status::unavailable(format!("node {node} went away")))?;
+            connected
+                .down
+                .send(Ok(message))
+                .await
+                .map_err(|_| Status::unavailable(format!("node {node} went away")))?;
             tokio::time::timeout(DIAL_LIMIT, dialled)
                 .await
-                .map_err(|_| Status::deadline_exceeded(format!("node {node} did not open the stream in {} s", DIAL_LIMIT.as_secs())))?
+                .map_err(|_| {
+                    Status::deadline_exceeded(format!(
+                        "node {node} did not open the stream in {} s",
+                        DIAL_LIMIT.as_secs()
+                    ))
+                })?
                 .map_err(|_| Status::unavailable(format!("node {node} went away")))
         }
         .await;
@@ -75,7 +84,12 @@ impl Sessions {
     ///
     /// # Errors
     /// `NOT_FOUND` when nobody waits for that stream of that node (any more).
-    pub fn dialled(&self, node: &str, id: &str, up: Uplink) -> Result<ReceiverStream<Result<pb::StreamFrame, Status>>, Status> {
+    pub fn dialled(
+        &self,
+        node: &str,
+        id: &str,
+        up: Uplink,
+    ) -> Result<ReceiverStream<Result<pb::StreamFrame, Status>>, Status> {
         let mut waiting = self.0.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ours = waiting.get(id).is_some_and(|(whose, _)| whose == node);
         let taken = if ours { waiting.remove(id) } else { None };
@@ -162,7 +176,8 @@ fn until_end(frames: Uplink) -> impl Stream<Item = Result<Bytes, StreamError>> +
 
 /// The bytes of a frame; `None` at the end.
 fn data(frame: Result<pb::StreamFrame, Status>) -> Result<Option<Bytes>, StreamError> {
-    let frame = frame.map_err(|status| StreamError::Unavailable(format!("the node's stream broke: {}", status.message())))?;
+    let frame =
+        frame.map_err(|status| StreamError::Unavailable(format!("the node's stream broke: {}", status.message())))?;
     match frame.error {
         Some(error) => Err(match error.code {
             400 => StreamError::BadRequest(error.message),

@@ -64,7 +64,11 @@ impl Sessions {
         let mut event = object(json)?;
         let kind = kind("events")?;
         let namespace = meta::text(&event, &["involvedObject", "namespace"]).to_owned();
-        meta::set(&mut event, &["metadata", "namespace"], if namespace.is_empty() { "default".into() } else { namespace.into() });
+        meta::set(
+            &mut event,
+            &["metadata", "namespace"],
+            if namespace.is_empty() { "default".into() } else { namespace.into() },
+        );
         meta::set(&mut event, &["source"], json!({"component": "kubelet", "host": node}));
         let key = record::key(kind, meta::namespace(&event), meta::name(&event));
         let root = self.root();
@@ -124,7 +128,10 @@ fn node_status(root: &State, name: &str, uid: &str, json: &[u8]) -> Decision {
     let key = Key::node(name);
     let present = root.get(&key).ok_or_else(|| Refused(404, format!("node {name} was deleted")))?;
     if present.header.uid != uid {
-        return Err(Refused(403, format!("node {name} has another uid: this machine's certificate is of a deleted node")));
+        return Err(Refused(
+            403,
+            format!("node {name} has another uid: this machine's certificate is of a deleted node"),
+        ));
     }
     let mut node = record::parse(present);
     for label in NODE_LABELS {
@@ -181,7 +188,13 @@ fn pod_gone(root: &State, node: &str, gone: &pb::PodGone) -> Decision {
 }
 
 /// The pod, if it is bound to the node under this uid.
-fn own_pod<'a>(root: &'a State, node: &str, namespace: &str, name: &str, uid: &str) -> Result<(Key, &'a Record), Refused> {
+fn own_pod<'a>(
+    root: &'a State,
+    node: &str,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> Result<(Key, &'a Record), Refused> {
     let key = Key::new("", "pods", namespace, name);
     let present = root.get(&key).ok_or_else(|| Refused(404, format!("{key} not found")))?;
     if present.header.uid != uid {
@@ -244,25 +257,45 @@ mod tests {
         let mut root = State::default();
         let objects = [
             ("namespaces", json!({"metadata": {"name": "default", "uid": "ns"}})),
-            ("nodes", json!({"metadata": {"name": "n1", "uid": "u1", "labels": {"disk": "ssd"}}, "spec": {"unschedulable": true}})),
+            (
+                "nodes",
+                json!({"metadata": {"name": "n1", "uid": "u1", "labels": {"disk": "ssd"}}, "spec": {"unschedulable": true}}),
+            ),
             ("nodes", json!({"metadata": {"name": "n2", "uid": "u2"}})),
-            ("pods", json!({"metadata": {"name": "mine", "namespace": "default", "uid": "p1"}, "spec": {"nodeName": "n1"},
-                "status": {"phase": "Running", "conditions": [{"type": "PodScheduled", "status": "True"}]}})),
-            ("pods", json!({"metadata": {"name": "ended", "namespace": "default", "uid": "p2"}, "spec": {"nodeName": "n1"},
-                "status": {"phase": "Failed"}})),
-            ("pods", json!({"metadata": {"name": "going", "namespace": "default", "uid": "p3",
-                "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"nodeName": "n1"}})),
+            (
+                "pods",
+                json!({"metadata": {"name": "mine", "namespace": "default", "uid": "p1"}, "spec": {"nodeName": "n1"},
+                "status": {"phase": "Running", "conditions": [{"type": "PodScheduled", "status": "True"}]}}),
+            ),
+            (
+                "pods",
+                json!({"metadata": {"name": "ended", "namespace": "default", "uid": "p2"}, "spec": {"nodeName": "n1"},
+                "status": {"phase": "Failed"}}),
+            ),
+            (
+                "pods",
+                json!({"metadata": {"name": "going", "namespace": "default", "uid": "p3",
+                "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"nodeName": "n1"}}),
+            ),
         ];
         for (resource, object) in objects {
             let put = record::put(kind(resource).unwrap(), &object).unwrap();
-            let applied = root.apply(EntryId { term: 1, index: root.revision() + 1 }, &Command { ops: vec![Op::put(put)], ..Command::default() });
+            let applied = root.apply(
+                EntryId { term: 1, index: root.revision() + 1 },
+                &Command { ops: vec![Op::put(put)], ..Command::default() },
+            );
             assert_eq!(applied.outcome.refusal, None, "{resource}");
         }
         root
     }
 
     fn status(name: &str, uid: &str, status: Value) -> pb::PodStatus {
-        pb::PodStatus { namespace: "default".into(), name: name.into(), uid: uid.into(), status_json: status.to_string().into_bytes() }
+        pb::PodStatus {
+            namespace: "default".into(),
+            name: name.into(),
+            uid: uid.into(),
+            status_json: status.to_string().into_bytes().into(),
+        }
     }
 
     fn code(decision: Decision) -> u32 {
@@ -279,10 +312,42 @@ mod tests {
             ("another uid", code(pod_status(&root, "n1", &status("mine", "old", running.clone()))), 404),
             ("no such pod", code(pod_status(&root, "n1", &status("none", "p1", running.clone()))), 404),
             ("an ended pod", code(pod_status(&root, "n1", &status("ended", "p2", running))), 409),
-            ("not JSON", code(pod_status(&root, "n1", &pb::PodStatus { status_json: b"{".to_vec(), ..status("mine", "p1", json!({})) })), 400),
-            ("gone, not being deleted", code(pod_gone(&root, "n1", &pb::PodGone { namespace: "default".into(), name: "mine".into(), uid: "p1".into() })), 409),
-            ("gone", code(pod_gone(&root, "n1", &pb::PodGone { namespace: "default".into(), name: "going".into(), uid: "p3".into() })), 200),
-            ("gone before", code(pod_gone(&root, "n1", &pb::PodGone { namespace: "default".into(), name: "going".into(), uid: "p0".into() })), 200),
+            (
+                "not JSON",
+                code(pod_status(
+                    &root,
+                    "n1",
+                    &pb::PodStatus { status_json: bytes::Bytes::from_static(b"{"), ..status("mine", "p1", json!({})) },
+                )),
+                400,
+            ),
+            (
+                "gone, not being deleted",
+                code(pod_gone(
+                    &root,
+                    "n1",
+                    &pb::PodGone { namespace: "default".into(), name: "mine".into(), uid: "p1".into() },
+                )),
+                409,
+            ),
+            (
+                "gone",
+                code(pod_gone(
+                    &root,
+                    "n1",
+                    &pb::PodGone { namespace: "default".into(), name: "going".into(), uid: "p3".into() },
+                )),
+                200,
+            ),
+            (
+                "gone before",
+                code(pod_gone(
+                    &root,
+                    "n1",
+                    &pb::PodGone { namespace: "default".into(), name: "going".into(), uid: "p0".into() },
+                )),
+                200,
+            ),
             ("node of another uid", code(node_status(&root, "n1", "u9", b"{}")), 403),
             ("deleted node", code(node_status(&root, "n9", "u9", b"{}")), 404),
         ];
@@ -296,12 +361,23 @@ mod tests {
         let root = root();
         let object = |command: Command| match command.ops.into_iter().next().unwrap().kind {
             Some(state::op::Kind::Put(put)) => serde_json::from_slice::<Value>(
-                &Record { header: put.header, body: put.body, split: put.split, managed_fields: put.managed_fields, created: 1, revision: 1 }.json()).unwrap(),
+                &Record {
+                    header: put.header,
+                    body: put.body,
+                    split: put.split,
+                    managed_fields: put.managed_fields,
+                    created: 1,
+                    revision: 1,
+                }
+                .json(),
+            )
+            .unwrap(),
             other => panic!("{other:?}"),
         };
         let reported = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
         let pod = object(pod_status(&root, "n1", &status("mine", "p1", reported)).unwrap().unwrap());
-        let types: Vec<_> = meta::list(&pod, &["status", "conditions"]).iter().map(|c| meta::text(c, &["type"])).collect();
+        let types: Vec<_> =
+            meta::list(&pod, &["status", "conditions"]).iter().map(|c| meta::text(c, &["type"])).collect();
         assert_eq!(types, ["Ready", "PodScheduled"]);
 
         let report = json!({"metadata": {"labels": {"kubernetes.io/os": "linux", "disk": "tape"}}, "spec": {"taints": []}, "status": {"capacity": {"cpu": "2"}}});
