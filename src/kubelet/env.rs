@@ -55,7 +55,12 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
 }
 
 /// All variables of a container, in the order they were given; an error is the message of CreateContainerConfigError.
-pub fn variables(pod: &core::Pod, container: &core::Container, facts: &Facts, source: &dyn Source) -> Result<Vec<(String, String)>, String> {
+pub fn variables(
+    pod: &core::Pod,
+    container: &core::Container,
+    facts: &Facts,
+    source: &dyn Source,
+) -> Result<Vec<(String, String)>, String> {
     let mut order: Vec<String> = Vec::new();
     let mut values: BTreeMap<String, String> = BTreeMap::new();
     let mut set = |values: &mut BTreeMap<String, String>, name: String, value: String| {
@@ -67,7 +72,8 @@ pub fn variables(pod: &core::Pod, container: &core::Container, facts: &Facts, so
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     for service in source.services() {
         let own = service.metadata.namespace.as_deref() == Some(namespace);
-        let api = service.metadata.namespace.as_deref() == Some("default") && service.metadata.name.as_deref() == Some("kubernetes");
+        let api = service.metadata.namespace.as_deref() == Some("default")
+            && service.metadata.name.as_deref() == Some("kubernetes");
         if api || (own && links) {
             for (name, value) in service_variables(&service) {
                 set(&mut values, name, value);
@@ -107,7 +113,9 @@ fn whole_source(from: &core::EnvFromSource, source: &dyn Source) -> Result<Vec<(
     }
     if let Some(reference) = &from.secret_ref {
         return match source.secret(&reference.name) {
-            Some(secret) => Ok(secret.data.unwrap_or_default().iter().map(|(key, value)| (key.clone(), text(value))).collect()),
+            Some(secret) => {
+                Ok(secret.data.unwrap_or_default().iter().map(|(key, value)| (key.clone(), text(value))).collect())
+            }
             None if reference.optional == Some(true) => Ok(Vec::new()),
             None => Err(format!("secret {:?} not found", reference.name)),
         };
@@ -177,9 +185,14 @@ pub fn field(pod: &core::Pod, path: &str, facts: &Facts) -> Result<String, Strin
 }
 
 /// The value of a resource field reference, in units of its divisor, rounded up.
-fn resource(container: &core::Container, reference: &core::ResourceFieldSelector, facts: &Facts) -> Result<String, String> {
+fn resource(
+    container: &core::Container,
+    reference: &core::ResourceFieldSelector,
+    facts: &Facts,
+) -> Result<String, String> {
     let resources = container.resources.clone().unwrap_or_default();
-    let (kind, name) = reference.resource.split_once('.').ok_or_else(|| format!("unsupported resource {}", reference.resource))?;
+    let (kind, name) =
+        reference.resource.split_once('.').ok_or_else(|| format!("unsupported resource {}", reference.resource))?;
     let stated = if kind == "limits" { resources.limits } else { resources.requests };
     let milli = match stated.and_then(|all| all.get(name).map(|q| Quantity::parse(&q.0))) {
         Some(parsed) => parsed?.milli(),
@@ -289,14 +302,21 @@ mod tests {
         };
         let container = &pod.spec.as_ref().expect("spec").containers[0];
         let got = variables(&pod, container, &facts, &Fixed);
-        let got = got.as_ref().map(|all| all.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect::<Vec<_>>()).map_err(String::as_str);
+        let got = got
+            .as_ref()
+            .map(|all| all.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect::<Vec<_>>())
+            .map_err(String::as_str);
         assert_eq!(got, expect.map(<[_]>::to_vec));
     }
 
     #[test]
     fn sources() {
         use serde_json::json;
-        check(json!([{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)2"}]), json!([]), Ok(&[("A", "1"), ("B", "12")]));
+        check(
+            json!([{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)2"}]),
+            json!([]),
+            Ok(&[("A", "1"), ("B", "12")]),
+        );
         check(
             json!([{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
                    {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}}]),

@@ -94,7 +94,8 @@ fn archive(image: &str, name: &str, bytes: &[u8], serves: bool) -> std::io::Resu
     .to_string();
     let id = digest(config.as_bytes());
     let config_name = format!("{id}.json");
-    let manifest = serde_json::json!([{ "Config": config_name, "RepoTags": [image], "Layers": ["layer.tar"] }]).to_string();
+    let manifest =
+        serde_json::json!([{ "Config": config_name, "RepoTags": [image], "Layers": ["layer.tar"] }]).to_string();
     let whole = tar_of(&[
         (config_name.as_str(), config.as_bytes(), 0o644),
         ("layer.tar", &layer, 0o644),

@@ -44,7 +44,8 @@ impl Addresses {
 
     /// The pod's address, or the next free one of the network; released addresses are used again last.
     pub fn take(&mut self, subnet: Ipv4Net, uid: &str) -> Option<Ipv4Addr> {
-        if let Some((address, _)) = self.held.iter().find(|(address, owner)| *owner == uid && subnet.contains(*address)) {
+        if let Some((address, _)) = self.held.iter().find(|(address, owner)| *owner == uid && subnet.contains(*address))
+        {
             return Some(*address);
         }
         self.held.retain(|_, owner| owner != uid);
@@ -73,7 +74,8 @@ pub fn overlap(routes: &str, own_prefix: &str, subnet: Ipv4Net) -> Option<(Strin
     // /proc/net/route: Iface Destination Gateway Flags RefCnt Use Metric Mask …, addresses in hex, little endian.
     routes.lines().skip(1).find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let address = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok().map(|raw| Ipv4Addr::from(raw.swap_bytes()));
+        let address =
+            |at: usize| u32::from_str_radix(words.get(at)?, 16).ok().map(|raw| Ipv4Addr::from(raw.swap_bytes()));
         let (interface, network, mask) = (*words.first()?, address(1)?, address(7)?);
         let network = Ipv4Net::with_netmask(network, mask).ok()?;
         let ours = interface.starts_with(own_prefix);
@@ -102,7 +104,8 @@ fn rule(cluster_id: &str) -> Vec<String> {
 async fn iptables(operation: &str, cluster_id: &str) -> Result<bool, String> {
     let mut arguments = vec!["-w".to_owned(), operation.to_owned(), "DOCKER-USER".to_owned()];
     arguments.extend(rule(cluster_id));
-    let output = Command::new("iptables").args(&arguments).output().await.map_err(|e| format!("starting iptables: {e}"))?;
+    let output =
+        Command::new("iptables").args(&arguments).output().await.map_err(|e| format!("starting iptables: {e}"))?;
     if output.status.success() {
         return Ok(true);
     }

@@ -86,7 +86,14 @@ fn measure(data_dir: &Path, engine: &str, network: &Result<Bridge, String>) -> H
 }
 
 /// Builds the object. `since` keeps when each condition last changed.
-pub fn object(config: &Config, machine: Machine, info: &Info, host_ip: &str, health: &Health, since: &mut BTreeMap<String, (String, String)>) -> Value {
+pub fn object(
+    config: &Config,
+    machine: Machine,
+    info: &Info,
+    host_ip: &str,
+    health: &Health,
+    since: &mut BTreeMap<String, (String, String)>,
+) -> Value {
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default().to_string();
     let mut condition = |kind: &str, status: bool, reason: &str, message: &str| {
         let status = if status { "True" } else { "False" };
@@ -110,7 +117,11 @@ pub fn object(config: &Config, machine: Machine, info: &Info, host_ip: &str, hea
             "MemoryPressure",
             health.memory_short,
             pressure(health.memory_short, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
-            pressure(health.memory_short, "kubelet has insufficient memory available", "kubelet has sufficient memory available"),
+            pressure(
+                health.memory_short,
+                "kubelet has insufficient memory available",
+                "kubelet has sufficient memory available"
+            ),
         ),
         condition(
             "DiskPressure",
@@ -122,7 +133,11 @@ pub fn object(config: &Config, machine: Machine, info: &Info, host_ip: &str, hea
             "PIDPressure",
             health.processes_short,
             pressure(health.processes_short, "KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
-            pressure(health.processes_short, "kubelet has insufficient PID available", "kubelet has sufficient PID available"),
+            pressure(
+                health.processes_short,
+                "kubelet has insufficient PID available",
+                "kubelet has sufficient PID available"
+            ),
         ),
         ready,
     ]);
@@ -237,12 +252,7 @@ mod tests {
             capacity: Capacity::default(),
             labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
         };
-        let machine = Machine {
-            cpu_millis: 1500,
-            memory_bytes: 1 << 30,
-            disk_bytes: 1 << 40,
-            pods: 7,
-        };
+        let machine = Machine { cpu_millis: 1500, memory_bytes: 1 << 30, disk_bytes: 1 << 40, pods: 7 };
         let mut since = BTreeMap::new();
         let ready = |health: &Health, since: &mut _| {
             let node = object(&config, machine, &Info::default(), "192.0.2.1", health, since);
@@ -255,10 +265,7 @@ mod tests {
         assert_eq!(node["status"]["allocatable"]["cpu"], "1500m");
         assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
         assert_eq!(node["metadata"]["labels"]["zone"], "a");
-        let down = Health {
-            engine: "no Docker Engine answers".to_owned(),
-            ..Health::default()
-        };
+        let down = Health { engine: "no Docker Engine answers".to_owned(), ..Health::default() };
         let (_, broken) = ready(&down, &mut since);
         assert_eq!((&broken["status"], &broken["reason"]), (&json!("False"), &json!("ContainerRuntimeNotReady")));
     }

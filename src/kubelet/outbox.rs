@@ -131,20 +131,13 @@ mod tests {
     use super::*;
 
     fn status(uid: &str, text: &str) -> pb::PodStatus {
-        pb::PodStatus {
-            uid: uid.to_owned(),
-            status_json: text.to_owned().into_bytes().into(),
-            ..Default::default()
-        }
+        pb::PodStatus { uid: uid.to_owned(), status_json: text.to_owned().into_bytes().into(), ..Default::default() }
     }
 
     #[test]
     fn newest_status_wins_and_goes_before_the_end() {
         let outbox = Outbox::default();
-        outbox.gone(pb::PodGone {
-            uid: "a".to_owned(),
-            ..Default::default()
-        });
+        outbox.gone(pb::PodGone { uid: "a".to_owned(), ..Default::default() });
         outbox.status(status("a", "1"));
         let first = outbox.take().expect("a status");
         assert_eq!(first.0, Subject::Status("a".to_owned()));

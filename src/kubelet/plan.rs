@@ -29,7 +29,10 @@ const RETRY_SECONDS_MAX: i64 = 20;
 pub enum Order {
     Run,
     /// The pod is deleted, or absent from a confirmed full assignment.
-    Stop { grace_seconds: i64, since: Timestamp },
+    Stop {
+        grace_seconds: i64,
+        since: Timestamp,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,15 +77,30 @@ pub struct Given<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Prepare volumes and files, take an address, create and start the sandbox.
-    Sandbox { attempt: u32 },
+    Sandbox {
+        attempt: u32,
+    },
     /// Make sure of the image, in the background.
-    Pull { container: String },
+    Pull {
+        container: String,
+    },
     /// Create and start.
-    Run { container: String, attempt: u32, step: u32 },
+    Run {
+        container: String,
+        attempt: u32,
+        step: u32,
+    },
     /// Ask it to stop.
-    Signal { id: String, why: Why },
-    Kill { id: String },
-    Remove { id: String },
+    Signal {
+        id: String,
+        why: Why,
+    },
+    Kill {
+        id: String,
+    },
+    Remove {
+        id: String,
+    },
     /// Remove volumes and files, give the address back: nothing of the pod is left.
     Release,
 }
@@ -151,7 +169,9 @@ pub fn back_off(ended: &Container) -> (Timestamp, i64, u32) {
     }
     let wait = match step {
         0 => 0,
-        step => BACK_OFF_SECONDS.saturating_mul(1_i64.checked_shl(step - 1).unwrap_or(i64::MAX)).clamp(0, BACK_OFF_SECONDS_MAX),
+        step => BACK_OFF_SECONDS
+            .saturating_mul(1_i64.checked_shl(step - 1).unwrap_or(i64::MAX))
+            .clamp(0, BACK_OFF_SECONDS_MAX),
     };
     (after(finished, wait), wait, (step + 1).min(16))
 }

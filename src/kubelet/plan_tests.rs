@@ -54,12 +54,7 @@ struct Case {
 
 impl Case {
     fn new(containers: Vec<Container>) -> Case {
-        Case {
-            policy: "Always",
-            order: Order::Run,
-            containers,
-            memory: Memory::default(),
-        }
+        Case { policy: "Always", order: Order::Run, containers, memory: Memory::default() }
     }
     fn policy(mut self, policy: &'static str) -> Case {
         self.policy = policy;
@@ -132,12 +127,7 @@ fn failures_back_off() {
     Case::new(vec![container("S", 0, Running)]).image(failed(10, 2)).check("+10s");
     Case::new(vec![container("S", 0, Running)]).image(failed(299, 60)).check("+1s");
     let mut broken = Case::new(vec![]);
-    let failure = |tries| Failure {
-        reason: "FailedMount",
-        message: String::new(),
-        at: at(NOW - 1),
-        tries,
-    };
+    let failure = |tries| Failure { reason: "FailedMount", message: String::new(), at: at(NOW - 1), tries };
     broken.memory.failures.insert(label::SANDBOX.to_owned(), failure(3));
     broken.check("+3s");
     let mut due = Case::new(vec![]);
@@ -167,7 +157,12 @@ fn ended_containers_restart_by_policy_and_back_off() {
 
 #[test]
 fn older_containers_are_removed_but_the_last() {
-    let all = vec![container("S", 0, Running), container("web", 1, Exited), container("web", 2, Exited), container("web", 3, Running)];
+    let all = vec![
+        container("S", 0, Running),
+        container("web", 1, Exited),
+        container("web", 2, Exited),
+        container("web", 3, Running),
+    ];
     Case::new(all).check("remove web1");
 }
 
@@ -216,19 +211,16 @@ fn a_pod_goes_down() {
     asked.memory.signalled.insert("web0".to_owned(), at(NOW - 10));
     asked.check("+20s");
     Case::new(up()).stopping(30, NOW - 30).check("kill web0");
-    Case::new(vec![container("web", 0, Exited), container("S", 0, Running)]).stopping(30, NOW).check("remove web0, remove S0, release");
+    Case::new(vec![container("web", 0, Exited), container("S", 0, Running)])
+        .stopping(30, NOW)
+        .check("remove web0, remove S0, release");
     Case::new(vec![]).stopping(30, NOW).check("release");
 }
 
 #[test]
 fn containers_without_an_order_are_left_alone() {
     let containers = [container("S", 0, Running), container("web", 0, Running)];
-    let given = Given {
-        pod: None,
-        order: Order::Run,
-        containers: &containers,
-        memory: &Memory::default(),
-        now: at(NOW),
-    };
+    let given =
+        Given { pod: None, order: Order::Run, containers: &containers, memory: &Memory::default(), now: at(NOW) };
     assert_eq!(plan(&given), Plan::default());
 }

@@ -65,10 +65,7 @@ pub fn sandbox(hash: &str, pod: &core::Pod, bridge: &str, address: Option<Ipv4Ad
     let network = match address {
         Some(address) => {
             labels.insert(label::ADDRESS.to_owned(), address.to_string());
-            Network::Bridge {
-                name: bridge.to_owned(),
-                address,
-            }
+            Network::Bridge { name: bridge.to_owned(), address }
         }
         None => Network::Host,
     };
@@ -89,7 +86,6 @@ pub fn sandbox(hash: &str, pod: &core::Pod, bridge: &str, address: Option<Ipv4Ad
         ports: if address.is_some() { ports.collect() } else { Vec::new() },
         network,
         cpu_shares: Some(2),
-        oom_score_adj: Some(-998),
         ..Spec::default()
     }
 }
@@ -107,11 +103,19 @@ pub struct Place<'a> {
 }
 
 /// An app container. An error is the message of CreateContainerConfigError.
-pub fn container(pod: &core::Pod, wanted: &core::Container, place: Place<'_>, source: &dyn Source) -> Result<Spec, String> {
+pub fn container(
+    pod: &core::Pod,
+    wanted: &core::Container,
+    place: Place<'_>,
+    source: &dyn Source,
+) -> Result<Spec, String> {
     let variables = env::variables(pod, wanted, place.facts, source)?;
     let known: BTreeMap<String, String> = variables.iter().cloned().collect();
     let expanded = |words: &Option<Vec<String>>| {
-        words.as_ref().filter(|words| !words.is_empty()).map(|words| words.iter().map(|word| env::expand(word, &known)).collect())
+        words
+            .as_ref()
+            .filter(|words| !words.is_empty())
+            .map(|words| words.iter().map(|word| env::expand(word, &known)).collect())
     };
     let mut labels = labels(pod, &wanted.name, place.attempt);
     labels.insert(label::SPEC_HASH.to_owned(), spec_hash(wanted));
@@ -173,7 +177,8 @@ fn security(pod: &core::Pod, wanted: &core::Container, image_user: &str, spec: &
             _ => {}
         }
     }
-    spec.groups = of_pod.supplemental_groups.iter().flatten().chain(&of_pod.fs_group).map(ToString::to_string).collect();
+    spec.groups =
+        of_pod.supplemental_groups.iter().flatten().chain(&of_pod.fs_group).map(ToString::to_string).collect();
     spec.privileged = own.privileged.unwrap_or(false);
     spec.read_only_root = own.read_only_root_filesystem.unwrap_or(false);
     spec.no_new_privileges = own.allow_privilege_escalation == Some(false) && !spec.privileged;
@@ -206,10 +211,11 @@ pub fn qos_class(pod: &core::Pod) -> &'static str {
     }
 }
 
-/// How readily the kernel ends the container when memory is short, as Kubernetes ranks it.
+/// How readily the kernel ends the container when memory is short, in Kubernetes' order. Never below zero: engines without
+/// CAP_SYS_RESOURCE cannot start such a container at all.
 fn oom_score(class: &str, request: i64, capacity: i64) -> i64 {
     match class {
-        "Guaranteed" => -997,
+        "Guaranteed" => 0,
         "BestEffort" => 1000,
         _ if capacity <= 0 => 999,
         _ => (1000 - (1000 * i128::from(request) / i128::from(capacity)) as i64).clamp(3, 999),
@@ -262,7 +268,10 @@ mod tests {
             (json!({}), "BestEffort"),
             (json!({"requests": {"cpu": "1"}}), "Burstable"),
             (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed"),
-            (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}}), "Guaranteed"),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}}),
+                "Guaranteed",
+            ),
             (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), "Burstable"),
         ] {
             assert_eq!(qos_class(&pod(resources.clone())), expect, "{resources}");

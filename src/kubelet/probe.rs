@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::runtime::Runtime;
 
@@ -101,7 +102,8 @@ fn check_of(container: &core::Container, probe: &core::Probe, pod_ip: &str) -> C
     if let Some(exec) = &probe.exec {
         return Check::Exec(exec.command.clone().unwrap_or_default());
     }
-    let host = |stated: &Option<String>| stated.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| pod_ip.to_owned());
+    let host =
+        |stated: &Option<String>| stated.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| pod_ip.to_owned());
     if let Some(tcp) = &probe.tcp_socket {
         return match port_of(container, &tcp.port) {
             Some(port) => Check::Tcp { host: host(&tcp.host), port },
@@ -189,11 +191,13 @@ async fn run(runtime: &dyn Runtime, check: &Check, container_id: &str, timeout: 
             Ok(exec) => Err(exec.output),
             Err(error) => Err(error.to_string()),
         },
-        Check::Tcp { host, port } => match tokio::time::timeout(timeout, TcpStream::connect((host.as_str(), *port))).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(format!("dial tcp {host}:{port}: {error}")),
-            Err(_) => Err(format!("dial tcp {host}:{port}: i/o timeout")),
-        },
+        Check::Tcp { host, port } => {
+            match tokio::time::timeout(timeout, TcpStream::connect((host.as_str(), *port))).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(format!("dial tcp {host}:{port}: {error}")),
+                Err(_) => Err(format!("dial tcp {host}:{port}: i/o timeout")),
+            }
+        }
         Check::Http { host, port, path, headers, tls } => {
             let scheme = if *tls { "https" } else { "http" };
             match tokio::time::timeout(timeout, get(host, *port, path, headers, *tls)).await {
@@ -213,7 +217,10 @@ async fn get(host: &str, port: u16, path: &str, headers: &[(String, String)], tl
     }
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let stream = TcpStream::connect((host, port)).await.map_err(|e| format!("dial tcp {host}:{port}: {e}"))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| text(&e))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| text(&e))?;
+    // How the connection ends is told to the request as well.
+    let _driver = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
     let mut request = hyper::Request::get(path).header("User-Agent", "kube-probe/1.36").header("Accept", "*/*");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         request = request.header("Host", format!("{host}:{port}"));
@@ -222,17 +229,11 @@ async fn get(host: &str, port: u16, path: &str, headers: &[(String, String)], tl
         request = request.header(name, value);
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|e| text(&e))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|e| text(&e))?;
-        let code = response.status().as_u16();
-        // Read to the end, within bounds, so that the server sees an ordinary client; what it says does not matter.
-        let _ = Limited::new(response.into_body(), 10 * 1024).collect().await;
-        Ok(code)
-    };
-    tokio::select! {
-        result = exchange => result,
-        ended = connection => Err(ended.err().map_or_else(|| "EOF".to_owned(), |e| e.to_string())),
-    }
+    let response = sender.send_request(request).await.map_err(|e| text(&e))?;
+    let code = response.status().as_u16();
+    // Read to the end, within bounds, so that the server sees an ordinary client; what it says does not matter.
+    let _ = Limited::new(response.into_body(), 10 * 1024).collect().await;
+    Ok(code)
 }
 
 #[cfg(test)]
@@ -259,7 +260,8 @@ mod tests {
     #[test]
     fn ports_by_name_and_number() {
         let container: core::Container =
-            serde_json::from_value(serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]})).expect("a container");
+            serde_json::from_value(serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}))
+                .expect("a container");
         for (port, expect) in [
             (IntOrString::Int(80), Some(80)),
             (IntOrString::Int(70_000), None),

@@ -14,15 +14,11 @@ use crate::shared::Shared;
 
 pub async fn ensure(shared: &Shared, pod: &core::Pod, container: &core::Container, tries: u32) -> ImageState {
     let image = container.image.as_deref().unwrap_or_default();
-    let event = |kind: &str, reason: &str, text: &str| shared.recorder.pod(pod, Some(&container.name), kind, reason, text);
+    let event =
+        |kind: &str, reason: &str, text: &str| shared.recorder.pod(pod, Some(&container.name), kind, reason, text);
     let failed = |reason: &'static str, message: String| {
         event("Warning", "Failed", &format!("Error: {reason}"));
-        ImageState::Failed {
-            reason,
-            message,
-            at: Timestamp::now(),
-            tries: tries + 1,
-        }
+        ImageState::Failed { reason, message, at: Timestamp::now(), tries: tries + 1 }
     };
     if images::embedded(image) {
         let _slot = shared.operations.acquire().await;
@@ -60,7 +56,8 @@ async fn pull(
     image: &str,
     failed: &(impl Fn(&'static str, String) -> ImageState + Sync),
 ) -> ImageState {
-    let event = |kind: &str, reason: &str, text: &str| shared.recorder.pod(pod, Some(&container.name), kind, reason, text);
+    let event =
+        |kind: &str, reason: &str, text: &str| shared.recorder.pod(pod, Some(&container.name), kind, reason, text);
     event("Normal", "Pulling", &format!("Pulling image \"{image}\""));
     let asked = Instant::now();
     let _slot = shared.pulls.acquire().await;
@@ -78,8 +75,9 @@ async fn pull(
         Ok(()) => {
             let size = shared.runtime.image(image).await.ok().flatten().map_or(0, |image| image.size);
             let (took, whole) = (began.elapsed().as_millis(), asked.elapsed().as_millis());
-            let text =
-                format!("Successfully pulled image \"{image}\" in {took}ms ({whole}ms including waiting). Image size: {size} bytes.");
+            let text = format!(
+                "Successfully pulled image \"{image}\" in {took}ms ({whole}ms including waiting). Image size: {size} bytes."
+            );
             event("Normal", "Pulled", &text);
             ImageState::Ready
         }
@@ -102,19 +100,22 @@ fn credentials(shared: &Shared, pod: &core::Pod, image: &str) -> Vec<Credentials
     let mut found = Vec::new();
     for data in secrets.filter_map(|secret| secret.data) {
         let auths = match (data.get(".dockerconfigjson"), data.get(".dockercfg")) {
-            (Some(config), _) => serde_json::from_slice::<serde_json::Value>(&config.0).ok().map(|mut config| config["auths"].take()),
+            (Some(config), _) => {
+                serde_json::from_slice::<serde_json::Value>(&config.0).ok().map(|mut config| config["auths"].take())
+            }
             (_, Some(config)) => serde_json::from_slice(&config.0).ok(),
             _ => None,
         };
         for (server, entry) in auths.as_ref().and_then(|auths| auths.as_object()).into_iter().flatten() {
-            let host = server.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default();
+            let host = server
+                .trim_start_matches("https://")
+                .trim_start_matches("http://")
+                .split('/')
+                .next()
+                .unwrap_or_default();
             let same = host == registry || (registry == "index.docker.io" && host == "docker.io");
             if let Some((username, password)) = same.then(|| user_of(entry)).flatten() {
-                found.push(Credentials {
-                    username,
-                    password,
-                    server: server.clone(),
-                });
+                found.push(Credentials { username, password, server: server.clone() });
             }
         }
     }

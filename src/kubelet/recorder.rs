@@ -39,11 +39,7 @@ pub struct Recorder {
 
 impl Recorder {
     pub fn new(node: &str, outbox: Arc<Outbox>) -> Recorder {
-        Recorder {
-            node: node.to_owned(),
-            outbox,
-            inside: Mutex::new(Inside::default()),
-        }
+        Recorder { node: node.to_owned(), outbox, inside: Mutex::new(Inside::default()) }
     }
 
     /// About a pod, or one container of it.

@@ -37,15 +37,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
 /// The same on any runtime.
 pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: CancellationToken) -> Result<(), Error> {
-    std::fs::create_dir_all(&config.data_dir).map_err(|source| Error::Io {
-        path: config.data_dir.clone(),
-        source,
-    })?;
+    std::fs::create_dir_all(&config.data_dir).map_err(|source| Error::Io { path: config.data_dir.clone(), source })?;
     // Docker is told absolute paths.
-    config.data_dir = config.data_dir.canonicalize().map_err(|source| Error::Io {
-        path: config.data_dir.clone(),
-        source,
-    })?;
+    config.data_dir =
+        config.data_dir.canonicalize().map_err(|source| Error::Io { path: config.data_dir.clone(), source })?;
     let (masters, certificate) = masters(&config)?;
     let store = Store::open(&config.data_dir)?;
     let mut saved = store.load();
@@ -59,7 +54,8 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
 
     let machine = Machine::measure(&config.data_dir, &config.capacity);
     let (cidr, cidr_seen) = watch::channel(saved.pod_cidr.clone());
-    let (bridge_made, bridge) = watch::channel(Err("the masters have not allotted a pod network to this node yet".to_owned()));
+    let (bridge_made, bridge) =
+        watch::channel(Err("the masters have not allotted a pod network to this node yet".to_owned()));
     let (engine, engine_seen) = watch::channel(String::new());
     let shared = Arc::new(Shared::new(Parts {
         runtime: runtime.clone(),
@@ -72,6 +68,12 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
         bridge,
         saved,
     }));
+    let recorder = &shared.recorder;
+    recorder.node(&config.node_uid, "Normal", "Starting", "Starting kubelet.");
+    if rebooted {
+        let text = format!("Node {} has been rebooted, boot id: {}", config.node_name, saved::boot_id());
+        recorder.node(&config.node_uid, "Warning", "Rebooted", &text);
+    }
     match runtime.list(None).await {
         Ok(containers) => {
             adopt_addresses(&shared, &containers);
@@ -98,7 +100,14 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
     let pods = Pods::new(shared.clone(), cidr, engine);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(pods.run(assigned, hold, shutdown.clone()));
-    tasks.spawn(keep_network(config.clone(), shared.clone(), cidr_seen, engine_seen.clone(), bridge_made, shutdown.clone()));
+    tasks.spawn(keep_network(
+        config.clone(),
+        shared.clone(),
+        cidr_seen,
+        engine_seen.clone(),
+        bridge_made,
+        shutdown.clone(),
+    ));
     tasks.spawn(node::run(config.clone(), machine, shared.clone(), engine_seen, node_changed, shutdown.clone()));
     tasks.spawn(keep_saved(shared.clone(), store, shutdown.clone()));
     tasks.spawn(keep_certificate(config.clone(), masters, certificate, shutdown.clone()));
@@ -106,9 +115,12 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
     tasks.spawn(async move {
         let mut ready = node_seen;
         // The first Hello carries the Node object.
-        tokio::select! {
-            () = stop.cancelled() => {}
-            _ = ready.wait_for(|node| !node.is_empty()) => session.run(stop.clone()).await,
+        let known = tokio::select! {
+            () = stop.cancelled() => false,
+            ready = ready.wait_for(|node| !node.is_empty()) => ready.is_ok(),
+        };
+        if known {
+            session.run(stop).await;
         }
     });
     let mut failed = None;
@@ -142,7 +154,8 @@ fn known_masters(config: &Config, saved: &Saved) -> Vec<String> {
 }
 
 fn host_ip(config: &Config, masters: &Masters) -> String {
-    let found = config.node_ip.or_else(|| masters.addresses().iter().find_map(|address| network::address_towards(address)));
+    let found =
+        config.node_ip.or_else(|| masters.addresses().iter().find_map(|address| network::address_towards(address)));
     found.map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string())
 }
 
@@ -222,7 +235,12 @@ async fn keep_saved(shared: Arc<Shared>, store: Store, shutdown: CancellationTok
 }
 
 /// Renews the node's certificate at two thirds of its life.
-async fn keep_certificate(config: Config, masters: Masters, certificate: tls::Certificate, shutdown: CancellationToken) {
+async fn keep_certificate(
+    config: Config,
+    masters: Masters,
+    certificate: tls::Certificate,
+    shutdown: CancellationToken,
+) {
     loop {
         if let Err(error) = renew(&config, &masters, &certificate).await {
             tracing::warn!(%error, "the node's certificate was not renewed, trying again");
@@ -244,7 +262,8 @@ async fn renew(config: &Config, masters: &Masters, certificate: &tls::Certificat
     let request = pki::signing_request_of(&credential.key_pem).map_err(|e| e.to_string())?;
     let (_, channel) = masters.connect().await.map_err(|e| e.to_string())?;
     let asked = rpc::pb::RenewRequest { csr_pem: request };
-    let answer = NodeSessionClient::new(channel).renew_certificate(asked).await.map_err(|status| status.message().to_owned())?;
+    let answer =
+        NodeSessionClient::new(channel).renew_certificate(asked).await.map_err(|status| status.message().to_owned())?;
     credential.certificate_pem = answer.into_inner().certificate_pem;
     certificate.replace(&credential, "node").map_err(|e| e.to_string())?;
     dir.write_certificate(files::NODE, &credential.certificate_pem).map_err(|e| e.to_string())?;

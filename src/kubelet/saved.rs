@@ -65,10 +65,7 @@ impl Store {
             }
             Err(source) => return Err(Error::Io { path: key_path, source }),
         };
-        Ok(Store {
-            path: dir.join("saved"),
-            key,
-        })
+        Ok(Store { path: dir.join("saved"), key })
     }
 
     /// What was saved last; nothing on a new node.
@@ -118,11 +115,7 @@ mod tests {
             revision: 3,
             json: Arc::from(json),
         };
-        let saved = Saved {
-            revision: 7,
-            objects: vec![object],
-            ..Saved::default()
-        };
+        let saved = Saved { revision: 7, objects: vec![object], ..Saved::default() };
         store.save(&saved).expect("saved");
         let path = dir.path().join("kubelet/saved");
         let bytes = std::fs::read(&path).expect("a file");

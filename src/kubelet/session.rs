@@ -104,9 +104,9 @@ impl Session {
             let response = session.await.map_err(|status| format!("{address}: {}", status.message()))?;
             let mut incoming = response.into_inner();
             match incoming.message().await.map_err(|status| format!("{address}: {}", status.message()))? {
-                Some(pb::MasterMessage {
-                    message: Some(Down::Welcome(welcome)),
-                }) => Ok((address, up, incoming, welcome)),
+                Some(pb::MasterMessage { message: Some(Down::Welcome(welcome)) }) => {
+                    Ok((address, up, incoming, welcome))
+                }
                 _ => Err(format!("{address}: the session did not begin with a welcome")),
             }
         };
@@ -243,10 +243,7 @@ impl UnderWay {
 
     fn begin(&mut self, write: Write) -> pb::Write {
         self.last += 1;
-        let sent = pb::Write {
-            id: self.last,
-            write: Some(write.1.clone()),
-        };
+        let sent = pb::Write { id: self.last, write: Some(write.1.clone()) };
         self.writes.insert(self.last, write);
         sent
     }

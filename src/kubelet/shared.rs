@@ -23,7 +23,7 @@ pub struct Shared {
     pub runtime: Arc<dyn Runtime>,
     pub data_dir: PathBuf,
     pub hash: String,
-    pub host_ip: Mutex<String>,
+    pub host_ip: String,
     pub cpu_millis: i64,
     pub memory_bytes: i64,
     pub outbox: Arc<Outbox>,
@@ -72,7 +72,7 @@ impl Shared {
             runtime: parts.runtime,
             data_dir: parts.data_dir,
             hash: parts.hash,
-            host_ip: Mutex::new(parts.host_ip),
+            host_ip: parts.host_ip,
             cpu_millis: parts.cpu_millis,
             memory_bytes: parts.memory_bytes,
             recorder: Recorder::new(&parts.node_name, outbox.clone()),
@@ -80,11 +80,7 @@ impl Shared {
             operations: Semaphore::new(DOCKER_OPERATIONS_MAX),
             pulls: Semaphore::new(PULLS_MAX),
             bridge: parts.bridge,
-            state: Mutex::new(State {
-                saved,
-                objects,
-                addresses,
-            }),
+            state: Mutex::new(State { saved, objects, addresses }),
             unsaved: Notify::new(),
         }
     }
@@ -94,24 +90,20 @@ impl Shared {
     }
 
     pub fn host_ip(&self) -> String {
-        self.host_ip.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-
-    pub fn set_host_ip(&self, ip: String) {
-        *self.host_ip.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = ip;
+        self.host_ip.clone()
     }
 
     /// Everything to be written to disk.
     pub fn to_save(&self) -> Saved {
         let state = self.state();
-        Saved {
-            objects: state.objects.values().cloned().collect(),
-            ..state.saved.clone()
-        }
+        Saved { objects: state.objects.values().cloned().collect(), ..state.saved.clone() }
     }
 
     /// Changes what is kept on disk.
-    pub fn change<T>(&self, change: impl FnOnce(&mut Saved, &mut BTreeMap<(String, String, String), Object>) -> T) -> T {
+    pub fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Saved, &mut BTreeMap<(String, String, String), Object>) -> T,
+    ) -> T {
         let result = {
             let mut state = self.state();
             let State { saved, objects, .. } = &mut *state;
@@ -170,10 +162,7 @@ impl Shared {
     }
 
     pub fn source<'a>(&'a self, namespace: &'a str) -> InNamespace<'a> {
-        InNamespace {
-            shared: self,
-            namespace,
-        }
+        InNamespace { shared: self, namespace }
     }
 }
 
@@ -196,7 +185,9 @@ impl Source for InNamespace<'_> {
     }
     fn services(&self) -> Vec<core::Service> {
         let all = self.shared.objects_of("services");
-        let usable = all.into_iter().filter(|o| o.namespace == self.namespace || (o.namespace == "default" && o.name == "kubernetes"));
+        let usable = all
+            .into_iter()
+            .filter(|o| o.namespace == self.namespace || (o.namespace == "default" && o.name == "kubernetes"));
         usable.filter_map(|object| serde_json::from_str(object.json.get()).ok()).collect()
     }
 }

@@ -39,8 +39,10 @@ pub struct Seen<'a> {
 pub fn status(seen: &Seen<'_>) -> core::PodStatus {
     let containers = seen.pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
     let newest = plan::latest(seen.containers);
-    let statuses: Vec<core::ContainerStatus> =
-        containers.iter().map(|wanted| container_status(seen, wanted, newest.get(wanted.name.as_str()).copied())).collect();
+    let statuses: Vec<core::ContainerStatus> = containers
+        .iter()
+        .map(|wanted| container_status(seen, wanted, newest.get(wanted.name.as_str()).copied()))
+        .collect();
     let phase = phase(seen, &statuses);
     let sandbox_runs = newest.get(label::SANDBOX).is_some_and(|sandbox| sandbox.state == State::Running);
     let ip = seen.pod_ip.clone().filter(|_| sandbox_runs || newest.contains_key(label::SANDBOX));
@@ -114,7 +116,8 @@ fn container_status(seen: &Seen<'_>, wanted: &core::Container, present: Option<&
         return status;
     };
     let name = wanted.name.as_str();
-    let before = seen.containers.iter().filter(|c| c.label(label::CONTAINER) == name && c.attempt() < present.attempt());
+    let before =
+        seen.containers.iter().filter(|c| c.label(label::CONTAINER) == name && c.attempt() < present.attempt());
     let before = before.max_by_key(|c| c.attempt());
     status.restart_count = i32::try_from(present.attempt()).unwrap_or(i32::MAX);
     status.container_id = Some(format!("docker://{}", present.id));
@@ -127,9 +130,7 @@ fn container_status(seen: &Seen<'_>, wanted: &core::Container, present: Option<&
     match present.state {
         State::Running => {
             status.state = Some(core::ContainerState {
-                running: Some(core::ContainerStateRunning {
-                    started_at: time(present.started),
-                }),
+                running: Some(core::ContainerStateRunning { started_at: time(present.started) }),
                 ..Default::default()
             });
             status.ready = seen.verdicts.ready.contains(&present.id);
@@ -137,7 +138,9 @@ fn container_status(seen: &Seen<'_>, wanted: &core::Container, present: Option<&
         }
         State::Created => status.state = Some(waiting_state("ContainerCreating", "")),
         State::Exited => {
-            let again = seen.order == Order::Run && !seen.memory.finished && plan::restarts(plan::restart_policy(seen.pod), present);
+            let again = seen.order == Order::Run
+                && !seen.memory.finished
+                && plan::restarts(plan::restart_policy(seen.pod), present);
             let (at, wait, _) = plan::back_off(present);
             let crash = again && wait > 0 && at > seen.now;
             let reason = if crash {
@@ -225,12 +228,20 @@ fn terminated(seen: &Seen<'_>, container: &Container) -> core::ContainerState {
     }
 }
 
-const OWN_CONDITIONS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN_CONDITIONS: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
-fn conditions(seen: &Seen<'_>, statuses: &[core::ContainerStatus], phase: &str, sandbox_runs: bool) -> Vec<core::PodCondition> {
-    let unready: Vec<&str> = statuses.iter().filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
+fn conditions(
+    seen: &Seen<'_>,
+    statuses: &[core::ContainerStatus],
+    phase: &str,
+    sandbox_runs: bool,
+) -> Vec<core::PodCondition> {
+    let unready: Vec<&str> =
+        statuses.iter().filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
     let unready_text = format!("containers with unready status: [{}]", unready.join(" "));
-    let no = |reason: &str, message: String| ("False", Some(reason.to_owned()), Some(message).filter(|m| !m.is_empty()));
+    let no =
+        |reason: &str, message: String| ("False", Some(reason.to_owned()), Some(message).filter(|m| !m.is_empty()));
     let containers_ready = match phase {
         "Succeeded" => no("PodCompleted", String::new()),
         "Failed" => no("PodFailed", String::new()),
@@ -244,9 +255,10 @@ fn conditions(seen: &Seen<'_>, statuses: &[core::ContainerStatus], phase: &str, 
         assigned.iter().any(|condition| condition.type_ == gate.condition_type && condition.status == "True")
     };
     let ready = match gates.iter().find(|gate| !open(gate)) {
-        Some(gate) if containers_ready.0 == "True" => {
-            no("ReadinessGatesNotReady", format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type))
-        }
+        Some(gate) if containers_ready.0 == "True" => no(
+            "ReadinessGatesNotReady",
+            format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type),
+        ),
         _ => containers_ready.clone(),
     };
     let values = [

@@ -74,8 +74,17 @@ fn check(policy: &str, order: Order, containers: &[Container], memory: &Memory, 
         (.., Some(end)) => format!("{} {}", end.reason.unwrap_or_default(), end.exit_code),
         _ => "nothing".to_owned(),
     };
-    let last = web.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map_or(String::new(), |end| format!(" after {}", end.exit_code));
-    let line = format!("{} ready={} {text}{last} restarts={}", status.phase.unwrap_or_default(), ready.status, web.restart_count);
+    let last = web
+        .last_state
+        .as_ref()
+        .and_then(|s| s.terminated.as_ref())
+        .map_or(String::new(), |end| format!(" after {}", end.exit_code));
+    let line = format!(
+        "{} ready={} {text}{last} restarts={}",
+        status.phase.unwrap_or_default(),
+        ready.status,
+        web.restart_count
+    );
     assert_eq!(line, expect);
 }
 
@@ -101,15 +110,18 @@ fn a_life() {
 #[test]
 fn waiting_has_a_reason() {
     let crashing = [sandbox(), container("web", 2, State::Exited, 1)];
-    check("Always", Order::Run, &crashing, &Memory::default(), &[], "Running ready=False CrashLoopBackOff after 1 restarts=2");
+    check(
+        "Always",
+        Order::Run,
+        &crashing,
+        &Memory::default(),
+        &[],
+        "Running ready=False CrashLoopBackOff after 1 restarts=2",
+    );
     let failed = |ago| {
         let mut memory = Memory::default();
-        let failed = ImageState::Failed {
-            reason: "ErrImagePull",
-            message: "denied".to_owned(),
-            at: at(NOW - ago),
-            tries: 1,
-        };
+        let failed =
+            ImageState::Failed { reason: "ErrImagePull", message: "denied".to_owned(), at: at(NOW - ago), tries: 1 };
         memory.images.insert("web".to_owned(), failed);
         memory
     };

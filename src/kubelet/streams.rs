@@ -31,11 +31,7 @@ pub async fn serve(shared: Arc<Shared>, channel: Channel, request: pb::StreamReq
     let sending = async {
         let last = match logs(&shared, &open, &frames).await {
             Ok(()) => pb::StreamFrame { eof: true, ..Default::default() },
-            Err(error) => pb::StreamFrame {
-                error: Some(error),
-                eof: true,
-                ..Default::default()
-            },
+            Err(error) => pb::StreamFrame { error: Some(error), eof: true, ..Default::default() },
         };
         // The reader may have gone first.
         let _ = frames.send(last).await;
@@ -64,11 +60,7 @@ pub async fn serve(shared: Arc<Shared>, channel: Channel, request: pb::StreamReq
 }
 
 fn refusal(code: u32, reason: &str, message: String) -> pb::StreamError {
-    pb::StreamError {
-        code,
-        message,
-        reason: reason.to_owned(),
-    }
+    pb::StreamError { code, message, reason: reason.to_owned() }
 }
 
 fn failed(error: &Error) -> pb::StreamError {
@@ -76,7 +68,11 @@ fn failed(error: &Error) -> pb::StreamError {
 }
 
 /// The container whose log is asked for: the newest of its name, or the one before it.
-fn pick<'a>(containers: &'a [Container], open: &pb::StreamOpen, previous: bool) -> Result<&'a Container, pb::StreamError> {
+fn pick<'a>(
+    containers: &'a [Container],
+    open: &pb::StreamOpen,
+    previous: bool,
+) -> Result<&'a Container, pb::StreamError> {
     let mut own: Vec<&Container> = containers
         .iter()
         .filter(|c| !c.is_sandbox() && (open.container.is_empty() || c.label(label::CONTAINER) == open.container))
@@ -93,7 +89,11 @@ fn pick<'a>(containers: &'a [Container], open: &pb::StreamOpen, previous: bool) 
     })
 }
 
-async fn logs(shared: &Shared, open: &pb::StreamOpen, frames: &mpsc::Sender<pb::StreamFrame>) -> Result<(), pb::StreamError> {
+async fn logs(
+    shared: &Shared,
+    open: &pb::StreamOpen,
+    frames: &mpsc::Sender<pb::StreamFrame>,
+) -> Result<(), pb::StreamError> {
     let options = open.logs.clone().unwrap_or_default();
     let containers = shared.runtime.list(Some(&open.uid)).await.map_err(|e| failed(&e))?;
     let container = pick(&containers, open, options.previous)?;

@@ -51,17 +51,16 @@ pub struct Pods {
 
 impl Pods {
     pub fn new(shared: Arc<Shared>, cidr: watch::Sender<String>, engine: watch::Sender<String>) -> Pods {
-        Pods {
-            shared,
-            workers: BTreeMap::new(),
-            cidr,
-            engine,
-            generation: 0,
-        }
+        Pods { shared, workers: BTreeMap::new(), cidr, engine, generation: 0 }
     }
 
     /// Until shutdown. `hold` is how long the saved assignment waits for a master's.
-    pub async fn run(mut self, mut assignments: mpsc::Receiver<pb::Assignment>, hold: Duration, shutdown: CancellationToken) {
+    pub async fn run(
+        mut self,
+        mut assignments: mpsc::Receiver<pb::Assignment>,
+        hold: Duration,
+        shutdown: CancellationToken,
+    ) {
         let mut held = Some(Box::pin(tokio::time::sleep(hold)));
         let mut events = futures::stream::empty().boxed();
         let mut reconnect = Box::pin(tokio::time::sleep(Duration::ZERO));
@@ -208,10 +207,7 @@ impl Pods {
                     (Order::Run, Some(pod)) => grace_of(pod),
                     (Order::Run, None) => ORPHAN_GRACE_SECONDS,
                 };
-                wanted.order = Order::Stop {
-                    grace_seconds: grace,
-                    since,
-                };
+                wanted.order = Order::Stop { grace_seconds: grace, since };
                 wanted.assigned = false;
             });
         }
@@ -226,7 +222,8 @@ impl Pods {
                 return;
             }
         };
-        let ended = matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let ended =
+            matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
         if ended && !self.shared.record(&object.uid).finished {
             let mut record = self.shared.record(&object.uid);
             record.finished = true;
@@ -243,10 +240,7 @@ impl Pods {
         }
         let mut wanted = Wanted {
             pod: Some(Arc::new(pod)),
-            order: stopping.map_or(Order::Run, |since| Order::Stop {
-                grace_seconds: grace,
-                since,
-            }),
+            order: stopping.map_or(Order::Run, |since| Order::Stop { grace_seconds: grace, since }),
             assigned: true,
             generation: self.generation,
         };
@@ -263,18 +257,18 @@ impl Pods {
         }
     }
 
-    fn spawn(&mut self, uid: &str, namespace: &str, spec: Option<core::PodSpec>, stopping: Option<Timestamp>, wanted: Wanted) {
+    fn spawn(
+        &mut self,
+        uid: &str,
+        namespace: &str,
+        spec: Option<core::PodSpec>,
+        stopping: Option<Timestamp>,
+        wanted: Wanted,
+    ) {
         let (sender, receiver) = watch::channel(wanted);
         let wake = Arc::new(Notify::new());
         let task = tokio::spawn(Worker::new(self.shared.clone(), uid, receiver, wake.clone()).run());
-        let handle = Handle {
-            wanted: sender,
-            wake,
-            task,
-            namespace: namespace.to_owned(),
-            spec,
-            stopping,
-        };
+        let handle = Handle { wanted: sender, wake, task, namespace: namespace.to_owned(), spec, stopping };
         self.workers.insert(uid.to_owned(), handle);
     }
 
@@ -303,12 +297,8 @@ impl Pods {
         for (uid, grace_seconds) in orphans {
             tracing::info!(pod = uid, "removing a pod that no master assigns to this node");
             let since = Timestamp::now();
-            let wanted = Wanted {
-                pod: None,
-                order: Order::Stop { grace_seconds, since },
-                assigned: false,
-                generation: 0,
-            };
+            let wanted =
+                Wanted { pod: None, order: Order::Stop { grace_seconds, since }, assigned: false, generation: 0 };
             self.spawn(&uid, "", None, Some(since), wanted);
         }
     }
@@ -333,7 +323,9 @@ fn take_over(objects: &mut Objects, assignment: pb::Assignment) -> (Vec<Object>,
     let mut named = BTreeSet::new();
     for assigned in assignment.objects {
         let Some(name) = assigned.name else { continue };
-        let Ok(json) = String::from_utf8(assigned.json.to_vec()).map_err(drop).and_then(|text| serde_json::value::RawValue::from_string(text).map_err(drop))
+        let Ok(json) = String::from_utf8(assigned.json.to_vec())
+            .map_err(drop)
+            .and_then(|text| serde_json::value::RawValue::from_string(text).map_err(drop))
         else {
             tracing::error!(resource = name.resource, name = name.name, "an assigned object is no JSON");
             continue;

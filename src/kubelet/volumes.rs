@@ -56,7 +56,8 @@ fn told(what: &str, path: &Path) -> impl FnOnce(io::Error) -> String {
 /// Makes all volumes of the pod as they should be. An error is the message of a FailedMount event.
 pub fn prepare(pod: &core::Pod, home: &Home, source: &dyn Source) -> Result<(), String> {
     for volume in pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref()).into_iter().flatten() {
-        one(pod, volume, home, source).map_err(|error| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name))?;
+        one(pod, volume, home, source)
+            .map_err(|error| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name))?;
     }
     Ok(())
 }
@@ -87,7 +88,8 @@ fn one(pod: &core::Pod, volume: &core::Volume, home: &Home, source: &dyn Source)
         let contents = match source.config_map(&map.name) {
             Some(found) => {
                 let text = found.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
-                text.chain(found.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0))).collect()
+                text.chain(found.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)))
+                    .collect()
             }
             None if map.optional == Some(true) => BTreeMap::new(),
             None => return Err(format!("configmap {:?} not found", map.name)),
@@ -232,7 +234,8 @@ fn publish(dir: &Path, files: &Files, group: Option<i64>) -> Result<(), String> 
     symlink(&fresh, &swap).map_err(told("linking", &swap))?;
     fs::rename(&swap, &data).map_err(told("swapping", &data))?;
     // Visible names are links through ..data, by first path component.
-    let tops: std::collections::BTreeSet<&str> = files.keys().filter_map(|name| name.split('/').find(|p| !p.is_empty() && *p != ".")).collect();
+    let tops: std::collections::BTreeSet<&str> =
+        files.keys().filter_map(|name| name.split('/').find(|p| !p.is_empty() && *p != ".")).collect();
     for top in &tops {
         let link = dir.join(top);
         if fs::read_link(&link).is_err() {
@@ -276,8 +279,12 @@ pub fn mounts(
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let mut out = Vec::new();
     for wanted in container.volume_mounts.iter().flatten() {
-        let volume = volumes.iter().find(|v| v.name == wanted.name).ok_or_else(|| format!("volume {:?} not found", wanted.name))?;
-        let base = volume.host_path.as_ref().map_or_else(|| home.volume(&volume.name), |host| PathBuf::from(&host.path));
+        let volume = volumes
+            .iter()
+            .find(|v| v.name == wanted.name)
+            .ok_or_else(|| format!("volume {:?} not found", wanted.name))?;
+        let base =
+            volume.host_path.as_ref().map_or_else(|| home.volume(&volume.name), |host| PathBuf::from(&host.path));
         let sub = match (&wanted.sub_path, &wanted.sub_path_expr) {
             (Some(path), _) if !path.is_empty() => Some(path.clone()),
             (_, Some(expression)) if !expression.is_empty() => Some(expand(expression)),
@@ -342,11 +349,7 @@ fn sub_path(base: &Path, sub: &str) -> Result<PathBuf, String> {
     }
     let real = path.canonicalize().map_err(told("finding", &path))?;
     let root = base.canonicalize().map_err(told("finding", base))?;
-    if real.starts_with(&root) {
-        Ok(real)
-    } else {
-        Err(format!("the subPath {sub:?} leads out of its volume"))
-    }
+    if real.starts_with(&root) { Ok(real) } else { Err(format!("the subPath {sub:?} leads out of its volume")) }
 }
 
 /// What a container left as its last words.
@@ -365,7 +368,8 @@ pub fn release(home: &Home) -> Result<(), String> {
     let volumes = home.0.join("volumes");
     for entry in fs::read_dir(&volumes).into_iter().flatten().flatten() {
         if is_mount_point(&entry.path()) {
-            umount2(&entry.path(), MntFlags::MNT_DETACH).map_err(|e| format!("unmounting {}: {e}", entry.path().display()))?;
+            umount2(&entry.path(), MntFlags::MNT_DETACH)
+                .map_err(|e| format!("unmounting {}: {e}", entry.path().display()))?;
         }
     }
     match fs::remove_dir_all(&home.0) {
@@ -419,11 +423,8 @@ mod tests {
     #[test]
     fn items_select_and_name() {
         let contents = BTreeMap::from([("k".to_owned(), b"v".to_vec()), ("l".to_owned(), b"w".to_vec())]);
-        let item = |key: &str, path: &str| core::KeyToPath {
-            key: key.to_owned(),
-            path: path.to_owned(),
-            mode: Some(0o400),
-        };
+        let item =
+            |key: &str, path: &str| core::KeyToPath { key: key.to_owned(), path: path.to_owned(), mode: Some(0o400) };
         let picked = select(contents.clone(), Some(&[item("k", "x/y")]), None, false).expect("files");
         assert_eq!(picked, Files::from([("x/y".to_owned(), (b"v".to_vec(), 0o400))]));
         assert!(select(contents.clone(), Some(&[item("none", "x")]), None, false).is_err());

@@ -65,10 +65,7 @@ impl Worker {
             uid: uid.to_owned(),
             wanted,
             wake,
-            memory: Memory {
-                finished: record.finished,
-                ..Memory::default()
-            },
+            memory: Memory { finished: record.finished, ..Memory::default() },
             verdicts: Verdicts::default(),
             probes: BTreeMap::new(),
             reports: mpsc::channel(16),
@@ -238,7 +235,12 @@ impl Worker {
         let (bridge_name, address) = if podspec::host_network(pod) {
             (String::new(), None)
         } else {
-            let bridge = self.shared.bridge.borrow().clone().map_err(|why| ("NetworkNotReady", format!("network is not ready: {why}")))?;
+            let bridge = self
+                .shared
+                .bridge
+                .borrow()
+                .clone()
+                .map_err(|why| ("NetworkNotReady", format!("network is not ready: {why}")))?;
             if let Some(had) = self.record.address.filter(|had| bridge.subnet.contains(had)) {
                 self.shared.hold_address(&self.uid, had);
             }
@@ -304,7 +306,8 @@ impl Worker {
             _ => 0,
         };
         self.memory.images.insert(container.to_owned(), ImageState::Pulling);
-        let (shared, pulled, spec, name) = (self.shared.clone(), self.pulled.0.clone(), spec.clone(), container.to_owned());
+        let (shared, pulled, spec, name) =
+            (self.shared.clone(), self.pulled.0.clone(), spec.clone(), container.to_owned());
         tokio::spawn(async move {
             let state = crate::pull::ensure(&shared, &pod, &spec, tries).await;
             // The worker has ended: nobody wants the image.
@@ -357,10 +360,13 @@ impl Worker {
         let address = self.record.address;
         let mounts = tokio::task::spawn_blocking(move || {
             let source = shared.source(podspec::namespace(&pod_in));
-            let variables: BTreeMap<String, String> = crate::env::variables(&pod_in, &wanted_in, &facts_in, &source)?.into_iter().collect();
+            let variables: BTreeMap<String, String> =
+                crate::env::variables(&pod_in, &wanted_in, &facts_in, &source)?.into_iter().collect();
             let hosts = address.map(|address| podspec::hosts_file(&pod_in, address));
             let home = volumes::home(&shared.data_dir, &pod_in);
-            volumes::mounts(&pod_in, &wanted_in, &home, attempt, hosts.as_deref(), &|text| crate::env::expand(text, &variables))
+            volumes::mounts(&pod_in, &wanted_in, &home, attempt, hosts.as_deref(), &|text| {
+                crate::env::expand(text, &variables)
+            })
         });
         let mounts = mounts.await.map_err(|e| config(e.to_string()))?.map_err(config)?;
         let place = Place {
@@ -382,10 +388,22 @@ impl Worker {
             Err(Error::Conflict(message)) if message.contains("already in use") => return Ok(()),
             Err(error) => return Err(("CreateContainerError", error.to_string())),
         };
-        self.shared.recorder.pod(pod, Some(&wanted.name), "Normal", "Created", &format!("Created container: {}", wanted.name));
+        self.shared.recorder.pod(
+            pod,
+            Some(&wanted.name),
+            "Normal",
+            "Created",
+            &format!("Created container: {}", wanted.name),
+        );
         match runtime.start(&id).await {
             Ok(()) => {
-                self.shared.recorder.pod(pod, Some(&wanted.name), "Normal", "Started", &format!("Started container {}", wanted.name));
+                self.shared.recorder.pod(
+                    pod,
+                    Some(&wanted.name),
+                    "Normal",
+                    "Started",
+                    &format!("Started container {}", wanted.name),
+                );
                 Ok(())
             }
             // The engine is away: the container that was made is found, and started anew, when it is back.
@@ -451,7 +469,9 @@ impl Worker {
         self.verdicts.started.retain(known);
         self.messages.retain(|id, _| known(id));
         if self.record.address.is_none() {
-            let sandbox = plan::latest(containers).get(label::SANDBOX).and_then(|sandbox| sandbox.label(label::ADDRESS).parse().ok());
+            let sandbox = plan::latest(containers)
+                .get(label::SANDBOX)
+                .and_then(|sandbox| sandbox.label(label::ADDRESS).parse().ok());
             if let Some(address) = sandbox {
                 self.shared.hold_address(&self.uid, address);
                 self.record.address = Some(address);
@@ -467,7 +487,9 @@ impl Worker {
         let Some(spec) = pod.spec.as_ref() else { return };
         let newest = plan::latest(containers);
         for wanted in &spec.containers {
-            let Some(container) = newest.get(wanted.name.as_str()).filter(|c| c.state == State::Running) else { continue };
+            let Some(container) = newest.get(wanted.name.as_str()).filter(|c| c.state == State::Running) else {
+                continue;
+            };
             let id = &container.id;
             if wanted.startup_probe.is_none() {
                 self.verdicts.started.insert(id.clone());
@@ -487,8 +509,12 @@ impl Worker {
                 if self.probes.contains_key(&key) || self.memory.unhealthy.contains_key(id) {
                     continue;
                 }
-                let since = container.started.and_then(|at| Duration::try_from(now.duration_since(at)).ok()).unwrap_or_default();
-                let ip = if podspec::host_network(pod) { self.shared.host_ip() } else { self.pod_ip().unwrap_or_default() };
+                let since = container
+                    .started
+                    .and_then(|at| Duration::try_from(now.duration_since(at)).ok())
+                    .unwrap_or_default();
+                let ip =
+                    if podspec::host_network(pod) { self.shared.host_ip() } else { self.pod_ip().unwrap_or_default() };
                 let reports = self.reports.0.clone();
                 let runtime = self.shared.runtime.clone();
                 self.probes.insert(key, probe::start(runtime, kind, wanted, probe, id, &ip, since, reports));
@@ -546,8 +572,12 @@ impl Worker {
                 self.digests.insert(container.image_id.clone(), known);
             }
         }
-        let digests: BTreeMap<String, String> =
-            self.digests.iter().filter(|(_, digest)| digest.contains('@')).map(|(id, digest)| (id.clone(), digest.clone())).collect();
+        let digests: BTreeMap<String, String> = self
+            .digests
+            .iter()
+            .filter(|(_, digest)| digest.contains('@'))
+            .map(|(id, digest)| (id.clone(), digest.clone()))
+            .collect();
         let pod_ip = if podspec::host_network(pod) { Some(self.shared.host_ip()) } else { self.pod_ip() };
         let previous = self.record.status.clone().or_else(|| pod.status.clone());
         let status = status::status(&Seen {
@@ -568,7 +598,9 @@ impl Worker {
         let due = match &self.sent {
             Some((sent, _)) if *sent != status => true,
             // The masters keep something else: an older state restored, or a lost write.
-            Some((_, at)) => pod.status.as_ref() != Some(&status) && now.duration_since(*at).as_secs() >= RESEND_SECONDS,
+            Some((_, at)) => {
+                pod.status.as_ref() != Some(&status) && now.duration_since(*at).as_secs() >= RESEND_SECONDS
+            }
             None => pod.status.as_ref() != Some(&status),
         };
         if !due {
@@ -588,8 +620,10 @@ impl Worker {
     fn learn_back_off(&self, pod: &core::Pod, ended: &Container) {
         let (_, wait, _) = plan::back_off(ended);
         if wait > 0 && plan::restarts(plan::restart_policy(pod), ended) {
-            let (name, pod_name, namespace) = (ended.label(label::CONTAINER), podspec::name(pod), podspec::namespace(pod));
-            let text = format!("Back-off restarting failed container {name} in pod {pod_name}_{namespace}({})", self.uid);
+            let (name, pod_name, namespace) =
+                (ended.label(label::CONTAINER), podspec::name(pod), podspec::namespace(pod));
+            let text =
+                format!("Back-off restarting failed container {name} in pod {pod_name}_{namespace}({})", self.uid);
             self.shared.recorder.pod(pod, Some(name), "Warning", "BackOff", &text);
         }
     }

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, EndpointIpamConfig, EndpointSettings, HostConfig,
-    HostConfigLogConfig, Ipam, IpamConfig, Mount as DockerMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
-    NetworkCreateRequest, NetworkingConfig, PortBinding,
+    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, EndpointIpamConfig, EndpointSettings,
+    HostConfig, HostConfigLogConfig, Ipam, IpamConfig, Mount as DockerMount, MountBindOptions,
+    MountBindOptionsPropagationEnum, MountType, NetworkCreateRequest, NetworkingConfig, PortBinding,
 };
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker as Client};
@@ -22,8 +22,8 @@ use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use super::{
-    Bridge, Container, Credentials, EXEC_OUTPUT_MAX, Error, Event, Exec, Image, Info, LogQuery, Network, Result, Runtime, Spec, State,
-    label,
+    Bridge, Container, Credentials, EXEC_OUTPUT_MAX, Error, Event, Exec, Image, Info, LogQuery, Network, Result,
+    Runtime, Spec, State, label,
 };
 
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -33,6 +33,8 @@ const CALL_SECONDS_MAX: u64 = 120;
 /// Docker rotates a container's log at this size and keeps this many files.
 const LOG_SIZE_MAX: &str = "10m";
 const LOG_FILES_MAX: &str = "2";
+/// Events of this long ago are told again to a new listener.
+const EVENTS_OVERLAP_SECONDS: i64 = 2;
 
 pub struct Docker {
     host: String,
@@ -62,7 +64,8 @@ impl Docker {
                         self.host
                     )));
                 }
-                let client = Client::connect_with_unix(&self.host, CALL_SECONDS_MAX, API_DEFAULT_VERSION).map_err(|e| self.down(&e))?;
+                let client = Client::connect_with_unix(&self.host, CALL_SECONDS_MAX, API_DEFAULT_VERSION)
+                    .map_err(|e| self.down(&e))?;
                 client.negotiate_version().await.map_err(|e| self.error(e))
             })
             .await
@@ -91,10 +94,8 @@ impl Docker {
     }
 
     fn own_filter(&self, more: Option<(&str, &str)>) -> HashMap<String, Vec<String>> {
-        let mut labels = vec![
-            format!("{}={}", label::CLUSTER, self.cluster_id),
-            format!("{}={}", label::NODE, self.node_uid),
-        ];
+        let mut labels =
+            vec![format!("{}={}", label::CLUSTER, self.cluster_id), format!("{}={}", label::NODE, self.node_uid)];
         if let Some((name, value)) = more {
             labels.push(format!("{name}={value}"));
         }
@@ -120,7 +121,9 @@ fn observed(inspect: ContainerInspectResponse) -> Container {
     let config = inspect.config.unwrap_or_default();
     let error = state.error.unwrap_or_default();
     let status = match state.status {
-        Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED | ContainerStateStatusEnum::RESTARTING) => State::Running,
+        Some(
+            ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED | ContainerStateStatusEnum::RESTARTING,
+        ) => State::Running,
         // A start that failed leaves "created" and an error: it will never run.
         Some(ContainerStateStatusEnum::CREATED) if error.is_empty() => State::Created,
         _ => State::Exited,
@@ -184,17 +187,15 @@ fn body(spec: &Spec) -> ContainerCreateBody {
         Network::Host => ("host".to_owned(), "shareable".to_owned(), None),
         Network::Of(id) => (format!("container:{id}"), format!("container:{id}"), None),
     };
-    let ports: BTreeMap<String, &super::Port> = spec.ports.iter().map(|p| (format!("{}/{}", p.container, p.protocol), p)).collect();
+    let ports: BTreeMap<String, &super::Port> =
+        spec.ports.iter().map(|p| (format!("{}/{}", p.container, p.protocol), p)).collect();
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
     for port in &spec.ports {
         bindings
             .entry(format!("{}/{}", port.container, port.protocol))
             .or_insert_with(|| Some(Vec::new()))
             .get_or_insert_with(Vec::new)
-            .push(PortBinding {
-                host_ip: Some(port.host_ip.clone()),
-                host_port: Some(port.host.to_string()),
-            });
+            .push(PortBinding { host_ip: Some(port.host_ip.clone()), host_port: Some(port.host.to_string()) });
     }
     ContainerCreateBody {
         hostname: (sandbox && !spec.hostname.is_empty()).then(|| spec.hostname.clone()),
@@ -235,9 +236,7 @@ fn body(spec: &Spec) -> ContainerCreateBody {
             }),
             ..Default::default()
         }),
-        networking_config: endpoints.map(|endpoints| NetworkingConfig {
-            endpoints_config: Some(endpoints),
-        }),
+        networking_config: endpoints.map(|endpoints| NetworkingConfig { endpoints_config: Some(endpoints) }),
         ..Default::default()
     }
 }
@@ -280,10 +279,7 @@ impl Runtime for Docker {
         let mut spec = spec.clone();
         spec.labels.insert(label::CLUSTER.to_owned(), self.cluster_id.clone());
         spec.labels.insert(label::NODE.to_owned(), self.node_uid.clone());
-        let options = query::CreateContainerOptions {
-            name: Some(spec.name.clone()),
-            ..Default::default()
-        };
+        let options = query::CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
         let made = client.create_container(Some(options), body(&spec)).await.map_err(|e| self.error(e))?;
         Ok(made.id)
     }
@@ -295,9 +291,7 @@ impl Runtime for Docker {
 
     async fn signal(&self, id: &str, signal: &str) -> Result<()> {
         let client = self.client().await?;
-        let options = query::KillContainerOptions {
-            signal: signal.to_owned(),
-        };
+        let options = query::KillContainerOptions { signal: signal.to_owned() };
         match client.kill_container(id, Some(options)).await.map_err(|e| self.error(e)) {
             // Gone, or not running.
             Err(Error::NotFound(_) | Error::Conflict(_)) => Ok(()),
@@ -307,11 +301,7 @@ impl Runtime for Docker {
 
     async fn remove(&self, id: &str) -> Result<()> {
         let client = self.client().await?;
-        let options = query::RemoveContainerOptions {
-            v: true,
-            force: true,
-            ..Default::default()
-        };
+        let options = query::RemoveContainerOptions { v: true, force: true, ..Default::default() };
         match client.remove_container(id, Some(options)).await.map_err(|e| self.error(e)) {
             // Gone, or being removed by another call: the next look shows.
             Err(Error::NotFound(_) | Error::Conflict(_)) => Ok(()),
@@ -357,10 +347,7 @@ impl Runtime for Docker {
 
     async fn load(&self, tar: Bytes) -> Result<()> {
         let client = self.client().await?;
-        let options = query::ImportImageOptions {
-            quiet: true,
-            ..Default::default()
-        };
+        let options = query::ImportImageOptions { quiet: true, ..Default::default() };
         let mut progress = Box::pin(client.import_image(options, bollard::body_full(tar), None));
         while let Some(step) = progress.next().await {
             step.map_err(|e| self.error(e))?;
@@ -390,10 +377,7 @@ impl Runtime for Docker {
                 StartExecResults::Detached => {}
             }
             let inspect = client.inspect_exec(&made.id).await.map_err(|e| self.error(e))?;
-            Ok(Exec {
-                code: inspect.exit_code.unwrap_or(-1),
-                output: String::from_utf8_lossy(&text).into_owned(),
-            })
+            Ok(Exec { code: inspect.exit_code.unwrap_or(-1), output: String::from_utf8_lossy(&text).into_owned() })
         };
         match tokio::time::timeout(timeout, run).await {
             Ok(result) => result,
@@ -415,7 +399,10 @@ impl Runtime for Docker {
         let host = self.host.clone();
         let stream = client.logs(id, Some(options)).map(move |part| match part {
             Ok(
-                LogOutput::StdOut { message } | LogOutput::StdErr { message } | LogOutput::Console { message } | LogOutput::StdIn { message },
+                LogOutput::StdOut { message }
+                | LogOutput::StdErr { message }
+                | LogOutput::Console { message }
+                | LogOutput::StdIn { message },
             ) => Ok(message),
             Err(error) => Err(Error::Down(format!("reading logs from {host}: {error}"))),
         });
@@ -424,27 +411,23 @@ impl Runtime for Docker {
 
     async fn events(&self) -> Result<BoxStream<'static, Event>> {
         let client = self.client().await?;
-        // The stream itself says nothing until something happens: ask once whether anybody is there.
+        // The stream connects when it is first read, and says nothing until something happens: ask whether anybody is there, and
+        // have the engine repeat what happens in between.
+        let since = Timestamp::now().as_second() - EVENTS_OVERLAP_SECONDS;
         client.ping().await.map_err(|e| self.error(e))?;
         let mut filters = self.own_filter(None);
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         filters.insert("event".to_owned(), ["start", "die", "oom", "destroy"].map(str::to_owned).to_vec());
-        let options = query::EventsOptions {
-            filters: Some(filters),
-            ..Default::default()
-        };
-        let stream = client
-            .events(Some(options))
-            .take_while(|event| futures::future::ready(event.is_ok()))
-            .filter_map(|event| {
+        let options =
+            query::EventsOptions { since: Some(since.to_string()), filters: Some(filters), ..Default::default() };
+        let stream = client.events(Some(options)).take_while(|event| futures::future::ready(event.is_ok())).filter_map(
+            |event| {
                 futures::future::ready(event.ok().and_then(|event| {
                     let pod_uid = event.actor?.attributes?.remove(label::POD_UID)?;
-                    Some(Event {
-                        pod_uid,
-                        action: event.action.unwrap_or_default(),
-                    })
+                    Some(Event { pod_uid, action: event.action.unwrap_or_default() })
                 }))
-            });
+            },
+        );
         Ok(stream.boxed())
     }
 
@@ -459,7 +442,8 @@ impl Runtime for Docker {
                         bridge.name, bridge.name
                     )));
                 }
-                let subnet = present.ipam.and_then(|ipam| ipam.config).and_then(|c| c.into_iter().next()).and_then(|c| c.subnet);
+                let subnet =
+                    present.ipam.and_then(|ipam| ipam.config).and_then(|c| c.into_iter().next()).and_then(|c| c.subnet);
                 if subnet.as_deref() == Some(&bridge.subnet.to_string()) {
                     return Ok(());
                 }
@@ -479,10 +463,7 @@ impl Runtime for Docker {
                 }]),
                 ..Default::default()
             }),
-            options: Some(HashMap::from([(
-                "com.docker.network.bridge.name".to_owned(),
-                bridge.interface.clone(),
-            )])),
+            options: Some(HashMap::from([("com.docker.network.bridge.name".to_owned(), bridge.interface.clone())])),
             labels: Some(self.own_labels()),
             ..Default::default()
         };
@@ -498,9 +479,7 @@ impl Runtime for Docker {
 
     async fn remove_networks(&self) -> Result<bool> {
         let client = self.client().await?;
-        let options = query::ListNetworksOptions {
-            filters: Some(self.own_filter(None)),
-        };
+        let options = query::ListNetworksOptions { filters: Some(self.own_filter(None)) };
         for network in client.list_networks(Some(options)).await.map_err(|e| self.error(e))? {
             let id = network.id.unwrap_or_default();
             match client.remove_network(&id).await.map_err(|e| self.error(e)) {

@@ -12,7 +12,10 @@ use futures::stream::{BoxStream, StreamExt};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-use super::{Bridge, Container, Credentials, Error, Event, Exec, Image, Info, LogQuery, Network, Result, Runtime, Spec, State, label};
+use super::{
+    Bridge, Container, Credentials, Error, Event, Exec, Image, Info, LogQuery, Network, Result, Runtime, Spec, State,
+    label,
+};
 
 struct Held {
     container: Container,
@@ -73,10 +76,7 @@ impl Hollow {
 }
 
 fn event(container: &Container, action: &str) -> Event {
-    Event {
-        pod_uid: container.label(label::POD_UID).to_owned(),
-        action: action.to_owned(),
-    }
+    Event { pod_uid: container.label(label::POD_UID).to_owned(), action: action.to_owned() }
 }
 
 #[async_trait]
@@ -109,7 +109,9 @@ impl Runtime for Hollow {
             Network::Bridge { name, .. } if !inside.bridges.contains_key(name) => {
                 return Err(Error::NotFound(format!("network {name} not found")));
             }
-            Network::Of(id) if !inside.containers.contains_key(id) => return Err(Error::NotFound(format!("No such container: {id}"))),
+            Network::Of(id) if !inside.containers.contains_key(id) => {
+                return Err(Error::NotFound(format!("No such container: {id}")));
+            }
             _ => {}
         }
         inside.made += 1;
@@ -132,13 +134,7 @@ impl Runtime for Hollow {
             image_id: image.id,
             stop_signal: String::new(),
         };
-        inside.containers.insert(
-            id.clone(),
-            Held {
-                container,
-                network: spec.network.clone(),
-            },
-        );
+        inside.containers.insert(id.clone(), Held { container, network: spec.network.clone() });
         Ok(id)
     }
 
@@ -212,7 +208,8 @@ impl Runtime for Hollow {
             if entry.path().map_err(bad)?.as_os_str() != "manifest.json" {
                 continue;
             }
-            let manifest: serde_json::Value = serde_json::from_reader(entry).map_err(|e| Error::Refused(e.to_string()))?;
+            let manifest: serde_json::Value =
+                serde_json::from_reader(entry).map_err(|e| Error::Refused(e.to_string()))?;
             let name = manifest[0]["RepoTags"][0].as_str().unwrap_or_default().to_owned();
             let config = manifest[0]["Config"].as_str().unwrap_or_default();
             let image = Image {
@@ -249,7 +246,10 @@ impl Runtime for Hollow {
     async fn events(&self) -> Result<BoxStream<'static, Event>> {
         let events = tokio_stream::wrappers::BroadcastStream::new(self.events.subscribe());
         // A listener that fell behind has lost events: it must look at everything again, as after a broken connection.
-        Ok(events.take_while(|e| futures::future::ready(e.is_ok())).filter_map(|e| futures::future::ready(e.ok())).boxed())
+        Ok(events
+            .take_while(|e| futures::future::ready(e.is_ok()))
+            .filter_map(|e| futures::future::ready(e.ok()))
+            .boxed())
     }
 
     async fn ensure_bridge(&self, bridge: &Bridge) -> Result<()> {

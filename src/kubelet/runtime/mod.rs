@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod docker;
 pub mod hollow;
 
@@ -116,7 +116,10 @@ pub struct Port {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum Network {
     /// On the node's bridge at this address.
-    Bridge { name: String, address: Ipv4Addr },
+    Bridge {
+        name: String,
+        address: Ipv4Addr,
+    },
     Host,
     /// Network and IPC namespace of another container.
     Of(String),
