@@ -318,7 +318,7 @@ impl Session<'_> {
 /// Whether the Node's readiness is Unknown.
 fn is_unknown(root: &State, name: &str) -> bool {
     root.get(&Key::node(name))
-        .is_some_and(|record| record.header.fields.get("ready").is_some_and(|ready| ready == "Unknown"))
+        .is_some_and(|record| record.header.fields.get("ready").is_some_and(|ready| ready == "unknown"))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
