@@ -190,8 +190,12 @@ pub fn control_settings(settings: &Settings) -> Result<control::Settings> {
 /// Further names of the API's certificate: those this machine is reached by from itself.
 pub fn api_names() -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    if let Some(host) = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()) {
-        names.push(host);
-    }
+    names.extend(host_name());
     names
+}
+
+/// What this machine calls itself.
+pub fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }

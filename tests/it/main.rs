@@ -1,1 +1,10 @@
-fn main() {}
+//! Three real masters, as processes of the built program, with TLS and RocksDB on loopback. No Docker, no kubectl.
+
+mod durability;
+mod identity;
+mod source;
+mod start;
+#[path = "../support/mod.rs"]
+mod support;
+mod three_masters;
+mod workload;

@@ -148,11 +148,9 @@ fn own_address() -> Result<String> {
 pub fn own_name(given: Option<&str>) -> Result<String> {
     let name = match given {
         Some(name) => name.to_owned(),
-        None => nix::unistd::gethostname()
-            .ok()
-            .and_then(|name| name.into_string().ok())
-            .context("this machine has no usable host name; give one with --node-name")?
-            .to_lowercase(),
+        None => {
+            run::host_name().context("this machine has no usable host name; give one with --node-name")?.to_lowercase()
+        }
     };
     let part = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.ends_with('-');
     let letters = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));

@@ -124,7 +124,7 @@ impl List {
                 _ => "nodes",
             };
             let left = token.expires - now;
-            let valid = if left <= 0 { "expired".to_owned() } else { format!("{} more min", left.div_ceil(60)) };
+            let valid = if left <= 0 { "expired".to_owned() } else { format!("{} more min", (left + 59) / 60) };
             rows.push(vec![token.id, roles.to_owned(), valid, token.description]);
         }
         print!("{}", super::status::table(&rows));

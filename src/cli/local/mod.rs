@@ -22,7 +22,7 @@ use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 pub use layout::Layout;
-pub use status::{Status, collect};
+pub use status::collect;
 pub use stop::{kill, start};
 
 #[derive(Debug, clap::Subcommand)]

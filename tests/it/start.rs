@@ -1,0 +1,82 @@
+//! Starts that must fail, each with the cause and the cure, and those that must not.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::{HACTL, Local, text};
+
+fn fails(arguments: &[&str], dir: &Path) -> String {
+    let output = Command::new(HACTL)
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(dir)
+        .env_remove("KUBECONFIG")
+        .stdin(Stdio::null())
+        .output()
+        .expect("run hactl");
+    assert!(!output.status.success(), "{arguments:?} succeeded");
+    text(&output.stderr)
+}
+
+#[test]
+fn bad_starts_name_cause_and_cure() {
+    let dir = tempfile::tempdir().expect("dir");
+    let data = dir.path().join("data");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let taken = taken.local_addr().map(|address| (taken, address.to_string())).expect("address");
+
+    let error = fails(&["run"], &data);
+    assert!(error.contains("hactl cluster init"), "{error}");
+
+    let init = ["cluster", "init", "--foreground", "--node-name", "m", "--advertise", "127.0.0.1"];
+    let with = |further: &[&str]| {
+        let mut all = init.to_vec();
+        all.extend(further);
+        fails(&all, &data)
+    };
+    let error = with(&["--listen-api", &taken.1]);
+    assert!(error.contains(&taken.1) && error.contains("--listen-api"), "{error}");
+    let error = with(&["--cluster-cidr", "127.0.0.0/8"]);
+    let overlaps_nothing = !error.contains("overlaps");
+    // Loopback has no route in the main table; the check is about networks of this host, which has at least one.
+    assert!(overlaps_nothing || error.contains("--cluster-cidr"), "{error}");
+    let error = with(&["--heartbeat", "soon"]);
+    assert!(error.contains("--heartbeat"), "{error}");
+
+    let file = dir.path().join("hactl.yaml");
+    std::fs::write(&file, "log: info\nheartbeet: 40ms\n").expect("write");
+    let error = with(&["--config", file.to_str().expect("a path")]);
+    assert!(error.contains("hactl.yaml:2: unknown setting `heartbeet`"), "{error}");
+    assert!(!data.exists(), "nothing half made is left");
+}
+
+#[test]
+fn up_again_is_harmless_and_ports_stay() {
+    let local = Local::up(1, 0);
+    let before = (local.plan(), local.status()["masters"][0]["pid"].clone());
+    local.ok(&["local", "up", "--masters", "1", "--nodes", "0"]);
+    assert_eq!((local.plan(), local.status()["masters"][0]["pid"].clone()), before);
+    let error = local.fails(&["local", "kill", "master-9"]);
+    assert!(error.contains("master-1"), "{error}");
+    let error = local.fails(&["local", "up", "--masters", "2", "--nodes", "0"]);
+    assert!(error.contains("1, 3, 5 or 7"), "{error}");
+}
+
+#[test]
+fn a_second_process_on_one_data_dir_is_refused() {
+    let local = Local::up(1, 0);
+    let error = fails(&["run"], &local.dir().join("master-1"));
+    assert!(error.contains("another `hactl run` uses"), "{error}");
+}
+
+#[test]
+fn a_data_dir_of_another_cluster_is_refused() {
+    let (one, other) = (Local::up(1, 0), Local::up(1, 0));
+    one.ok(&["local", "kill", "master-1"]);
+    other.ok(&["local", "kill", "master-1"]);
+    let log = |local: &Local| local.dir().join("master-1/log");
+    std::fs::remove_dir_all(log(&one)).expect("remove");
+    std::fs::rename(log(&other), log(&one)).expect("move");
+    let error = fails(&["run"], &one.dir().join("master-1"));
+    assert!(error.contains("cluster"), "{error}");
+}
