@@ -39,6 +39,9 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(1_500);
 /// Pause after `accept` failed: most likely no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Whether a caller is let in at all; the reason if not.
+pub type Admitted = Arc<dyn Fn(&Identity) -> Result<(), String> + Send + Sync>;
+
 /// What answers on a port.
 #[derive(Clone)]
 pub struct Handlers {
@@ -46,7 +49,7 @@ pub struct Handlers {
     /// Absent on the peer port.
     pub http: Option<axum::Router>,
     /// Whether the holder of a node certificate is still that Node.
-    pub admitted: Arc<dyn Fn(&Identity) -> Result<(), String> + Send + Sync>,
+    pub admitted: Admitted,
 }
 
 /// A bound port.

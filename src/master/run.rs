@@ -22,7 +22,7 @@ use crate::config::{Config, MasterFile};
 use crate::health::MasterHealth;
 use crate::leader::{Heard, Leader};
 use crate::peers::Wire;
-use crate::ports::{self, Handlers, Port};
+use crate::ports::{self, Admitted, Handlers, Port};
 use crate::renewal::Own;
 use crate::service::{Shared, cluster::ClusterService, node::NodeService, peer::PeerService};
 use crate::sessions::{NodeStreams, Parts, Sessions};
@@ -160,10 +160,13 @@ pub(crate) async fn run_with(
 
     shutdown.cancelled().await;
     // Leadership goes first, while everything still answers; a single master has nobody to give it to.
-    if shared.replica.leadership().borrow().leading.is_some() && shared.consensus.members().len() > 1 {
-        if let Err(error) = shared.consensus.transfer_leader(0).await {
-            tracing::warn!(%error, "stopping as leader: nobody took over in time");
-        }
+    let leads = shared.replica.leadership().borrow().leading.is_some();
+    let others = shared.consensus.members().into_iter().any(|m| m.voter && m.member.id != shared.config.member_id);
+    if leads
+        && others
+        && let Err(error) = shared.consensus.transfer_leader(0).await
+    {
+        tracing::warn!(%error, "stopping as leader: nobody took over in time");
     }
     stop.cancel();
     if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
@@ -244,7 +247,7 @@ fn peer_grpc(shared: &Arc<Shared>) -> axum::Router {
 }
 
 /// A node's certificate counts for as long as its Node has that uid: deleting the Node revokes it.
-fn admitted(shared: &Arc<Shared>) -> Arc<dyn Fn(&Identity) -> Result<(), String> + Send + Sync> {
+fn admitted(shared: &Arc<Shared>) -> Admitted {
     let (replica, cluster) = (shared.replica.clone(), shared.config.cluster_id.clone());
     Arc::new(move |identity| {
         let Identity::Node { cluster_id, name, uid } = identity else { return Ok(()) };

@@ -4,15 +4,9 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
-    let files = [
-        "hactl/v1/raft.proto",
-        "hactl/v1/node.proto",
-        "hactl/v1/cluster.proto",
-    ];
+    let files = ["hactl/v1/raft.proto", "hactl/v1/node.proto", "hactl/v1/cluster.proto"];
     println!("cargo::rerun-if-changed={}", root.display());
     let descriptors = protox::compile(files, [&root])?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

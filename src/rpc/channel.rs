@@ -48,25 +48,15 @@ impl Target {
         service_fn(move |_: Uri| {
             let target = target.clone();
             async move {
-                let Target {
-                    transport,
-                    tls,
-                    address,
-                    name,
-                    connect_limit,
-                    ..
-                } = target;
-                connect_tls(&transport, &address, &name, tls, connect_limit)
-                    .await
-                    .map(TokioIo::new)
+                let Target { transport, tls, address, name, connect_limit, .. } = target;
+                connect_tls(&transport, &address, &name, tls, connect_limit).await.map(TokioIo::new)
             }
         })
     }
 
     /// A channel that connects when it is first used, and again when it broke.
     pub fn lazy(&self) -> Channel {
-        self.endpoint()
-            .connect_with_connector_lazy(self.connector())
+        self.endpoint().connect_with_connector_lazy(self.connector())
     }
 
     /// A connected channel.
@@ -75,15 +65,12 @@ impl Target {
     /// The connection's or the handshake's.
     pub async fn connect(&self) -> std::io::Result<Channel> {
         // tonic wraps the cause several times; only the innermost says something.
-        self.endpoint()
-            .connect_with_connector(self.connector())
-            .await
-            .map_err(|error| {
-                let mut cause: &(dyn std::error::Error + 'static) = &error;
-                while let Some(deeper) = cause.source() {
-                    cause = deeper;
-                }
-                std::io::Error::other(format!("{}: {cause}", self.address))
-            })
+        self.endpoint().connect_with_connector(self.connector()).await.map_err(|error| {
+            let mut cause: &(dyn std::error::Error + 'static) = &error;
+            while let Some(deeper) = cause.source() {
+                cause = deeper;
+            }
+            std::io::Error::other(format!("{}: {cause}", self.address))
+        })
     }
 }

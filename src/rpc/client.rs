@@ -35,18 +35,9 @@ impl Masters {
         Self::over(Arc::new(Tcp), addresses, tls)
     }
 
-    pub fn over(
-        transport: Arc<dyn Transport>,
-        addresses: Vec<String>,
-        tls: Arc<ClientConfig>,
-    ) -> Self {
+    pub fn over(transport: Arc<dyn Transport>, addresses: Vec<String>, tls: Arc<ClientConfig>) -> Self {
         let addresses = Arc::new(ArcSwap::from_pointee(addresses));
-        Self {
-            transport,
-            tls,
-            addresses,
-            next: Arc::new(AtomicUsize::new(0)),
-        }
+        Self { transport, tls, addresses, next: Arc::new(AtomicUsize::new(0)) }
     }
 
     pub fn addresses(&self) -> Arc<Vec<String>> {
@@ -80,12 +71,7 @@ impl Masters {
                 Err(error) => {
                     reasons.push(error.to_string());
                     // Unless another call moved on already.
-                    let _ = self.next.compare_exchange(
-                        place,
-                        place + 1,
-                        Ordering::Relaxed,
-                        Ordering::Relaxed,
-                    );
+                    let _ = self.next.compare_exchange(place, place + 1, Ordering::Relaxed, Ordering::Relaxed);
                 }
             }
         }

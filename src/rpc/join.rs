@@ -38,10 +38,7 @@ pub enum Error {
 /// [`Error::WrongCluster`] before anything secret is sent.
 pub async fn connect(address: &str, token: &Token) -> Result<(Channel, Bundles), Error> {
     let transport: Arc<dyn Transport> = Arc::new(Tcp);
-    let unreachable = |cause: String| Error::Unreachable {
-        address: address.to_owned(),
-        cause,
-    };
+    let unreachable = |cause: String| Error::Unreachable { address: address.to_owned(), cause };
     let target = |tls| Target {
         transport: transport.clone(),
         tls,
@@ -50,29 +47,17 @@ pub async fn connect(address: &str, token: &Token) -> Result<(Channel, Bundles),
         connect_limit: CONNECT_LIMIT,
         keep_alive: KEEP_ALIVE,
     };
-    let unverified = target(tls::unverified_client()?)
-        .connect()
-        .await
-        .map_err(|e| unreachable(e.to_string()))?;
+    let unverified = target(tls::unverified_client()?).connect().await.map_err(|e| unreachable(e.to_string()))?;
     let shown = ClusterClient::new(unverified)
         .issuers(IssuersRequest {})
         .await
         .map_err(|status| unreachable(status.message().to_owned()))?
         .into_inner();
-    let bundles = Bundles {
-        peer: shown.peer_issuer_pem,
-        node: shown.node_issuer_pem,
-        client: shown.client_issuer_pem,
-    };
+    let bundles = Bundles { peer: shown.peer_issuer_pem, node: shown.node_issuer_pem, client: shown.client_issuer_pem };
     if bundles.pin().ok().as_deref() != Some(token.pin.as_str()) {
-        return Err(Error::WrongCluster {
-            address: address.to_owned(),
-        });
+        return Err(Error::WrongCluster { address: address.to_owned() });
     }
     let verified = target(tls::api_client(&bundles.client, None)?);
-    let channel = verified
-        .connect()
-        .await
-        .map_err(|e| unreachable(e.to_string()))?;
+    let channel = verified.connect().await.map_err(|e| unreachable(e.to_string()))?;
     Ok((channel, bundles))
 }

@@ -55,15 +55,8 @@ pub struct Introduce {
 impl Introduce {
     fn new(me: &Me) -> Self {
         // A cluster id is a UUID; anything else cannot be said and is refused by the other side.
-        let cluster_id = me
-            .cluster_id
-            .parse()
-            .unwrap_or_else(|_| MetadataValue::from_static(""));
-        Self {
-            cluster_id,
-            epoch: me.epoch.into(),
-            member: me.member.into(),
-        }
+        let cluster_id = me.cluster_id.parse().unwrap_or_else(|_| MetadataValue::from_static(""));
+        Self { cluster_id, epoch: me.epoch.into(), member: me.member.into() }
     }
 }
 
@@ -77,24 +70,22 @@ impl Interceptor for Introduce {
     }
 }
 
+/// The channel of each member and lane, and the address it leads to.
+type Channels = BTreeMap<(u64, Lane), (String, Channel)>;
+
 /// Clients to other members. Cheap to clone.
 #[derive(Clone)]
 pub struct PeerClients {
     transport: Arc<dyn Transport>,
     tls: Arc<ClientConfig>,
     me: Arc<Me>,
-    channels: Arc<Mutex<BTreeMap<(u64, Lane), (String, Channel)>>>,
+    channels: Arc<Mutex<Channels>>,
 }
 
 impl PeerClients {
     /// `tls` is a [`crate::tls::peer_client`].
     pub fn new(transport: Arc<dyn Transport>, tls: Arc<ClientConfig>, me: Me) -> Self {
-        Self {
-            transport,
-            tls,
-            me: Arc::new(me),
-            channels: Arc::default(),
-        }
+        Self { transport, tls, me: Arc::new(me), channels: Arc::default() }
     }
 
     pub fn me(&self) -> &Me {
@@ -138,51 +129,23 @@ impl PeerClients {
 ///
 /// # Errors
 /// `PERMISSION_DENIED` with the difference in words.
-pub fn check(
-    metadata: &MetadataMap,
-    identity: &Identity,
-    cluster_id: &str,
-    epoch: u64,
-) -> Result<u64, Status> {
+pub fn check(metadata: &MetadataMap, identity: &Identity, cluster_id: &str, epoch: u64) -> Result<u64, Status> {
     let denied = |message: String| Err(Status::permission_denied(message));
-    let Identity::Peer {
-        cluster_id: theirs,
-        epoch: certified,
-        member,
-    } = identity
-    else {
-        return denied(format!(
-            "{identity} is no master; this port is for masters only"
-        ));
+    let Identity::Peer { cluster_id: theirs, epoch: certified, member } = identity else {
+        return denied(format!("{identity} is no master; this port is for masters only"));
     };
     if theirs != cluster_id {
-        return denied(format!(
-            "you belong to cluster {theirs}, this is {cluster_id}"
-        ));
+        return denied(format!("you belong to cluster {theirs}, this is {cluster_id}"));
     }
-    let said = |name| {
-        metadata
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    };
+    let said = |name| metadata.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if said(CLUSTER) != cluster_id {
-        return denied(format!(
-            "you ask for cluster `{}`, this is {cluster_id}",
-            said(CLUSTER)
-        ));
+        return denied(format!("you ask for cluster `{}`, this is {cluster_id}", said(CLUSTER)));
     }
     if said(MEMBER).parse() != Ok(*member) {
-        return denied(format!(
-            "you say to be member `{}`, your certificate says {member}",
-            said(MEMBER)
-        ));
+        return denied(format!("you say to be member `{}`, your certificate says {member}", said(MEMBER)));
     }
     if said(EPOCH).parse() != Ok(epoch) || *certified > epoch {
-        return denied(format!(
-            "you are in epoch `{}`, this cluster in {epoch}",
-            said(EPOCH)
-        ));
+        return denied(format!("you are in epoch `{}`, this cluster in {epoch}", said(EPOCH)));
     }
     Ok(*member)
 }

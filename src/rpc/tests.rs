@@ -8,10 +8,7 @@ use tonic::{Request, Response, Status};
 
 use crate::identity::Identity;
 use crate::pb;
-use crate::pki::{
-    ApiName, Bundles, Credential, Dir, Issuers, Lifetimes, NodeName, PeerName, inspect,
-    signing_request,
-};
+use crate::pki::{ApiName, Bundles, Credential, Dir, Issuers, Lifetimes, NodeName, PeerName, inspect, signing_request};
 use crate::tls;
 use crate::token::Token;
 use crate::transport::{Listener, Tcp, Transport, connect_tls};
@@ -29,98 +26,54 @@ impl World {
     fn new() -> Self {
         let now = crate::pki::unix_now();
         let issuers = Issuers::create(CLUSTER, &Lifetimes::default(), now).expect("issuers");
-        Self {
-            bundles: issuers.bundles(),
-            issuers,
-            now,
-        }
+        Self { bundles: issuers.bundles(), issuers, now }
     }
 
-    fn made(
-        &self,
-        sign: impl FnOnce(&Issuers, &str) -> Result<String, crate::pki::Error>,
-    ) -> Credential {
+    fn made(&self, sign: impl FnOnce(&Issuers, &str) -> Result<String, crate::pki::Error>) -> Credential {
         let (key_pem, csr_pem) = signing_request().expect("request");
-        Credential {
-            certificate_pem: sign(&self.issuers, &csr_pem).expect("certificate"),
-            key_pem,
-        }
+        Credential { certificate_pem: sign(&self.issuers, &csr_pem).expect("certificate"), key_pem }
     }
 
     fn peer(&self, member: u64) -> Credential {
-        let name = PeerName {
-            cluster_id: CLUSTER.into(),
-            epoch: 1,
-            member,
-        };
+        let name = PeerName { cluster_id: CLUSTER.into(), epoch: 1, member };
         self.made(|issuers, csr| issuers.issue_peer(csr, &name, LIFE, self.now))
     }
 
     fn node(&self) -> Credential {
-        let name = NodeName {
-            cluster_id: CLUSTER.into(),
-            name: "node-1".into(),
-            uid: "u-1".into(),
-        };
+        let name = NodeName { cluster_id: CLUSTER.into(), name: "node-1".into(), uid: "u-1".into() };
         self.made(|issuers, csr| issuers.issue_node(csr, &name, LIFE, self.now))
     }
 
     fn user(&self) -> Credential {
-        self.made(|issuers, csr| {
-            issuers.issue_user(csr, "admin", Some("system:masters"), LIFE, self.now)
-        })
+        self.made(|issuers, csr| issuers.issue_user(csr, "admin", Some("system:masters"), LIFE, self.now))
     }
 
     fn api(&self) -> Credential {
-        let name = ApiName {
-            member: 1,
-            hosts: vec!["10.1.2.3".into()],
-            service_ip: "10.96.0.1".parse().ok(),
-        };
+        let name = ApiName { member: 1, hosts: vec!["10.1.2.3".into()], service_ip: "10.96.0.1".parse().ok() };
         self.made(|issuers, csr| issuers.issue_api(csr, &name, LIFE, self.now))
     }
 }
 
 fn node_identity() -> Identity {
-    Identity::Node {
-        cluster_id: CLUSTER.into(),
-        name: "node-1".into(),
-        uid: "u-1".into(),
-    }
+    Identity::Node { cluster_id: CLUSTER.into(), name: "node-1".into(), uid: "u-1".into() }
 }
 
 fn admin_identity() -> Identity {
-    Identity::User {
-        name: "admin".into(),
-        groups: vec!["system:masters".into()],
-    }
+    Identity::User { name: "admin".into(), groups: vec!["system:masters".into()] }
 }
 
 #[test]
 fn the_issuer_decides_the_identity() {
     let world = World::new();
     let cases = [
-        (
-            world.peer(7),
-            Some(Identity::Peer {
-                cluster_id: CLUSTER.into(),
-                epoch: 1,
-                member: 7,
-            }),
-        ),
+        (world.peer(7), Some(Identity::Peer { cluster_id: CLUSTER.into(), epoch: 1, member: 7 })),
         (world.node(), Some(node_identity())),
         (world.user(), Some(admin_identity())),
     ];
     for (credential, want) in cases {
-        assert_eq!(
-            inspect::identity_of_pem(&credential.certificate_pem, &world.bundles).expect("parses"),
-            want
-        );
+        assert_eq!(inspect::identity_of_pem(&credential.certificate_pem, &world.bundles).expect("parses"), want);
         let strangers = World::new().bundles;
-        assert_eq!(
-            inspect::identity_of_pem(&credential.certificate_pem, &strangers).expect("parses"),
-            None
-        );
+        assert_eq!(inspect::identity_of_pem(&credential.certificate_pem, &strangers).expect("parses"), None);
     }
 }
 
@@ -149,12 +102,7 @@ fn the_directory_gives_back_what_was_put_in() {
     use std::os::unix::fs::PermissionsExt;
     for entry in std::fs::read_dir(dir.path()).expect("lists") {
         let entry = entry.expect("entry");
-        assert_eq!(
-            entry.metadata().expect("stat").permissions().mode() & 0o777,
-            0o600,
-            "{:?}",
-            entry.path()
-        );
+        assert_eq!(entry.metadata().expect("stat").permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
     }
     let sealed = std::fs::read(dir.path().join("issuers.sealed")).expect("reads");
     assert!(!sealed.windows(7).any(|window| window == b"PRIVATE"));
@@ -169,20 +117,10 @@ fn tokens_parse_and_show_no_secret() {
     let token = Token::generate(&pin).expect("token");
     assert_eq!(Token::parse(&format!(" {token}\n")).expect("parses"), token);
     assert!(!format!("{token:?}").contains(&token.secret));
-    for bad in [
-        "",
-        "hactl-",
-        "hactl-a.b",
-        "abcdef.0123456789abcdef",
-        &token.to_string()[1..],
-        &format!("{token}0"),
-    ] {
+    for bad in ["", "hactl-", "hactl-a.b", "abcdef.0123456789abcdef", &token.to_string()[1..], &format!("{token}0")] {
         assert!(Token::parse(bad).is_err(), "{bad}");
     }
-    let other = Token {
-        id: "00000000".into(),
-        ..token.clone()
-    };
+    let other = Token { id: "00000000".into(), ..token.clone() };
     assert_ne!(other.hashed(), token.hashed());
 }
 
@@ -198,13 +136,8 @@ async fn handshake(
     let address = listener.local_address().expect("address").to_string();
     let serve = async {
         let (stream, _) = listener.accept().await.map_err(|e| e.to_string())?;
-        let stream = TlsAcceptor::from(server)
-            .accept(stream)
-            .await
-            .map_err(|e| e.to_string())?;
-        identifier
-            .identify(stream.get_ref().1.peer_certificates())
-            .ok_or_else(|| "names nobody".to_owned())
+        let stream = TlsAcceptor::from(server).accept(stream).await.map_err(|e| e.to_string())?;
+        identifier.identify(stream.get_ref().1.peer_certificates()).ok_or_else(|| "names nobody".to_owned())
     };
     let transport: Arc<dyn Transport> = Arc::new(Tcp);
     let dial = connect_tls(&transport, &address, name, client, Duration::from_secs(20));
@@ -216,25 +149,13 @@ async fn handshake(
 #[tokio::test]
 async fn the_peer_port_takes_peers_only() {
     let world = World::new();
-    let certificate =
-        |credential: Credential| tls::Certificate::new(&credential, "test").expect("pair");
+    let certificate = |credential: Credential| tls::Certificate::new(&credential, "test").expect("pair");
     let server = tls::peer_server(&certificate(world.peer(1)), &world.bundles).expect("server");
     let name = PeerName::dns(CLUSTER, 1);
     let member = tls::peer_client(&certificate(world.peer(2)), &world.bundles).expect("client");
     let got = handshake(server.clone(), member.clone(), &name, &world.bundles).await;
-    assert_eq!(
-        got,
-        Ok(Identity::Peer {
-            cluster_id: CLUSTER.into(),
-            epoch: 1,
-            member: 2
-        })
-    );
-    for (what, credential) in [
-        ("node", world.node()),
-        ("user", world.user()),
-        ("stranger", World::new().peer(2)),
-    ] {
+    assert_eq!(got, Ok(Identity::Peer { cluster_id: CLUSTER.into(), epoch: 1, member: 2 }));
+    for (what, credential) in [("node", world.node()), ("user", world.user()), ("stranger", World::new().peer(2))] {
         let client = tls::peer_client(&certificate(credential), &world.bundles).expect("client");
         let got = handshake(server.clone(), client, &name, &world.bundles).await;
         assert!(got.is_err(), "{what}: {got:?}");
@@ -246,8 +167,7 @@ async fn the_peer_port_takes_peers_only() {
 #[tokio::test]
 async fn the_api_port_knows_nodes_users_and_nobody() {
     let world = World::new();
-    let certificate =
-        |credential: Credential| tls::Certificate::new(&credential, "test").expect("pair");
+    let certificate = |credential: Credential| tls::Certificate::new(&credential, "test").expect("pair");
     let server = tls::api_server(&certificate(world.api()), &world.bundles).expect("server");
     let cases = [
         (None, Some(Identity::Anonymous)),
@@ -263,12 +183,7 @@ async fn the_api_port_knows_nodes_users_and_nobody() {
         assert_eq!(got.clone().ok(), want, "{got:?}");
     }
     let client = tls::api_client(&world.bundles.client, None).expect("client");
-    for name in [
-        "localhost",
-        "10.1.2.3",
-        "10.96.0.1",
-        "kubernetes.default.svc.cluster.local",
-    ] {
+    for name in ["localhost", "10.1.2.3", "10.96.0.1", "kubernetes.default.svc.cluster.local"] {
         let got = handshake(server.clone(), client.clone(), name, &world.bundles).await;
         assert_eq!(got, Ok(Identity::Anonymous), "{name}");
     }
@@ -281,10 +196,7 @@ struct Shows(Bundles);
 
 #[tonic::async_trait]
 impl pb::cluster_server::Cluster for Shows {
-    async fn issuers(
-        &self,
-        _: Request<pb::IssuersRequest>,
-    ) -> Result<Response<pb::IssuersResponse>, Status> {
+    async fn issuers(&self, _: Request<pb::IssuersRequest>) -> Result<Response<pb::IssuersResponse>, Status> {
         let Bundles { peer, node, client } = self.0.clone();
         Ok(Response::new(pb::IssuersResponse {
             peer_issuer_pem: peer,
@@ -292,16 +204,10 @@ impl pb::cluster_server::Cluster for Shows {
             client_issuer_pem: client,
         }))
     }
-    async fn join(
-        &self,
-        _: Request<pb::JoinRequest>,
-    ) -> Result<Response<pb::JoinResponse>, Status> {
+    async fn join(&self, _: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
         Err(Status::internal("the secret must not arrive"))
     }
-    async fn leave(
-        &self,
-        _: Request<pb::LeaveRequest>,
-    ) -> Result<Response<pb::LeaveResponse>, Status> {
+    async fn leave(&self, _: Request<pb::LeaveRequest>) -> Result<Response<pb::LeaveResponse>, Status> {
         Err(Status::internal(""))
     }
     async fn status(
@@ -316,10 +222,7 @@ impl pb::cluster_server::Cluster for Shows {
     ) -> Result<Response<pb::CreateTokenResponse>, Status> {
         Err(Status::internal(""))
     }
-    async fn list_tokens(
-        &self,
-        _: Request<pb::ListTokensRequest>,
-    ) -> Result<Response<pb::ListTokensResponse>, Status> {
+    async fn list_tokens(&self, _: Request<pb::ListTokensRequest>) -> Result<Response<pb::ListTokensResponse>, Status> {
         Err(Status::internal(""))
     }
     async fn revoke_token(
@@ -339,23 +242,15 @@ impl pb::cluster_server::Cluster for Shows {
 /// Serves `shown` behind the API certificate of `world`; the address.
 async fn serve_issuers(world: &World, shown: Bundles) -> String {
     let certificate = tls::Certificate::new(&world.api(), "api").expect("pair");
-    let acceptor =
-        TlsAcceptor::from(tls::api_server(&certificate, &world.bundles).expect("server"));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("listens");
+    let acceptor = TlsAcceptor::from(tls::api_server(&certificate, &world.bundles).expect("server"));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listens");
     let address = listener.local_address().expect("address").to_string();
-    let incoming =
-        futures::stream::unfold((listener, acceptor), |(listener, acceptor)| async move {
-            let (stream, _) = listener.accept().await.ok()?;
-            Some((acceptor.accept(stream).await, (listener, acceptor)))
-        });
+    let incoming = futures::stream::unfold((listener, acceptor), |(listener, acceptor)| async move {
+        let (stream, _) = listener.accept().await.ok()?;
+        Some((acceptor.accept(stream).await, (listener, acceptor)))
+    });
     let service = pb::cluster_server::ClusterServer::new(Shows(shown));
-    tokio::spawn(
-        tonic::transport::Server::builder()
-            .add_service(service)
-            .serve_with_incoming(incoming),
-    );
+    tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
     address
 }
 
@@ -366,20 +261,12 @@ async fn a_joiner_refuses_a_cluster_that_its_token_does_not_pin() {
     let token = Token::generate(&world.bundles.pin().expect("pin")).expect("token");
 
     let address = serve_issuers(&world, world.bundles.clone()).await;
-    let (_, bundles) = crate::join::connect(&address, &token)
-        .await
-        .expect("the right cluster");
+    let (_, bundles) = crate::join::connect(&address, &token).await.expect("the right cluster");
     assert_eq!(bundles, world.bundles);
 
     let address = serve_issuers(&stranger, stranger.bundles.clone()).await;
-    let error = crate::join::connect(&address, &token)
-        .await
-        .err()
-        .expect("another cluster");
-    assert!(
-        matches!(error, crate::join::Error::WrongCluster { .. }),
-        "{error}"
-    );
+    let error = crate::join::connect(&address, &token).await.expect_err("another cluster");
+    assert!(matches!(error, crate::join::Error::WrongCluster { .. }), "{error}");
 
     // One that shows our issuers but cannot prove to hold their certificate.
     let address = serve_issuers(&stranger, world.bundles.clone()).await;
@@ -390,9 +277,7 @@ async fn a_joiner_refuses_a_cluster_that_its_token_does_not_pin() {
 async fn a_client_moves_on_to_a_master_that_answers() {
     let world = World::new();
     let good = serve_issuers(&world, world.bundles.clone()).await;
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("listens");
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listens");
     let closed = free.local_addr().expect("address").to_string();
     drop(free);
     let tls = tls::api_client(&world.bundles.client, None).expect("client");
@@ -402,11 +287,6 @@ async fn a_client_moves_on_to_a_master_that_answers() {
         assert_eq!(address, good);
     }
     masters.set_addresses(vec![closed.clone()]);
-    let error = masters
-        .connect()
-        .await
-        .err()
-        .expect("none answers")
-        .to_string();
+    let error = masters.connect().await.expect_err("none answers").to_string();
     assert!(error.contains(&closed), "{error}");
 }

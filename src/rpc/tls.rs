@@ -37,9 +37,7 @@ impl Certificate {
     /// # Errors
     /// When certificate or key is malformed or they do not belong together; `what` names the pair.
     pub fn new(credential: &Credential, what: &str) -> Result<Self, Error> {
-        Ok(Self(Arc::new(ArcSwap::from_pointee(certified(
-            credential, what,
-        )?))))
+        Ok(Self(Arc::new(ArcSwap::from_pointee(certified(credential, what)?))))
     }
 
     /// Takes effect with the next handshake.
@@ -53,10 +51,7 @@ impl Certificate {
 }
 
 fn certified(credential: &Credential, what: &str) -> Result<CertifiedKey, Error> {
-    let chain = inspect::certificates(
-        &credential.certificate_pem,
-        &format!("the {what} certificate"),
-    )?;
+    let chain = inspect::certificates(&credential.certificate_pem, &format!("the {what} certificate"))?;
     let key = PrivateKeyDer::from_pem_slice(credential.key_pem.as_bytes())
         .map_err(|cause| Error::malformed(format!("the {what} key"), cause))?;
     CertifiedKey::from_der(chain, key, &provider())
@@ -83,9 +78,7 @@ fn roots(pems: &[(&str, &str)]) -> Result<Arc<RootCertStore>, Error> {
     let mut store = RootCertStore::empty();
     for (what, pem) in pems {
         for certificate in inspect::certificates(pem, &format!("the {what} issuer"))? {
-            store
-                .add(certificate)
-                .map_err(|cause| Error::malformed(format!("the {what} issuer"), cause))?;
+            store.add(certificate).map_err(|cause| Error::malformed(format!("the {what} issuer"), cause))?;
         }
     }
     Ok(Arc::new(store))
@@ -112,10 +105,7 @@ fn server(
 ///
 /// # Errors
 /// When an issuer is malformed.
-pub fn api_server(
-    certificate: &Certificate,
-    bundles: &Bundles,
-) -> Result<Arc<ServerConfig>, Error> {
+pub fn api_server(certificate: &Certificate, bundles: &Bundles) -> Result<Arc<ServerConfig>, Error> {
     let roots = roots(&[("node", &bundles.node), ("client", &bundles.client)])?;
     let clients = WebPkiClientVerifier::builder_with_provider(roots, provider())
         .allow_unauthenticated()
@@ -128,21 +118,14 @@ pub fn api_server(
 ///
 /// # Errors
 /// When the issuer is malformed.
-pub fn peer_server(
-    certificate: &Certificate,
-    bundles: &Bundles,
-) -> Result<Arc<ServerConfig>, Error> {
-    let clients =
-        WebPkiClientVerifier::builder_with_provider(roots(&[("peer", &bundles.peer)])?, provider())
-            .build()
-            .map_err(|cause| Error::malformed("the peer issuer", cause))?;
+pub fn peer_server(certificate: &Certificate, bundles: &Bundles) -> Result<Arc<ServerConfig>, Error> {
+    let clients = WebPkiClientVerifier::builder_with_provider(roots(&[("peer", &bundles.peer)])?, provider())
+        .build()
+        .map_err(|cause| Error::malformed("the peer issuer", cause))?;
     server(certificate, clients, &[H2])
 }
 
-fn client(
-    issuer: (&str, &str),
-    certificate: Option<&Certificate>,
-) -> Result<Arc<ClientConfig>, Error> {
+fn client(issuer: (&str, &str), certificate: Option<&Certificate>) -> Result<Arc<ClientConfig>, Error> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|cause| Error::Issue(cause.to_string()))?
@@ -160,10 +143,7 @@ fn client(
 ///
 /// # Errors
 /// When the issuer is malformed.
-pub fn peer_client(
-    certificate: &Certificate,
-    bundles: &Bundles,
-) -> Result<Arc<ClientConfig>, Error> {
+pub fn peer_client(certificate: &Certificate, bundles: &Bundles) -> Result<Arc<ClientConfig>, Error> {
     client(("peer", &bundles.peer), Some(certificate))
 }
 
@@ -171,10 +151,7 @@ pub fn peer_client(
 ///
 /// # Errors
 /// When the issuer is malformed.
-pub fn api_client(
-    client_issuer_pem: &str,
-    certificate: Option<&Certificate>,
-) -> Result<Arc<ClientConfig>, Error> {
+pub fn api_client(client_issuer_pem: &str, certificate: Option<&Certificate>) -> Result<Arc<ClientConfig>, Error> {
     client(("client", client_issuer_pem), certificate)
 }
 
@@ -190,6 +167,21 @@ pub(crate) fn unverified_client() -> Result<Arc<ClientConfig>, Error> {
         .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
         .with_no_client_auth();
     config.alpn_protocols = vec![H2.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Accepts any server, as Kubernetes' HTTPS probes do, which ask whether a pod answers and not who it is. HTTP/1.1.
+///
+/// # Errors
+/// When this build lacks TLS.
+pub fn probe_client() -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|cause| Error::Issue(cause.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![HTTP1.to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -243,10 +235,7 @@ impl Identifier {
     pub fn new(bundles: &Bundles) -> Result<Self, Error> {
         let mut issuers = Vec::new();
         for role in Role::ALL {
-            issuers.push((
-                role,
-                inspect::certificates(bundles.of(role), &format!("the {} issuer", role.name()))?,
-            ));
+            issuers.push((role, inspect::certificates(bundles.of(role), &format!("the {} issuer", role.name()))?));
         }
         Ok(Self(Arc::new(issuers)))
     }

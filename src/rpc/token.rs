@@ -26,40 +26,25 @@ impl Token {
     /// When the system yields no randomness.
     pub fn generate(pin: &str) -> Result<Self, Invalid> {
         let mut bytes = [0u8; (ID_LEN + SECRET_LEN) / 2];
-        SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| Invalid("the system yields no randomness"))?;
+        SystemRandom::new().fill(&mut bytes).map_err(|_| Invalid("the system yields no randomness"))?;
         let text = hex::encode(bytes);
         let (id, secret) = text.split_at(ID_LEN);
-        Ok(Self {
-            id: id.to_owned(),
-            secret: secret.to_owned(),
-            pin: pin.to_owned(),
-        })
+        Ok(Self { id: id.to_owned(), secret: secret.to_owned(), pin: pin.to_owned() })
     }
 
     /// # Errors
     /// Says what is wrong with it, without repeating it.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let body = text
-            .trim()
-            .strip_prefix(PREFIX)
-            .ok_or(Invalid("it does not begin with `hactl-`"))?;
+        let body = text.trim().strip_prefix(PREFIX).ok_or(Invalid("it does not begin with `hactl-`"))?;
         let parts: Vec<&str> = body.split('.').collect();
         let [id, secret, pin] = parts.as_slice() else {
             return Err(Invalid("it does not have three parts"));
         };
-        let hex = |part: &str, len| {
-            part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        };
+        let hex = |part: &str, len| part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !hex(id, ID_LEN) || !hex(secret, SECRET_LEN) || !hex(pin, PIN_LEN) {
             return Err(Invalid("a part has the wrong length or letters"));
         }
-        Ok(Self {
-            id: (*id).to_owned(),
-            secret: (*secret).to_owned(),
-            pin: (*pin).to_owned(),
-        })
+        Ok(Self { id: (*id).to_owned(), secret: (*secret).to_owned(), pin: (*pin).to_owned() })
     }
 
     pub fn hashed(&self) -> String {

@@ -80,9 +80,6 @@ pub async fn connect_tls(
     });
     match connected.await {
         Ok(result) => result,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("{address} did not answer within {limit:?}"),
-        )),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} did not answer within {limit:?}"))),
     }
 }

@@ -186,7 +186,7 @@ fn data(frame: Result<pb::StreamFrame, Status>) -> Result<Option<Bytes>, StreamE
             _ => StreamError::Internal(error.message),
         }),
         None if frame.eof && frame.data.is_empty() => Ok(None),
-        None => Ok(Some(frame.data.into())),
+        None => Ok(Some(frame.data)),
     }
 }
 

@@ -95,8 +95,7 @@ impl Dir {
     /// When the disk refuses.
     pub fn write_issuers(&self, issuers: &Issuers) -> Result<(), Error> {
         let key = SealKey::generate()?;
-        let plain = serde_json::to_vec(&issuers.keys_pem())
-            .map_err(|cause| Error::Issue(cause.to_string()))?;
+        let plain = serde_json::to_vec(&issuers.keys_pem()).map_err(|cause| Error::Issue(cause.to_string()))?;
         self.write("seal.key", key.to_hex().as_bytes())?;
         self.write("issuers.sealed", &key.seal(&plain)?)?;
         self.write_bundles(&issuers.bundles())
@@ -107,13 +106,10 @@ impl Dir {
     pub fn issuers(&self) -> Result<Issuers, Error> {
         let key = SealKey::parse(&self.read("seal.key")?)?;
         let path = self.0.join("issuers.sealed");
-        let sealed = fs::read(&path).map_err(|source| Error::File {
-            path: path.clone(),
-            source,
-        })?;
+        let sealed = fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
         let plain = key.open(&sealed, &path.display().to_string())?;
-        let keys: [String; 3] = serde_json::from_slice(&plain)
-            .map_err(|cause| Error::malformed(path.display().to_string(), cause))?;
+        let keys: [String; 3] =
+            serde_json::from_slice(&plain).map_err(|cause| Error::malformed(path.display().to_string(), cause))?;
         Issuers::from_parts(&self.bundles()?, &keys)
     }
 
@@ -132,32 +128,16 @@ impl Dir {
 /// # Errors
 /// When the disk refuses.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let refused = |source| Error::File {
-        path: path.to_owned(),
-        source,
-    };
+    let refused = |source| Error::File { path: path.to_owned(), source };
     let dir = path.parent().unwrap_or(Path::new("."));
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(refused)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(refused)?;
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
     // A leftover of a crash may have another mode.
     let _ = fs::remove_file(&fresh);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&fresh)
-        .map_err(refused)?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(refused)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).map_err(refused)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(refused)?;
     fs::rename(&fresh, path).map_err(refused)?;
-    fs::File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(refused)
+    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(refused)
 }

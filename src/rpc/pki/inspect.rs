@@ -46,19 +46,12 @@ pub fn expiry(pem: &str, what: &str) -> Result<Expiry, Error> {
     let chain = certificates(pem, what)?;
     let certificate = parse(&chain[0], what)?;
     let validity = certificate.validity();
-    Ok(Expiry {
-        not_before: validity.not_before.timestamp(),
-        not_after: validity.not_after.timestamp(),
-    })
+    Ok(Expiry { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
 }
 
 /// The raw public key of a certificate.
 pub(super) fn public_key(der: &[u8], what: &str) -> Result<Vec<u8>, Error> {
-    Ok(parse(der, what)?
-        .public_key()
-        .subject_public_key
-        .data
-        .to_vec())
+    Ok(parse(der, what)?.public_key().subject_public_key.data.to_vec())
 }
 
 /// Which issuer signed `leaf`, and thereby who it names. `None`: none of these issuers did, or it names nobody.
@@ -68,14 +61,10 @@ pub fn identity(leaf: &[u8], bundles: &[(Role, Vec<CertificateDer<'static>>)]) -
     let signed_by = |issuer: &CertificateDer<'_>| {
         X509Certificate::from_der(issuer).is_ok_and(|(_, issuer)| {
             issuer.subject().as_raw() == certificate.issuer().as_raw()
-                && certificate
-                    .verify_signature(Some(issuer.public_key()))
-                    .is_ok()
+                && certificate.verify_signature(Some(issuer.public_key())).is_ok()
         })
     };
-    let (role, _) = bundles
-        .iter()
-        .find(|(_, issuers)| issuers.iter().any(signed_by))?;
+    let (role, _) = bundles.iter().find(|(_, issuers)| issuers.iter().any(signed_by))?;
     match role {
         Role::Peer => peer(&certificate),
         Role::Node => node(&certificate),
@@ -97,8 +86,7 @@ pub fn identity_of_pem(pem: &str, bundles: &Bundles) -> Result<Option<Identity>,
 }
 
 fn parse<'a>(der: &'a [u8], what: &str) -> Result<X509Certificate<'a>, Error> {
-    let (_, certificate) =
-        X509Certificate::from_der(der).map_err(|cause| Error::malformed(what, cause))?;
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|cause| Error::malformed(what, cause))?;
     Ok(certificate)
 }
 
@@ -127,34 +115,18 @@ fn node(certificate: &X509Certificate<'_>) -> Option<Identity> {
 }
 
 fn user(certificate: &X509Certificate<'_>) -> Option<Identity> {
-    let name = certificate
-        .subject()
-        .iter_common_name()
-        .next()?
-        .as_str()
-        .ok()?
-        .to_owned();
-    let groups = certificate
-        .subject()
-        .iter_organization()
-        .filter_map(|group| group.as_str().ok());
-    (!name.is_empty()).then(|| Identity::User {
-        name,
-        groups: groups.map(str::to_owned).collect(),
-    })
+    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
+    let groups = certificate.subject().iter_organization().filter_map(|group| group.as_str().ok());
+    (!name.is_empty()).then(|| Identity::User { name, groups: groups.map(str::to_owned).collect() })
 }
 
 /// The parts of the certificate's only `hactl://` URI.
 fn hactl_uri<'a>(certificate: &'a X509Certificate<'_>) -> Option<Vec<&'a str>> {
     let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names
-        .value
-        .general_names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => uri.strip_prefix("hactl://"),
-            _ => None,
-        });
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix("hactl://"),
+        _ => None,
+    });
     let uri = uris.next()?;
     uris.next().is_none().then(|| uri.split('/').collect())
 }

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -54,10 +53,7 @@ impl PeerName {
     }
 
     fn uri(&self) -> String {
-        format!(
-            "hactl://{}/member/{}/epoch/{}",
-            self.cluster_id, self.member, self.epoch
-        )
+        format!("hactl://{}/member/{}/epoch/{}", self.cluster_id, self.member, self.epoch)
     }
 }
 
@@ -71,10 +67,7 @@ pub struct NodeName {
 
 impl NodeName {
     fn uri(&self) -> String {
-        format!(
-            "hactl://{}/node/{}/{}",
-            self.cluster_id, self.name, self.uid
-        )
+        format!("hactl://{}/node/{}/{}", self.cluster_id, self.name, self.uid)
     }
 }
 
@@ -115,9 +108,7 @@ impl std::fmt::Debug for Issuers {
 /// When the system yields no randomness.
 pub fn signing_request() -> Result<(String, String), Error> {
     let key = new_key()?;
-    let request = CertificateParams::default()
-        .serialize_request(&key)
-        .map_err(issue)?;
+    let request = CertificateParams::default().serialize_request(&key).map_err(issue)?;
     Ok((key.serialize_pem(), request.pem().map_err(issue)?))
 }
 
@@ -136,11 +127,7 @@ impl Issuers {
     /// When the system yields no randomness.
     pub fn create(cluster_id: &str, lifetimes: &Lifetimes, now: i64) -> Result<Self, Error> {
         let make = |role| Issuer::create(role, cluster_id, lifetimes.issuer, now);
-        Ok(Self {
-            peer: make(Role::Peer)?,
-            node: make(Role::Node)?,
-            client: make(Role::Client)?,
-        })
+        Ok(Self { peer: make(Role::Peer)?, node: make(Role::Node)?, client: make(Role::Client)? })
     }
 
     pub fn bundles(&self) -> Bundles {
@@ -171,27 +158,10 @@ impl Issuers {
     ///
     /// # Errors
     /// When the request is malformed.
-    pub fn issue_peer(
-        &self,
-        csr_pem: &str,
-        name: &PeerName,
-        life: Duration,
-        now: i64,
-    ) -> Result<String, Error> {
-        let mut params = params(
-            &format!("hactl:member:{}", name.member),
-            Some("hactl:members"),
-            life,
-            now,
-        )?;
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        params.subject_alt_names = vec![
-            dns(&PeerName::dns(&name.cluster_id, name.member))?,
-            uri(&name.uri())?,
-        ];
+    pub fn issue_peer(&self, csr_pem: &str, name: &PeerName, life: Duration, now: i64) -> Result<String, Error> {
+        let mut params = params(&format!("hactl:member:{}", name.member), Some("hactl:members"), life, now)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names = vec![dns(&PeerName::dns(&name.cluster_id, name.member))?, uri(&name.uri())?];
         self.peer.sign(csr_pem, &params)
     }
 
@@ -199,19 +169,8 @@ impl Issuers {
     ///
     /// # Errors
     /// When the request is malformed.
-    pub fn issue_node(
-        &self,
-        csr_pem: &str,
-        name: &NodeName,
-        life: Duration,
-        now: i64,
-    ) -> Result<String, Error> {
-        let mut params = params(
-            &format!("system:node:{}", name.name),
-            Some("system:nodes"),
-            life,
-            now,
-        )?;
+    pub fn issue_node(&self, csr_pem: &str, name: &NodeName, life: Duration, now: i64) -> Result<String, Error> {
+        let mut params = params(&format!("system:node:{}", name.name), Some("system:nodes"), life, now)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = vec![uri(&name.uri())?];
         self.node.sign(csr_pem, &params)
@@ -238,13 +197,7 @@ impl Issuers {
     ///
     /// # Errors
     /// When the request is malformed or a host is no name.
-    pub fn issue_api(
-        &self,
-        csr_pem: &str,
-        name: &ApiName,
-        life: Duration,
-        now: i64,
-    ) -> Result<String, Error> {
+    pub fn issue_api(&self, csr_pem: &str, name: &ApiName, life: Duration, now: i64) -> Result<String, Error> {
         let mut params = params(&format!("hactl:api:{}", name.member), None, life, now)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let fixed = [
@@ -258,19 +211,13 @@ impl Issuers {
         ];
         let service = name.service_ip.map(|ip| ip.to_string());
         let mut names: Vec<String> = Vec::new();
-        for host in fixed
-            .into_iter()
-            .chain(name.hosts.iter().map(String::as_str))
-            .chain(service.as_deref())
-        {
+        for host in fixed.into_iter().chain(name.hosts.iter().map(String::as_str)).chain(service.as_deref()) {
             let host = host.trim_start_matches('[').trim_end_matches(']');
             if !host.is_empty() && !names.iter().any(|known| known == host) {
                 names.push(host.to_owned());
             }
         }
-        params.subject_alt_names = CertificateParams::new(names)
-            .map_err(issue)?
-            .subject_alt_names;
+        params.subject_alt_names = CertificateParams::new(names).map_err(issue)?.subject_alt_names;
         self.client.sign(csr_pem, &params)
     }
 }
@@ -278,42 +225,23 @@ impl Issuers {
 impl Issuer {
     fn create(role: Role, cluster_id: &str, life: Duration, now: i64) -> Result<Self, Error> {
         let key = new_key()?;
-        let mut params = params(
-            &format!("hactl {} issuer {cluster_id}", role.name()),
-            None,
-            life,
-            now,
-        )?;
+        let mut params = params(&format!("hactl {} issuer {cluster_id}", role.name()), None, life, now)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.use_authority_key_identifier_extension = false;
         let certificate = params.self_signed(&key).map_err(issue)?;
-        Ok(Self {
-            role,
-            bundle_pem: certificate.pem(),
-            key,
-        })
+        Ok(Self { role, bundle_pem: certificate.pem(), key })
     }
 
     fn load(role: Role, bundle_pem: &str, key_pem: &str) -> Result<Self, Error> {
         let what = format!("the {} issuer", role.name());
-        let key = KeyPair::from_pem(key_pem)
-            .map_err(|cause| Error::malformed(format!("the key of {what}"), cause))?;
+        let key = KeyPair::from_pem(key_pem).map_err(|cause| Error::malformed(format!("the key of {what}"), cause))?;
         let certificates = inspect::certificates(bundle_pem, &what)?;
-        let first = certificates
-            .first()
-            .ok_or_else(|| Error::malformed(&what, "no certificate"))?;
+        let first = certificates.first().ok_or_else(|| Error::malformed(&what, "no certificate"))?;
         if inspect::public_key(first, &what)? != key.public_key_raw() {
-            return Err(Error::malformed(
-                what,
-                "its key belongs to another certificate",
-            ));
+            return Err(Error::malformed(what, "its key belongs to another certificate"));
         }
-        Ok(Self {
-            role,
-            bundle_pem: bundle_pem.to_owned(),
-            key,
-        })
+        Ok(Self { role, bundle_pem: bundle_pem.to_owned(), key })
     }
 
     fn sign(&self, csr_pem: &str, params: &CertificateParams) -> Result<String, Error> {
@@ -321,10 +249,7 @@ impl Issuer {
             .map_err(|cause| Error::malformed("the certificate signing request", cause))?;
         let issuer = rcgen::Issuer::from_ca_cert_pem(&self.bundle_pem, &self.key)
             .map_err(|cause| Error::malformed(format!("the {} issuer", self.role.name()), cause))?;
-        Ok(params
-            .signed_by(&request.public_key, &issuer)
-            .map_err(issue)?
-            .pem())
+        Ok(params.signed_by(&request.public_key, &issuer).map_err(issue)?.pem())
     }
 }
 
@@ -332,16 +257,9 @@ fn new_key() -> Result<KeyPair, Error> {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(issue)
 }
 
-fn params(
-    name: &str,
-    organization: Option<&str>,
-    life: Duration,
-    now: i64,
-) -> Result<CertificateParams, Error> {
+fn params(name: &str, organization: Option<&str>, life: Duration, now: i64) -> Result<CertificateParams, Error> {
     let mut serial = [0u8; 16];
-    SystemRandom::new()
-        .fill(&mut serial)
-        .map_err(|_| Error::Issue("the system yields no randomness".into()))?;
+    SystemRandom::new().fill(&mut serial).map_err(|_| Error::Issue("the system yields no randomness".into()))?;
     serial[0] &= 0x7f;
     let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(now).unwrap_or(0));
     let mut params = CertificateParams::default();
@@ -350,9 +268,7 @@ fn params(
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.distinguished_name = DistinguishedName::new();
     if let Some(organization) = organization {
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, organization);
+        params.distinguished_name.push(DnType::OrganizationName, organization);
     }
     params.distinguished_name.push(DnType::CommonName, name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -25,27 +25,14 @@ pub struct Server {
 ///
 /// # Errors
 /// When it cannot be signed.
-pub fn admin_credential(
-    issuers: &Issuers,
-    lifetimes: &Lifetimes,
-    now: i64,
-) -> Result<Credential, Error> {
+pub fn admin_credential(issuers: &Issuers, lifetimes: &Lifetimes, now: i64) -> Result<Credential, Error> {
     let (key_pem, csr_pem) = signing_request()?;
-    let certificate_pem =
-        issuers.issue_user(&csr_pem, ADMIN_USER, Some(ADMIN_GROUP), lifetimes.user, now)?;
-    Ok(Credential {
-        certificate_pem,
-        key_pem,
-    })
+    let certificate_pem = issuers.issue_user(&csr_pem, ADMIN_USER, Some(ADMIN_GROUP), lifetimes.user, now)?;
+    Ok(Credential { certificate_pem, key_pem })
 }
 
 /// The file's text: JSON, which is YAML.
-pub fn render(
-    user: &str,
-    servers: &[Server],
-    credential: &Credential,
-    bundles: &Bundles,
-) -> String {
+pub fn render(user: &str, servers: &[Server], credential: &Credential, bundles: &Bundles) -> String {
     let clusters: Vec<_> = servers
         .iter()
         .map(|server| {

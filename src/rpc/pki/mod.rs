@@ -46,10 +46,7 @@ impl Role {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{path}: {source}")]
-    File {
-        path: std::path::PathBuf,
-        source: std::io::Error,
-    },
+    File { path: std::path::PathBuf, source: std::io::Error },
     #[error("{what} is not a valid certificate, key or request: {cause}")]
     Malformed { what: String, cause: String },
     #[error("{what} does not open with {key}: it was sealed with another key or is damaged")]
@@ -60,10 +57,7 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn malformed(what: impl Into<String>, cause: impl std::fmt::Display) -> Self {
-        Error::Malformed {
-            what: what.into(),
-            cause: cause.to_string(),
-        }
+        Error::Malformed { what: what.into(), cause: cause.to_string() }
     }
 }
 
@@ -105,9 +99,7 @@ impl Bundles {
 /// The wall clock in seconds since 1970.
 pub fn unix_now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| {
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-    })
+    now.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// SHA-256 of some bytes as lower-case hex, as certificates and token secrets are named.

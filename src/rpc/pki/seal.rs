@@ -18,9 +18,7 @@ impl SealKey {
     /// When the system yields no randomness.
     pub fn generate() -> Result<Self, Error> {
         let mut key = [0; 32];
-        SystemRandom::new()
-            .fill(&mut key)
-            .map_err(|_| no_randomness())?;
+        SystemRandom::new().fill(&mut key).map_err(|_| no_randomness())?;
         Ok(Self(key))
     }
 
@@ -28,8 +26,7 @@ impl SealKey {
     /// When `text` is not 64 hex digits.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut key = [0; 32];
-        hex::decode_to_slice(text.trim(), &mut key)
-            .map_err(|cause| Error::malformed("the sealing key", cause))?;
+        hex::decode_to_slice(text.trim(), &mut key).map_err(|cause| Error::malformed("the sealing key", cause))?;
         Ok(Self(key))
     }
 
@@ -41,16 +38,10 @@ impl SealKey {
     /// When the system yields no randomness.
     pub fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, Error> {
         let mut nonce = [0; NONCE_LEN];
-        SystemRandom::new()
-            .fill(&mut nonce)
-            .map_err(|_| no_randomness())?;
+        SystemRandom::new().fill(&mut nonce).map_err(|_| no_randomness())?;
         let mut body = plain.to_vec();
         self.cipher()?
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from([VERSION]),
-                &mut body,
-            )
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from([VERSION]), &mut body)
             .map_err(|_| Error::Issue("sealing failed".into()))?;
         let mut sealed = vec![VERSION];
         sealed.extend_from_slice(&nonce);
@@ -61,10 +52,7 @@ impl SealKey {
     /// # Errors
     /// [`Error::Sealed`] when another key sealed it or it is damaged. `what` names it.
     pub fn open(&self, sealed: &[u8], what: &str) -> Result<Vec<u8>, Error> {
-        let wrong = || Error::Sealed {
-            what: what.to_owned(),
-            key: "the sealing key of this machine".to_owned(),
-        };
+        let wrong = || Error::Sealed { what: what.to_owned(), key: "the sealing key of this machine".to_owned() };
         let (version, rest) = sealed.split_first().ok_or_else(wrong)?;
         if *version != VERSION || rest.len() < NONCE_LEN {
             return Err(wrong());
@@ -72,16 +60,12 @@ impl SealKey {
         let (nonce, body) = rest.split_at(NONCE_LEN);
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| wrong())?;
         let mut body = body.to_vec();
-        let plain = self
-            .cipher()?
-            .open_in_place(nonce, Aad::from([VERSION]), &mut body)
-            .map_err(|_| wrong())?;
+        let plain = self.cipher()?.open_in_place(nonce, Aad::from([VERSION]), &mut body).map_err(|_| wrong())?;
         Ok(plain.to_vec())
     }
 
     fn cipher(&self) -> Result<LessSafeKey, Error> {
-        let key = UnboundKey::new(&AES_256_GCM, &self.0)
-            .map_err(|_| Error::Issue("sealing key refused".into()))?;
+        let key = UnboundKey::new(&AES_256_GCM, &self.0).map_err(|_| Error::Issue("sealing key refused".into()))?;
         Ok(LessSafeKey::new(key))
     }
 }
