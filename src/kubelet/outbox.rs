@@ -3,7 +3,7 @@
 //! Not here: connections (`session`). Invariants: per pod only the newest status waits; nothing is lost while no master answers,
 //! except the oldest events beyond `EVENTS_MAX`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -77,20 +77,28 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    /// Takes the next write, statuses before events. A pod's last status goes before its end.
-    pub fn take(&self) -> Option<Write> {
+    /// Takes the next write whose subject is not under way already, statuses before events: a master may carry out several
+    /// writes at once, and an older one must not come last. A pod's last status goes before its end.
+    pub fn take(&self, busy: &BTreeSet<Subject>) -> Option<Write> {
         use pb::write::Write as W;
         self.with(|inside| {
-            if let Some(json) = inside.node.take() {
+            if !busy.contains(&Subject::Node)
+                && let Some(json) = inside.node.take()
+            {
                 return Some((Subject::Node, W::NodeStatus(json)));
             }
-            if let Some((uid, status)) = inside.statuses.pop_first() {
+            let free = |uid: &&String| !busy.contains(&Subject::Status((*uid).clone()));
+            let status = inside.statuses.keys().find(free).cloned();
+            if let Some((uid, status)) = status.and_then(|uid| inside.statuses.remove_entry(&uid)) {
                 return Some((Subject::Status(uid), W::PodStatus(status)));
             }
-            if let Some((uid, gone)) = inside.gone.pop_first() {
+            let gone =
+                inside.gone.keys().find(|uid| free(uid) && !busy.contains(&Subject::Gone((*uid).clone()))).cloned();
+            if let Some((uid, gone)) = gone.and_then(|uid| inside.gone.remove_entry(&uid)) {
                 return Some((Subject::Gone(uid), W::PodGone(gone)));
             }
-            let (name, json) = inside.events.pop_front()?;
+            let at = inside.events.iter().position(|(name, _)| !busy.contains(&Subject::Event(name.clone())))?;
+            let (name, json) = inside.events.remove(at)?;
             Some((Subject::Event(name), W::Event(json)))
         })
     }
@@ -139,16 +147,18 @@ mod tests {
         let outbox = Outbox::default();
         outbox.gone(pb::PodGone { uid: "a".to_owned(), ..Default::default() });
         outbox.status(status("a", "1"));
-        let first = outbox.take().expect("a status");
+        let first = outbox.take(&BTreeSet::new()).expect("a status");
         assert_eq!(first.0, Subject::Status("a".to_owned()));
         outbox.status(status("a", "2"));
         outbox.put_back(first);
-        match outbox.take() {
+        match outbox.take(&BTreeSet::new()) {
             Some((_, pb::write::Write::PodStatus(status))) => assert_eq!(status.status_json, b"2".to_vec()),
             other => panic!("{other:?}"),
         }
-        assert_eq!(outbox.take().map(|(subject, _)| subject), Some(Subject::Gone("a".to_owned())));
-        assert!(outbox.take().is_none());
+        assert_eq!(outbox.take(&BTreeSet::new()).map(|(subject, _)| subject), Some(Subject::Gone("a".to_owned())));
+        assert!(outbox.take(&BTreeSet::new()).is_none());
+        outbox.status(status("a", "3"));
+        assert!(outbox.take(&BTreeSet::from([Subject::Status("a".to_owned())])).is_none());
     }
 
     #[test]
@@ -157,6 +167,6 @@ mod tests {
         for at in 0..EVENTS_MAX + 3 {
             outbox.event(format!("e{at}"), Bytes::new());
         }
-        assert_eq!(outbox.take().map(|(subject, _)| subject), Some(Subject::Event("e3".to_owned())));
+        assert_eq!(outbox.take(&BTreeSet::new()).map(|(subject, _)| subject), Some(Subject::Event("e3".to_owned())));
     }
 }

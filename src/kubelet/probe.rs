@@ -46,6 +46,9 @@ pub struct Report {
     pub failure: Option<String>,
 }
 
+/// Longer than any sensible probe's timeout.
+const TLS_MAX: Duration = Duration::from_secs(300);
+
 /// Turns single results into verdicts.
 #[derive(Debug, Clone)]
 pub struct Tracker {
@@ -212,11 +215,25 @@ async fn run(runtime: &dyn Runtime, check: &Check, container_id: &str, timeout: 
 }
 
 async fn get(host: &str, port: u16, path: &str, headers: &[(String, String)], tls: bool) -> Result<u16, String> {
-    if tls {
-        return Err("HTTPS probes are not supported yet".to_owned());
-    }
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let stream = TcpStream::connect((host, port)).await.map_err(|e| format!("dial tcp {host}:{port}: {e}"))?;
+    let dialled = |error: &dyn std::fmt::Display| format!("dial tcp {host}:{port}: {error}");
+    if tls {
+        let config = rpc::tls::probe_client().map_err(|e| text(&e))?;
+        let tcp: Arc<dyn rpc::transport::Transport> = Arc::new(rpc::transport::Tcp);
+        let address = format!("{host}:{port}");
+        // The caller's timeout is shorter.
+        let stream = rpc::transport::connect_tls(&tcp, &address, host, config, TLS_MAX).await;
+        return ask(stream.map_err(|e| dialled(&e))?, host, port, path, headers).await;
+    }
+    let stream = TcpStream::connect((host, port)).await;
+    ask(stream.map_err(|e| dialled(&e))?, host, port, path, headers).await
+}
+
+async fn ask<S>(stream: S, host: &str, port: u16, path: &str, headers: &[(String, String)]) -> Result<u16, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let text = |error: &dyn std::fmt::Display| error.to_string();
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| text(&e))?;
     // How the connection ends is told to the request as well.

@@ -206,12 +206,7 @@ async fn keep_network(
 async fn make_network(config: &Config, shared: &Shared, cidr: &str) -> Result<Bridge, String> {
     let subnet = cidr.parse().map_err(|error| format!("the pod CIDR {cidr:?} of this node is none: {error}"))?;
     let bridge = network::bridge(&config.cluster_id, &shared.hash, subnet);
-    network::check_overlap(&config.cluster_id, bridge.subnet)?;
     shared.runtime.ensure_bridge(&bridge).await.map_err(|error| error.to_string())?;
-    if let Err(error) = network::open(&config.cluster_id).await {
-        // Pods of this node work all the same.
-        tracing::warn!(%error, "pods of other nodes on this engine cannot be reached");
-    }
     Ok(bridge)
 }
 
@@ -300,10 +295,7 @@ pub async fn kill_containers(docker_host: &str, cluster_id: &str, node_uid: &str
 pub async fn teardown(docker_host: &str, cluster_id: &str, node_uid: &str, data_dir: &Path) -> Result<(), Error> {
     kill_containers(docker_host, cluster_id, node_uid).await?;
     let docker = Docker::new(docker_host, cluster_id, node_uid);
-    let others = docker.remove_networks().await.map_err(refused)?;
-    if !others && let Err(error) = network::close(cluster_id).await {
-        tracing::warn!(%error, "the firewall rule of this cluster stays");
-    }
+    docker.remove_networks().await.map_err(refused)?;
     for uid in volumes::homes(data_dir) {
         volumes::release(&volumes::Home::of(data_dir, &uid)).map_err(Error::Invalid)?;
     }

@@ -6,7 +6,7 @@
 //! Not here: what an assignment leads to (`sync`), streams (`streams`, a connection of their own). Invariant: a write that was not
 //! acknowledged is made again on the next session, unless a newer one replaced it; without masters the node runs on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 const WRITES_MAX: usize = 32;
 /// A write that the master could not make now is made again after this.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
+/// A session in which no write is answered for so long is given up.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Largest message: a full assignment with its Secrets and ConfigMaps.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
@@ -162,6 +164,9 @@ impl Session {
                     if heard.elapsed() > SILENCE_MAX {
                         break format!("{address} has said nothing for {} s", SILENCE_MAX.as_secs());
                     }
+                    if under_way.oldest.is_some_and(|oldest| oldest.elapsed() > ANSWER_MAX) {
+                        break format!("{address} has not answered a write for {} s", ANSWER_MAX.as_secs());
+                    }
                     sequence += 1;
                     if up.try_send(message(Up::Heartbeat(pb::Heartbeat { sequence }))).is_err() && up.is_closed() {
                         break format!("{address} closed the connection");
@@ -183,7 +188,7 @@ impl Session {
             }
             while under_way.room() {
                 let Ok(permit) = up.try_reserve() else { break };
-                let Some(write) = outbox.take() else { break };
+                let Some(write) = outbox.take(&under_way.busy) else { break };
                 permit.send(message(Up::Write(under_way.begin(write))));
             }
         };
@@ -234,6 +239,10 @@ fn message(message: Up) -> pb::NodeMessage {
 struct UnderWay {
     last: u64,
     writes: BTreeMap<u64, Write>,
+    /// Their subjects.
+    busy: BTreeSet<Subject>,
+    /// Since when an answer is waited for: the last answer, or the first write after none were open.
+    oldest: Option<tokio::time::Instant>,
 }
 
 impl UnderWay {
@@ -243,6 +252,8 @@ impl UnderWay {
 
     fn begin(&mut self, write: Write) -> pb::Write {
         self.last += 1;
+        self.oldest.get_or_insert_with(tokio::time::Instant::now);
+        self.busy.insert(write.0.clone());
         let sent = pb::Write { id: self.last, write: Some(write.1.clone()) };
         self.writes.insert(self.last, write);
         sent
@@ -250,6 +261,8 @@ impl UnderWay {
 
     fn end(&mut self, shared: &Arc<Shared>, result: &pb::WriteResult) {
         let Some(write) = self.writes.remove(&result.id) else { return };
+        self.busy.remove(&write.0);
+        self.oldest = (!self.writes.is_empty()).then(tokio::time::Instant::now);
         // There may be room again for what waits.
         shared.outbox.wake();
         match result.code {
@@ -278,5 +291,11 @@ impl UnderWay {
         for (_, write) in std::mem::take(&mut self.writes) {
             shared.outbox.put_back(write);
         }
+        self.busy.clear();
+        self.oldest = None;
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -85,7 +85,7 @@ impl Node {
         let mut seen = Vec::new();
         let search = async {
             loop {
-                while let Some((_, write)) = self.shared.outbox.take() {
+                while let Some((_, write)) = self.shared.outbox.take(&BTreeSet::new()) {
                     if let Some(found) = fits(&write) {
                         return found;
                     }

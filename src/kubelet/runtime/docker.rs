@@ -21,6 +21,8 @@ use futures::stream::{BoxStream, StreamExt};
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
+use crate::network;
+
 use super::{
     Bridge, Container, Credentials, EXEC_OUTPUT_MAX, Error, Event, Exec, Image, Info, LogQuery, Network, Result,
     Runtime, Spec, State, label,
@@ -241,6 +243,52 @@ fn body(spec: &Spec) -> ContainerCreateBody {
     }
 }
 
+impl Docker {
+    async fn make_bridge(&self, client: &Client, bridge: &Bridge) -> Result<()> {
+        match client.inspect_network(&bridge.name, None).await.map_err(|e| self.error(e)) {
+            Ok(present) => {
+                let labels = present.labels.clone().unwrap_or_default();
+                if self.own_labels().iter().any(|(name, value)| labels.get(name) != Some(value)) {
+                    return Err(Error::Conflict(format!(
+                        "the Docker network {} exists and belongs to something else: remove it (docker network rm {})",
+                        bridge.name, bridge.name
+                    )));
+                }
+                let config = present.ipam.and_then(|ipam| ipam.config).and_then(|all| all.into_iter().next());
+                if config.and_then(|config| config.subnet).as_deref() == Some(&bridge.subnet.to_string()) {
+                    return Ok(());
+                }
+                client.remove_network(&bridge.name).await.map_err(|e| self.error(e))?;
+            }
+            Err(Error::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+        network::check_overlap(&self.cluster_id, bridge.subnet).map_err(Error::Refused)?;
+        let config = IpamConfig {
+            subnet: Some(bridge.subnet.to_string()),
+            gateway: Some(bridge.gateway.to_string()),
+            ..Default::default()
+        };
+        let interface = ("com.docker.network.bridge.name".to_owned(), bridge.interface.clone());
+        let request = NetworkCreateRequest {
+            name: bridge.name.clone(),
+            driver: Some("bridge".to_owned()),
+            ipam: Some(Ipam { config: Some(vec![config]), ..Default::default() }),
+            options: Some(HashMap::from([interface])),
+            labels: Some(self.own_labels()),
+            ..Default::default()
+        };
+        match client.create_network(request).await.map_err(|e| self.error(e)) {
+            Ok(_) => Ok(()),
+            Err(Error::Refused(message)) if message.contains("overlap") => Err(Error::Refused(format!(
+                "the pod network {} overlaps with another network of this Docker Engine ({message}): remove that network, or create the cluster with another --cluster-cidr",
+                bridge.subnet
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 #[async_trait]
 impl Runtime for Docker {
     async fn info(&self) -> Result<Info> {
@@ -432,52 +480,15 @@ impl Runtime for Docker {
     }
 
     async fn ensure_bridge(&self, bridge: &Bridge) -> Result<()> {
-        let client = self.client().await?;
-        match client.inspect_network(&bridge.name, None).await.map_err(|e| self.error(e)) {
-            Ok(present) => {
-                let labels = present.labels.clone().unwrap_or_default();
-                if self.own_labels().iter().any(|(name, value)| labels.get(name) != Some(value)) {
-                    return Err(Error::Conflict(format!(
-                        "the Docker network {} exists and belongs to something else: remove it (docker network rm {})",
-                        bridge.name, bridge.name
-                    )));
-                }
-                let subnet =
-                    present.ipam.and_then(|ipam| ipam.config).and_then(|c| c.into_iter().next()).and_then(|c| c.subnet);
-                if subnet.as_deref() == Some(&bridge.subnet.to_string()) {
-                    return Ok(());
-                }
-                client.remove_network(&bridge.name).await.map_err(|e| self.error(e))?;
-            }
-            Err(Error::NotFound(_)) => {}
-            Err(error) => return Err(error),
+        self.make_bridge(self.client().await?, bridge).await?;
+        if let Err(error) = network::open(&self.cluster_id).await {
+            // Pods of this node work all the same.
+            tracing::warn!(%error, "pods of other nodes on this engine cannot be reached");
         }
-        let request = NetworkCreateRequest {
-            name: bridge.name.clone(),
-            driver: Some("bridge".to_owned()),
-            ipam: Some(Ipam {
-                config: Some(vec![IpamConfig {
-                    subnet: Some(bridge.subnet.to_string()),
-                    gateway: Some(bridge.gateway.to_string()),
-                    ..Default::default()
-                }]),
-                ..Default::default()
-            }),
-            options: Some(HashMap::from([("com.docker.network.bridge.name".to_owned(), bridge.interface.clone())])),
-            labels: Some(self.own_labels()),
-            ..Default::default()
-        };
-        match client.create_network(request).await.map_err(|e| self.error(e)) {
-            Ok(_) => Ok(()),
-            Err(Error::Refused(message)) if message.contains("overlap") => Err(Error::Refused(format!(
-                "the pod network {} overlaps with another network of this Docker Engine ({message}): remove that network, or create the cluster with another --cluster-cidr",
-                bridge.subnet
-            ))),
-            Err(error) => Err(error),
-        }
+        Ok(())
     }
 
-    async fn remove_networks(&self) -> Result<bool> {
+    async fn remove_networks(&self) -> Result<()> {
         let client = self.client().await?;
         let options = query::ListNetworksOptions { filters: Some(self.own_filter(None)) };
         for network in client.list_networks(Some(options)).await.map_err(|e| self.error(e))? {
@@ -487,9 +498,14 @@ impl Runtime for Docker {
                 Err(error) => return Err(error),
             }
         }
-        let cluster = HashMap::from([("label".to_owned(), vec![format!("{}={}", label::CLUSTER, self.cluster_id)])]);
-        let options = query::ListNetworksOptions { filters: Some(cluster) };
+        let cluster = vec![format!("{}={}", label::CLUSTER, self.cluster_id)];
+        let options = query::ListNetworksOptions { filters: Some(HashMap::from([("label".to_owned(), cluster)])) };
         let others = client.list_networks(Some(options)).await.map_err(|e| self.error(e))?;
-        Ok(!others.is_empty())
+        if others.is_empty()
+            && let Err(error) = network::close(&self.cluster_id).await
+        {
+            tracing::warn!(%error, "the firewall rule of this cluster stays");
+        }
+        Ok(())
     }
 }

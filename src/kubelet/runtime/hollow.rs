@@ -257,8 +257,8 @@ impl Runtime for Hollow {
         Ok(())
     }
 
-    async fn remove_networks(&self) -> Result<bool> {
+    async fn remove_networks(&self) -> Result<()> {
         self.lock().bridges.clear();
-        Ok(false)
+        Ok(())
     }
 }

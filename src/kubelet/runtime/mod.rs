@@ -267,8 +267,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn logs(&self, id: &str, query: &LogQuery) -> Result<BoxStream<'static, Result<Bytes>>>;
     /// Ends when the connection to the engine breaks.
     async fn events(&self) -> Result<BoxStream<'static, Event>>;
-    /// Makes the bridge if it is not there as described; one of ours that differs is replaced when nothing uses it.
+    /// Makes the bridge if it is not there as described, open to the other bridges of the cluster on this engine; one of ours
+    /// that differs is replaced when nothing uses it.
     async fn ensure_bridge(&self, bridge: &Bridge) -> Result<()>;
-    /// Removes all networks of this node, and says whether another node of the cluster has one on this engine.
-    async fn remove_networks(&self) -> Result<bool>;
+    /// Removes all networks of this node, and with the cluster's last one on this engine its firewall rules.
+    async fn remove_networks(&self) -> Result<()>;
 }
