@@ -37,6 +37,8 @@ const QUEUE: usize = 4096;
 const QUEUE_KIB: usize = 64 << 10;
 /// A batch that has no outcome by then is given up; its entry may still be applied.
 pub const LIMIT: Duration = Duration::from_secs(10);
+/// How long past its deadline an attempt that is on its way may still be answered.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What became of one try.
 #[derive(Debug)]
@@ -135,12 +137,20 @@ impl Batcher {
             Ok(None) => return stopped(),
             Err(_) => return Attempt::Refused("too many proposals wait".into()),
         };
-        match tokio::time::timeout_at(deadline, outcome).await {
-            Ok(Ok(attempt)) => attempt,
-            Ok(Err(_)) if ticket.withdraw() => stopped(),
-            Err(_) if ticket.withdraw() => Attempt::Refused("too many proposals wait".into()),
-            Ok(Err(_)) => Attempt::Unknown("this member is stopping".into()),
-            Err(_) => Attempt::Unknown("not committed in time".into()),
+        tokio::pin!(outcome);
+        let answer = match tokio::time::timeout_at(deadline, &mut outcome).await {
+            Ok(answer) => answer,
+            Err(_) if ticket.withdraw() => return Attempt::Refused("too many proposals wait".into()),
+            // On its way: most often the answer is near.
+            Err(_) => match tokio::time::timeout(GRACE, outcome).await {
+                Ok(answer) => answer,
+                Err(_) => return Attempt::Unknown("not committed in time".into()),
+            },
+        };
+        match answer {
+            Ok(attempt) => attempt,
+            Err(_) if ticket.withdraw() => stopped(),
+            Err(_) => Attempt::Unknown("this member is stopping".into()),
         }
     }
 }

@@ -7,17 +7,21 @@ use std::time::Duration;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, RaftMetrics, ServerState};
 use replica::MemberId;
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::Error;
 use crate::node::Inner;
 use crate::transport::Change;
-use crate::types::{Member, Types};
+use crate::types::{LogId, Member, Types};
 use openraft::async_runtime::watch::WatchReceiver as _;
 
 /// How long a learner may take to catch up before its promotion fails, and a leader to hand over.
 const CATCH_UP: Duration = Duration::from_secs(25);
 const HAND_OVER: Duration = Duration::from_secs(5);
+/// How long to follow a leadership that moves, and the pause between tries.
+const MOVING: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_millis(50);
 /// A learner at most this many entries behind is caught up.
 const LAG: u64 = 100;
 
@@ -142,23 +146,32 @@ impl Inner {
         Error::NotLeader { leader: self.raft.metrics().borrow_watched().current_leader }
     }
 
-    /// Carries out a change, here or at the leader.
+    /// Carries out a change, here or at the leader; follows a leadership that is just moving.
     pub(crate) async fn change(&self, change: Change) -> Result<(), Error> {
+        let deadline = Instant::now() + MOVING;
         loop {
-            let leader = self.leader().ok_or_else(|| self.not_leader())?;
-            if leader.id == self.id {
-                match self.change_here(change.clone()).await {
-                    // A leader that is to be removed has just handed over.
-                    Err(Error::NotLeader { leader: Some(other) }) if other != self.id => continue,
-                    outcome => return outcome,
-                }
+            let mut metrics = self.raft.metrics();
+            metrics.borrow_and_update();
+            let outcome = match self.leader() {
+                None => Err(self.not_leader()),
+                Some(leader) if leader.id == self.id => self.change_here(change.clone()).await,
+                Some(leader) => self.change_there(&leader, change.clone()).await,
+            };
+            if !matches!(outcome, Err(Error::NotLeader { .. })) || Instant::now() >= deadline {
+                return outcome;
             }
-            return self.transport.change_membership(&leader, change).await.map_err(|status| match status.code() {
-                Code::FailedPrecondition => self.not_leader(),
-                Code::InvalidArgument => Error::Invalid(status.message().to_string()),
-                _ => Error::Timeout(status.message().to_string()),
-            });
+            let until = deadline.min(Instant::now() + RETRY);
+            let _ = tokio::time::timeout_at(until, metrics.changed()).await;
         }
+    }
+
+    async fn change_there(&self, leader: &Member, change: Change) -> Result<(), Error> {
+        let outcome = self.transport.change_membership(leader, change).await;
+        outcome.map_err(|status| match status.code() {
+            Code::FailedPrecondition => self.not_leader(),
+            Code::InvalidArgument => Error::Invalid(status.message().to_string()),
+            _ => Error::Timeout(status.message().to_string()),
+        })
     }
 
     /// Carries out a change as the leader.
@@ -185,7 +198,7 @@ impl Inner {
             return self.propose_membership(ChangeMembers::SetNodes(nodes)).await;
         }
         let added = self.raft.add_learner(member.id, member, false).await;
-        added.map(drop).map_err(|error| self.failed(error))
+        self.seen(added.map_err(|error| self.failed(error))?.log_id).await
     }
 
     async fn promote_here(&self, id: MemberId) -> Result<(), Error> {
@@ -233,7 +246,14 @@ impl Inner {
 
     async fn propose_membership(&self, change: ChangeMembers<u64, Member>) -> Result<(), Error> {
         let changed = self.raft.change_membership(change, false).await;
-        changed.map(drop).map_err(|error| self.failed(error))
+        self.seen(changed.map_err(|error| self.failed(error))?.log_id).await
+    }
+
+    /// Waits until the metrics show a change that is applied: the next question is answered from them.
+    async fn seen(&self, change: LogId) -> Result<(), Error> {
+        let mut metrics = self.raft.metrics();
+        let seen = metrics.wait_until(move |metrics| *metrics.membership_config.log_id() >= Some(change)).await;
+        seen.map(drop).map_err(|_| Error::Stopped("while a member changed".into()))
     }
 
     fn failed(&self, error: RaftError<Types, ClientWriteError<Types>>) -> Error {

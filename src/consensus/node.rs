@@ -81,6 +81,8 @@ impl Config {
             election_timeout_min: self.election_ms_min,
             election_timeout_max: self.election_ms_max,
             enable_pre_vote: Some(true),
+            // A leader that restarts within its term would read before it knows what it had committed.
+            enable_leader_restore: Some(false),
             install_snapshot_timeout: 30 * 60 * 1000,
             max_payload_entries: 256,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entries),

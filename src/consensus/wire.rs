@@ -424,7 +424,7 @@ mod tests {
 
     mod golden {
         //! Bytes that older versions have written to disks.
-        pub const ENTRY: &[u8] = &[];
-        pub const VOTE: &[u8] = &[];
+        pub const ENTRY: &[u8] = &[1, 71, 167, 19, 134, 10, 4, 8, 2, 16, 5, 18, 1, 120];
+        pub const VOTE: &[u8] = &[1, 167, 49, 18, 128, 8, 2, 16, 3, 24, 1];
     }
 }

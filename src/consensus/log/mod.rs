@@ -20,7 +20,7 @@ mod watermark;
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -109,20 +109,21 @@ impl LogStore {
         self.db.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    async fn read_from_disk(&self, from: u64, to: u64, max_bytes: usize) -> Result<Vec<Entry>, io::Error> {
+    /// The entries, and whether they are all that the range holds on disk.
+    async fn read_from_disk(&self, range: Range<u64>, max_bytes: usize) -> Result<(Vec<Entry>, bool), io::Error> {
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner).clone();
         let db = db.ok_or_else(|| io::Error::other("the log is closed"))?;
         let read = move || {
             let mut entries = Vec::new();
             let mut sum = 0;
-            db.scan(&entry_key(from), &entry_key(to), &mut |key, value| {
+            db.scan(&entry_key(range.start), &entry_key(range.end), &mut |key, value| {
                 let entry = wire::decode_entry(&Bytes::copy_from_slice(value))
                     .map_err(|error| Error::Corrupt(format!("log entry {} is damaged: {error}", index_of(key))))?;
                 sum += value.len();
                 entries.push(entry);
                 Ok(sum < max_bytes)
             })?;
-            Ok::<_, Error>(entries)
+            Ok::<_, Error>((entries, sum < max_bytes))
         };
         tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?.map_err(io::Error::other)
     }
@@ -133,13 +134,9 @@ impl LogStore {
         if found.on_disk.is_empty() {
             return Ok(found.entries);
         }
-        let expected = found.on_disk.end - found.on_disk.start;
-        let mut entries = self.read_from_disk(found.on_disk.start, found.on_disk.end, max_bytes).await?;
-        if entries.len() as u64 == expected {
-            let left = max_bytes.saturating_sub(entries.iter().map(wire::entry_len).sum());
-            if left > 0 {
-                entries.extend(found.entries);
-            }
+        let (mut entries, all) = self.read_from_disk(found.on_disk, max_bytes).await?;
+        if all {
+            entries.extend(found.entries);
         }
         Ok(entries)
     }

@@ -95,7 +95,7 @@ impl Tail {
         while let Some(entry) = inner.entries.pop_back_if(|entry| entry.log_id.index >= keep) {
             inner.bytes -= entry_len(&entry);
         }
-        inner.last = last;
+        inner.last = inner.last.min(last);
         inner.unsynced = inner.unsynced.min(keep);
     }
 

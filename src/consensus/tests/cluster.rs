@@ -70,7 +70,9 @@ impl Link {
     where
         F: Future<Output = Result<T, Status>> + Send + 'static,
     {
-        let (peers, handle) = self.net.reach(self.from, to.id)?;
+        // What was never sent certainly changed nothing.
+        let (peers, handle) =
+            self.net.reach(self.from, to.id).map_err(|status| Status::failed_precondition(status.message()))?;
         let answer = handle.spawn(call(peers)).await.map_err(|error| Status::unavailable(error.to_string()))?;
         // An answer does not get through a cut either.
         self.net.reach(self.from, to.id)?;

@@ -12,14 +12,13 @@ use crate::state_store::StateStore;
 use crate::storage::{Storage, rocks::Rocks, sim::Sim};
 use crate::types::Types;
 
-struct Builder {
-    real: bool,
-}
+/// All stores of a suite share one disk: it hands the snapshot of one to another.
+struct Builder(Arc<dyn Storage>);
 
 impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Builder {
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateMachine), StorageError<Types>> {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let storage: Arc<dyn Storage> = if self.real { Rocks::new() } else { Arc::new(Sim::new()) };
+        let storage = self.0.clone();
         let owner = Owner { cluster_id: "c".into(), member_id: 1 };
         let log = LogStore::open(storage.as_ref(), dir.path(), &owner).expect("log");
         let (store, loaded) = StateStore::open(storage.clone(), dir.path()).expect("state");
@@ -31,10 +30,10 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Builder 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_simulated_disk_keeps_the_contract() {
-    Suite::test_all(Builder { real: false }).await.expect("openraft's suite");
+    Suite::test_all(Builder(Arc::new(Sim::new()))).await.expect("openraft's suite");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_real_disk_keeps_the_contract() {
-    Suite::test_all(Builder { real: true }).await.expect("openraft's suite");
+    Suite::test_all(Builder(Rocks::new())).await.expect("openraft's suite");
 }
