@@ -4,6 +4,7 @@
 //! with it over restarts; firewall rules name only this cluster's own interfaces.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -56,8 +57,8 @@ impl Addresses {
         for _ in 0..usable {
             let address = Ipv4Addr::from(first + 2 + self.next % usable);
             self.next = self.next.wrapping_add(1);
-            if !self.held.contains_key(&address) {
-                self.held.insert(address, uid.to_owned());
+            if let Entry::Vacant(free) = self.held.entry(address) {
+                free.insert(uid.to_owned());
                 return Some(address);
             }
         }

@@ -108,7 +108,7 @@ impl Outbox {
         use pb::write::Write as W;
         self.with(|inside| match (subject, write) {
             (Subject::Node, W::NodeStatus(json)) => {
-                inside.node.get_or_insert_with(|| json);
+                inside.node.get_or_insert(json);
             }
             (Subject::Status(uid), W::PodStatus(status)) => {
                 inside.statuses.entry(uid).or_insert(status);
@@ -116,10 +116,10 @@ impl Outbox {
             (Subject::Gone(uid), W::PodGone(gone)) => {
                 inside.gone.entry(uid).or_insert(gone);
             }
-            (Subject::Event(name), W::Event(json)) => {
-                if inside.events.len() < EVENTS_MAX && !inside.events.iter().any(|(known, _)| *known == name) {
-                    inside.events.push_front((name, json));
-                }
+            (Subject::Event(name), W::Event(json))
+                if inside.events.len() < EVENTS_MAX && !inside.events.iter().any(|(known, _)| *known == name) =>
+            {
+                inside.events.push_front((name, json));
             }
             _ => {}
         });

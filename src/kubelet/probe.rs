@@ -143,23 +143,31 @@ fn positive(value: Option<i32>, default: u32) -> u32 {
     value.and_then(|value| u32::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default)
 }
 
-/// Starts one probe of a running container. `since_start` is how long the container runs already.
+/// The container that is probed.
+pub struct Target<'a> {
+    pub spec: &'a core::Container,
+    pub id: &'a str,
+    pub pod_ip: &'a str,
+    /// How long it runs already.
+    pub since_start: Duration,
+}
+
+/// Starts one probe of a running container.
 pub fn start(
     runtime: Arc<dyn Runtime>,
     kind: Kind,
-    container: &core::Container,
     probe: &core::Probe,
-    container_id: &str,
-    pod_ip: &str,
-    since_start: Duration,
+    target: &Target<'_>,
     reports: mpsc::Sender<Report>,
 ) -> Running {
-    let check = check_of(container, probe, pod_ip);
+    let (container, container_id) = (target.spec, target.id);
+    let check = check_of(container, probe, target.pod_ip);
     let success_threshold = if kind == Kind::Readiness { positive(probe.success_threshold, 1) } else { 1 };
     let mut tracker = Tracker::new(success_threshold, positive(probe.failure_threshold, 3));
     let period = Duration::from_secs(u64::from(positive(probe.period_seconds, 10)));
     let timeout = Duration::from_secs(u64::from(positive(probe.timeout_seconds, 1)));
-    let delay = Duration::from_secs(u64::from(positive(probe.initial_delay_seconds, 0))).saturating_sub(since_start);
+    let delay =
+        Duration::from_secs(u64::from(positive(probe.initial_delay_seconds, 0))).saturating_sub(target.since_start);
     let (container, container_id) = (container.name.clone(), container_id.to_owned());
     let task = tokio::spawn(async move {
         tokio::time::sleep(delay).await;

@@ -3,6 +3,9 @@
 //! A pull, a slow start or a grace period of one pod never holds up another. Not here: decisions (`plan`, `status`). Invariant: a worker
 //! acts only on containers that carry its pod's uid.
 
+mod make;
+mod report;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +16,13 @@ use rpc::pb;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::env::Facts;
-use crate::images;
 use crate::plan::{self, Action, Failure, Given, ImageState, Memory, Order, Plan, Why};
-use crate::podspec::{self, Place};
+use crate::podspec;
 use crate::probe::{self, Kind, Report};
-use crate::runtime::{Container, Error, State, label};
+use crate::runtime::{Container, Error, label};
 use crate::saved::PodRecord;
 use crate::shared::Shared;
-use crate::status::{self, Seen, Verdicts};
+use crate::status::Verdicts;
 use crate::volumes::{self, Home};
 
 /// What the node wants of one pod.
@@ -36,8 +38,9 @@ pub struct Wanted {
 
 /// After an engine that does not answer, and after an action that failed without a back-off of its own.
 const RETRY: Duration = Duration::from_secs(1);
-/// A status that the masters keep differently is sent again at most this often.
-const RESEND_SECONDS: i64 = 10;
+
+/// Container name and what became of its image.
+type Pulled = (String, ImageState);
 
 pub struct Worker {
     shared: Arc<Shared>,
@@ -48,7 +51,7 @@ pub struct Worker {
     verdicts: Verdicts,
     probes: BTreeMap<(String, Kind), probe::Running>,
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
-    pulled: (mpsc::Sender<(String, ImageState)>, mpsc::Receiver<(String, ImageState)>),
+    pulled: (mpsc::Sender<Pulled>, mpsc::Receiver<Pulled>),
     messages: BTreeMap<String, String>,
     digests: BTreeMap<String, String>,
     record: PodRecord,
@@ -229,44 +232,6 @@ impl Worker {
         }
     }
 
-    async fn make_sandbox(&mut self, pod: &Arc<core::Pod>, attempt: u32) -> Result<(), (&'static str, String)> {
-        let failed = |message: String| ("FailedCreatePodSandBox", message);
-        self.files(pod, volumes::prepare).await.map_err(|message| ("FailedMount", message))?;
-        let (bridge_name, address) = if podspec::host_network(pod) {
-            (String::new(), None)
-        } else {
-            let bridge = self
-                .shared
-                .bridge
-                .borrow()
-                .clone()
-                .map_err(|why| ("NetworkNotReady", format!("network is not ready: {why}")))?;
-            if let Some(had) = self.record.address.filter(|had| bridge.subnet.contains(had)) {
-                self.shared.hold_address(&self.uid, had);
-            }
-            let address = self
-                .shared
-                .take_address(&self.uid, bridge.subnet)
-                .ok_or_else(|| failed(format!("no address is free in the node's pod network {}", bridge.subnet)))?;
-            (bridge.name, Some(address))
-        };
-        if self.record.address != address {
-            self.record.address = address;
-            self.shared.set_record(&self.uid, self.record.clone());
-        }
-        let spec = podspec::sandbox(&self.shared.hash, pod, &bridge_name, address, attempt);
-        let runtime = self.shared.runtime.clone();
-        let _slot = self.shared.operations.acquire().await;
-        images::load(runtime.as_ref(), &spec.image).await.map_err(|e| failed(e.to_string()))?;
-        let id = runtime.create(&spec).await.map_err(|e| failed(format!("failed to create a sandbox for pod: {e}")))?;
-        if let Err(error) = runtime.start(&id).await {
-            // It would only stand in the way of the next attempt, which the plan makes anyway.
-            let _ = runtime.remove(&id).await;
-            return Err(failed(format!("failed to start sandbox for pod: {error}")));
-        }
-        Ok(())
-    }
-
     /// Runs one of the functions on volumes off the async threads.
     async fn files(
         &self,
@@ -340,83 +305,6 @@ impl Worker {
         }
     }
 
-    async fn make_container(
-        &mut self,
-        pod: &Arc<core::Pod>,
-        wanted: &core::Container,
-        sandbox_id: &str,
-        attempt: u32,
-        step: u32,
-    ) -> Result<(), (&'static str, String)> {
-        let config = |message: String| ("CreateContainerConfigError", message);
-        let image_name = wanted.image.as_deref().unwrap_or_default();
-        let image = self.shared.runtime.image(image_name).await.map_err(|e| ("ImageInspectError", e.to_string()))?;
-        let image = image.ok_or_else(|| ("ErrImagePull", format!("image {image_name} is gone again")))?;
-        if let Some(digest) = &image.digest {
-            self.digests.insert(image.id.clone(), digest.clone());
-        }
-        let facts = self.facts();
-        let (shared, pod_in, wanted_in, facts_in) = (self.shared.clone(), pod.clone(), wanted.clone(), facts.clone());
-        let address = self.record.address;
-        let mounts = tokio::task::spawn_blocking(move || {
-            let source = shared.source(podspec::namespace(&pod_in));
-            let variables: BTreeMap<String, String> =
-                crate::env::variables(&pod_in, &wanted_in, &facts_in, &source)?.into_iter().collect();
-            let hosts = address.map(|address| podspec::hosts_file(&pod_in, address));
-            let home = volumes::home(&shared.data_dir, &pod_in);
-            volumes::mounts(&pod_in, &wanted_in, &home, attempt, hosts.as_deref(), &|text| {
-                crate::env::expand(text, &variables)
-            })
-        });
-        let mounts = mounts.await.map_err(|e| config(e.to_string()))?.map_err(config)?;
-        let place = Place {
-            hash: &self.shared.hash,
-            sandbox_id,
-            attempt,
-            step,
-            facts: &facts,
-            mounts,
-            image_user: &image.user,
-        };
-        let source = self.shared.source(podspec::namespace(pod));
-        let spec = podspec::container(pod, wanted, place, &source).map_err(config)?;
-        let runtime = &self.shared.runtime;
-        let _slot = self.shared.operations.acquire().await;
-        let id = match runtime.create(&spec).await {
-            Ok(id) => id,
-            // Made by an earlier call whose answer was lost: the next look finds it.
-            Err(Error::Conflict(message)) if message.contains("already in use") => return Ok(()),
-            Err(error) => return Err(("CreateContainerError", error.to_string())),
-        };
-        self.shared.recorder.pod(
-            pod,
-            Some(&wanted.name),
-            "Normal",
-            "Created",
-            &format!("Created container: {}", wanted.name),
-        );
-        match runtime.start(&id).await {
-            Ok(()) => {
-                self.shared.recorder.pod(
-                    pod,
-                    Some(&wanted.name),
-                    "Normal",
-                    "Started",
-                    &format!("Started container {}", wanted.name),
-                );
-                Ok(())
-            }
-            // The engine is away: the container that was made is found, and started anew, when it is back.
-            Err(error @ Error::Down(_)) => Err(("RunContainerError", error.to_string())),
-            // It stays as an ended container with its error, so that the restart back-off counts it.
-            Err(error) => {
-                let text = format!("Error: failed to start container {:?}: {error}", wanted.name);
-                self.shared.recorder.pod(pod, Some(&wanted.name), "Warning", "Failed", &text);
-                Ok(())
-            }
-        }
-    }
-
     async fn signal(&mut self, wanted: &Wanted, container: Option<&Container>, why: Why) -> Result<(), Error> {
         let Some(container) = container else { return Ok(()) };
         let signal = if container.stop_signal.is_empty() { "SIGTERM" } else { &container.stop_signal };
@@ -476,155 +364,6 @@ impl Worker {
                 self.shared.hold_address(&self.uid, address);
                 self.record.address = Some(address);
             }
-        }
-    }
-
-    /// Starts the probes of containers that run, ends those of others.
-    fn watch_probes(&mut self, pod: &core::Pod, containers: &[Container], order: Order, now: Timestamp) {
-        let running = |id: &str| containers.iter().any(|c| c.id == id && c.state == State::Running);
-        let alive = order == Order::Run;
-        self.probes.retain(|(id, kind), _| running(id) && (alive || *kind == Kind::Readiness));
-        let Some(spec) = pod.spec.as_ref() else { return };
-        let newest = plan::latest(containers);
-        for wanted in &spec.containers {
-            let Some(container) = newest.get(wanted.name.as_str()).filter(|c| c.state == State::Running) else {
-                continue;
-            };
-            let id = &container.id;
-            if wanted.startup_probe.is_none() {
-                self.verdicts.started.insert(id.clone());
-            }
-            let started = self.verdicts.started.contains(id);
-            if started && wanted.readiness_probe.is_none() {
-                self.verdicts.ready.insert(id.clone());
-            }
-            let kinds = [
-                (Kind::Startup, &wanted.startup_probe, !started),
-                (Kind::Readiness, &wanted.readiness_probe, started),
-                (Kind::Liveness, &wanted.liveness_probe, started),
-            ];
-            for (kind, probe, due) in kinds {
-                let key = (id.clone(), kind);
-                let Some(probe) = probe.as_ref().filter(|_| due && alive) else { continue };
-                if self.probes.contains_key(&key) || self.memory.unhealthy.contains_key(id) {
-                    continue;
-                }
-                let since = container
-                    .started
-                    .and_then(|at| Duration::try_from(now.duration_since(at)).ok())
-                    .unwrap_or_default();
-                let ip =
-                    if podspec::host_network(pod) { self.shared.host_ip() } else { self.pod_ip().unwrap_or_default() };
-                let reports = self.reports.0.clone();
-                let runtime = self.shared.runtime.clone();
-                self.probes.insert(key, probe::start(runtime, kind, wanted, probe, id, &ip, since, reports));
-            }
-        }
-    }
-
-    fn report(&mut self, report: Report) {
-        let Some(pod) = self.wanted.borrow().pod.clone() else { return };
-        if let Some(failure) = &report.failure {
-            let text = format!("{} probe failed: {}", report.kind.name(), failure.trim_end());
-            self.shared.recorder.pod(&pod, Some(&report.container), "Warning", "Unhealthy", &text);
-        }
-        let id = report.container_id;
-        match (report.kind, report.verdict) {
-            (Kind::Readiness, Some(true)) => {
-                self.verdicts.ready.insert(id);
-            }
-            (Kind::Readiness, Some(false)) => {
-                self.verdicts.ready.remove(&id);
-            }
-            (Kind::Startup, Some(true)) => {
-                self.verdicts.started.insert(id);
-            }
-            (Kind::Startup | Kind::Liveness, Some(false)) => {
-                let of_pod = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
-                let probe = find(&pod, &report.container).and_then(|container| match report.kind {
-                    Kind::Startup => container.startup_probe.as_ref(),
-                    _ => container.liveness_probe.as_ref(),
-                });
-                let grace = probe.and_then(|probe| probe.termination_grace_period_seconds).unwrap_or(of_pod);
-                self.probes.retain(|(probed, _), _| *probed != id);
-                self.verdicts.ready.remove(&id);
-                self.memory.unhealthy.insert(id, grace);
-            }
-            _ => {}
-        }
-    }
-
-    async fn publish(&mut self, pod: &Arc<core::Pod>, order: Order, containers: &[Container], now: Timestamp) {
-        for container in containers.iter().filter(|c| c.state == State::Exited && !c.is_sandbox()) {
-            if !self.messages.contains_key(&container.id) {
-                let home = volumes::home(&self.shared.data_dir, pod);
-                let text = volumes::message(&home, container.label(label::CONTAINER), container.attempt());
-                self.messages.insert(container.id.clone(), text);
-                self.learn_back_off(pod, container);
-            }
-        }
-        for container in containers.iter().filter(|c| !c.is_sandbox()) {
-            if !self.digests.contains_key(&container.image_id)
-                && let Ok(Some(image)) = self.shared.runtime.image(&container.image_id).await
-            {
-                // An image without a digest is entered too, so that it is asked for once.
-                let known = image.digest.unwrap_or_else(|| image.id.clone());
-                self.digests.insert(container.image_id.clone(), known);
-            }
-        }
-        let digests: BTreeMap<String, String> = self
-            .digests
-            .iter()
-            .filter(|(_, digest)| digest.contains('@'))
-            .map(|(id, digest)| (id.clone(), digest.clone()))
-            .collect();
-        let pod_ip = if podspec::host_network(pod) { Some(self.shared.host_ip()) } else { self.pod_ip() };
-        let previous = self.record.status.clone().or_else(|| pod.status.clone());
-        let status = status::status(&Seen {
-            pod,
-            order,
-            containers,
-            memory: &self.memory,
-            verdicts: &self.verdicts,
-            messages: &self.messages,
-            digests: &digests,
-            previous: previous.as_ref(),
-            pod_ip,
-            host_ip: self.shared.host_ip(),
-            now,
-        });
-        self.record.status = Some(status.clone());
-        self.shared.set_record(&self.uid, self.record.clone());
-        let due = match &self.sent {
-            Some((sent, _)) if *sent != status => true,
-            // The masters keep something else: an older state restored, or a lost write.
-            Some((_, at)) => {
-                pod.status.as_ref() != Some(&status) && now.duration_since(*at).as_secs() >= RESEND_SECONDS
-            }
-            None => pod.status.as_ref() != Some(&status),
-        };
-        if !due {
-            return;
-        }
-        let Ok(json) = serde_json::to_vec(&status) else { return };
-        self.sent = Some((status, now));
-        self.shared.outbox.status(pb::PodStatus {
-            namespace: podspec::namespace(pod).to_owned(),
-            name: podspec::name(pod).to_owned(),
-            uid: self.uid.clone(),
-            status_json: json.into(),
-        });
-    }
-
-    /// Says once per ended container that it will wait before its restart.
-    fn learn_back_off(&self, pod: &core::Pod, ended: &Container) {
-        let (_, wait, _) = plan::back_off(ended);
-        if wait > 0 && plan::restarts(plan::restart_policy(pod), ended) {
-            let (name, pod_name, namespace) =
-                (ended.label(label::CONTAINER), podspec::name(pod), podspec::namespace(pod));
-            let text =
-                format!("Back-off restarting failed container {name} in pod {pod_name}_{namespace}({})", self.uid);
-            self.shared.recorder.pod(pod, Some(name), "Warning", "BackOff", &text);
         }
     }
 }
