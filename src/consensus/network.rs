@@ -122,6 +122,12 @@ impl RaftNetworkV2<Types> for Connection {
                 counter.fetch_add(1, Ordering::Relaxed);
                 wire::encode_append(request)
             });
+            // openraft backs off inside `input`, before its first request: dialling only once there is one keeps a
+            // member that is gone from being dialled in a busy loop.
+            let mut requests = Box::pin(requests.peekable());
+            if requests.as_mut().peek().await.is_none() {
+                return Ok(futures::stream::empty().boxed());
+            }
             let answers = self.transport.append(&self.to, requests.boxed()).await.map_err(status)?;
             Ok(answers_of(answers, sent).boxed())
         }

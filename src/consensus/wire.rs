@@ -234,12 +234,9 @@ pub fn decode_append(bytes: Bytes) -> Result<AppendEntriesRequest<Types>, Malfor
     let message = AppendMessage::decode(bytes).map_err(|_| Malformed("not an append"))?;
     let entries = message.entries.iter().map(decode_entry).collect::<Result<Vec<_>, _>>()?;
     // openraft takes consecutive entries for granted.
-    let mut next = message.previous.map_or(0, |id| id.index + 1);
-    for entry in &entries {
-        if entry.log_id.index != next {
-            return Err(Malformed("entries are not consecutive"));
-        }
-        next += 1;
+    let expected = message.previous.map_or(0, |id| id.index + 1)..;
+    if !entries.iter().map(|entry| entry.log_id.index).eq(expected.take(entries.len())) {
+        return Err(Malformed("entries are not consecutive"));
     }
     Ok(AppendEntriesRequest {
         vote: message.vote.into(),

@@ -82,8 +82,7 @@ impl Rocks {
             Some(damage) if !damage.followed_by_valid => {
                 tracing::warn!(file = %damage.file.display(), offset = damage.offset,
                     "the last record of the log was cut off before it was acknowledged; it is dropped");
-                self.open(dir, Purpose::Log, DBRecoveryMode::PointInTime)
-                    .map_err(|error| corrupt(dir, &error.to_string()))
+                self.open(dir, Purpose::Log, DBRecoveryMode::PointInTime).map_err(|error| corrupt(dir, error.as_ref()))
             }
             Some(damage) => Err(corrupt(
                 dir,
@@ -120,7 +119,7 @@ impl Storage for Rocks {
             Ok(db) => db,
             Err(error) if error.kind() == rocksdb::ErrorKind::Corruption => match purpose {
                 Purpose::Log => self.open_torn(dir, error)?,
-                Purpose::State => return Err(corrupt(dir, &error.to_string())),
+                Purpose::State => return Err(corrupt(dir, error.as_ref())),
             },
             Err(error) => return Err(Error::Storage(format!("cannot open {}: {error}", dir.display()))),
         };

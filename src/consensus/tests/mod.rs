@@ -5,6 +5,7 @@
 mod changes;
 mod cluster;
 mod faults;
+mod measure;
 mod store;
 
 use cluster::{Cluster, Disk};
