@@ -287,6 +287,16 @@ impl Consensus {
         tokio::task::spawn_blocking(move || inner.status()).await.map_err(|error| Error::Stopped(error.to_string()))
     }
 
+    /// Waits until consensus has stopped by itself, because the disk failed, and says why. The process must be started
+    /// again: what a failed sync left behind is only known from disk.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.inner.raft.metrics();
+        match metrics.wait_until(|metrics| metrics.running_state.is_err()).await {
+            Ok(metrics) => metrics.running_state.err().map(|error| error.to_string()).unwrap_or_default(),
+            Err(_) => "stopped".into(),
+        }
+    }
+
     /// Takes a snapshot now, in the background.
     pub async fn snapshot(&self) -> Result<(), Error> {
         self.inner.raft.trigger().snapshot().await.map_err(|error| Error::Stopped(error.to_string()))

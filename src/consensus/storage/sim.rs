@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Cell, Database, Durability, Purpose, Storage, Visit, Write};
 use crate::Error;
@@ -26,6 +27,8 @@ struct Disk {
     incarnation: u64,
     /// Every sync fails from now on.
     failing: bool,
+    /// What a sync of a log takes.
+    slow: Duration,
     syncs: u64,
     databases: BTreeMap<PathBuf, Table>,
     files: BTreeMap<PathBuf, Vec<u8>>,
@@ -66,6 +69,11 @@ impl Sim {
     /// Makes every sync fail until the next crash.
     pub fn fail_syncs(&self) {
         self.lock().failing = true;
+    }
+
+    /// Makes every sync of a log take so long from now on.
+    pub fn slow_syncs(&self, duration: Duration) {
+        self.lock().slow = duration;
     }
 
     /// How many times a database was synced.
@@ -133,13 +141,17 @@ fn sync(disk: &mut Disk, dir: &Path) -> Result<(), Error> {
 
 impl Database for SimDatabase {
     fn write(&self, writes: Vec<Write>, durability: Durability) -> Result<(), Error> {
-        self.with(|disk| {
+        let slow = self.with(|disk| {
             apply(&mut disk.databases.entry(self.dir.clone()).or_default().current, &writes);
-            if durability == Durability::Synced {
-                sync(disk, &self.dir)?;
-            }
-            Ok(())
-        })
+            Ok(disk.slow)
+        })?;
+        if durability == Durability::Buffered {
+            return Ok(());
+        }
+        if self.purpose == Purpose::Log && !slow.is_zero() {
+            std::thread::sleep(slow);
+        }
+        self.with(|disk| sync(disk, &self.dir))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
@@ -161,7 +173,6 @@ impl Database for SimDatabase {
     }
 
     fn flush(&self) -> Result<(), Error> {
-        debug_assert!(matches!(self.purpose, Purpose::Log | Purpose::State));
         self.with(|disk| sync(disk, &self.dir))
     }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use super::cluster::{accepted, create, key, put};
+use super::cluster::{LIMIT, accepted, create, key, put};
 use super::{Cluster, Disk};
 use crate::Error;
 
@@ -134,6 +135,8 @@ async fn a_failed_sync_stops_the_member_and_the_others_go_on() {
     cluster.sims[&leader].fail_syncs();
     let other = if leader == 1 { 2 } else { 1 };
     accepted(cluster.replica(other).propose(create("in-spite")).await);
+    let why = tokio::time::timeout(LIMIT, cluster.members[&leader].failed()).await.expect("it says so");
+    assert!(why.contains("the disk fails"), "{why}");
     cluster
         .until(leader, "neither leads nor serves", |leadership| leadership.leading.is_none() && !leadership.serving)
         .await;
@@ -141,6 +144,29 @@ async fn a_failed_sync_stops_the_member_and_the_others_go_on() {
     cluster.sims[&leader].crash();
     cluster.start(leader).await.expect("starts again from disk");
     cluster.until(leader, "serves again", |leadership| leadership.serving).await;
+}
+
+/// Heartbeats are answered before the disk is: writes are slow, the leader stays and keeps its lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_slower_than_an_election_does_not_cost_the_leader_its_place() {
+    let cluster = Cluster::of(3, Disk::Sim).await;
+    let leader = cluster.leader().await;
+    let before = cluster.until(leader, "leads", |leadership| leadership.leading.is_some()).await;
+    for sim in cluster.sims.values() {
+        sim.slow_syncs(Duration::from_millis(2500));
+    }
+    let mut lost = cluster.replica(leader).leadership();
+    lost.mark_unchanged();
+    let written = async {
+        for id in [1, 2] {
+            accepted(cluster.replica(id).propose(create(&format!("slow-{id}"))).await);
+        }
+    };
+    tokio::select! {
+        () = written => {}
+        _ = lost.changed() => panic!("leadership moved: {:?}", *lost.borrow()),
+    }
+    assert_eq!(*cluster.replica(leader).leadership().borrow(), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
