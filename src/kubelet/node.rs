@@ -201,6 +201,11 @@ pub async fn run(
     let mut since = BTreeMap::new();
     let mut info = Info::default();
     let mut sent: Option<(Health, Info, String, tokio::time::Instant)> = None;
+    // A node that comes back is not announced as broken while its network is looked at.
+    tokio::select! {
+        () = shutdown.cancelled() => return,
+        _ = shared.settled_bridge() => {}
+    }
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

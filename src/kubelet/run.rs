@@ -1,5 +1,6 @@
 //! Starts and wires the parts of one node, and takes them away again.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,8 @@ use crate::runtime::docker::Docker;
 use crate::runtime::{self, Bridge, Runtime};
 use crate::saved::{Saved, Store};
 use crate::session::Session;
-use crate::shared::{Parts, Shared};
-use crate::sync::{Pods, REBOOT_WAIT, adopt_addresses};
+use crate::shared::{BRIDGE_STARTING, Parts, Shared};
+use crate::sync::{Pods, RETURN_WAIT, adopt};
 use crate::{Config, Error, network, node, podspec, saved, volumes};
 
 const NETWORK_RETRY: Duration = Duration::from_secs(5);
@@ -54,8 +55,7 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
 
     let machine = Machine::measure(&config.data_dir, &config.capacity);
     let (cidr, cidr_seen) = watch::channel(saved.pod_cidr.clone());
-    let (bridge_made, bridge) =
-        watch::channel(Err("the masters have not allotted a pod network to this node yet".to_owned()));
+    let (bridge_made, bridge) = watch::channel(Err(BRIDGE_STARTING.to_owned()));
     let (engine, engine_seen) = watch::channel(String::new());
     let shared = Arc::new(Shared::new(Parts {
         runtime: runtime.clone(),
@@ -74,16 +74,17 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
         let text = format!("Node {} has been rebooted, boot id: {}", config.node_name, saved::boot_id());
         recorder.node(&config.node_uid, "Warning", "Rebooted", &text);
     }
-    match runtime.list(None).await {
+    let alive = match runtime.list(None).await {
         Ok(containers) => {
-            adopt_addresses(&shared, &containers);
             tracing::info!(containers = containers.len(), rebooted, "node starts");
+            adopt(&shared, &containers)
         }
         Err(error) => {
             tracing::error!("{error}");
             engine.send_replace(error.to_string());
+            BTreeSet::new()
         }
-    }
+    };
 
     let (node_changed, node_seen) = watch::channel(Bytes::new());
     let (assignments, assigned) = mpsc::channel(ASSIGNMENTS_MAX);
@@ -96,10 +97,9 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
         node: node_seen.clone(),
         assignments,
     };
-    let hold = if rebooted { REBOOT_WAIT } else { Duration::ZERO };
     let pods = Pods::new(shared.clone(), cidr, engine);
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(pods.run(assigned, hold, shutdown.clone()));
+    tasks.spawn(pods.run(assigned, alive, RETURN_WAIT, shutdown.clone()));
     tasks.spawn(keep_network(
         config.clone(),
         shared.clone(),

@@ -18,6 +18,10 @@ use crate::saved::{Object, PodRecord, Saved};
 /// Docker takes no advantage of more changes at once.
 pub const DOCKER_OPERATIONS_MAX: usize = 8;
 pub const PULLS_MAX: usize = 4;
+/// Stands for the bridge until it was tried to make it.
+pub const BRIDGE_STARTING: &str = "the pod network is being set up";
+/// Nothing waits longer for that.
+const BRIDGE_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub struct Shared {
     pub runtime: Arc<dyn Runtime>,
@@ -82,6 +86,16 @@ impl Shared {
             bridge: parts.bridge,
             state: Mutex::new(State { saved, objects, addresses }),
             unsaved: Notify::new(),
+        }
+    }
+
+    /// The bridge, or why there is none, once that is known.
+    pub async fn settled_bridge(&self) -> Result<Bridge, String> {
+        let mut bridge = self.bridge.clone();
+        let settled = bridge.wait_for(|bridge| bridge.as_ref().err().is_none_or(|why| why != BRIDGE_STARTING));
+        match tokio::time::timeout(BRIDGE_WAIT, settled).await {
+            Ok(Ok(bridge)) => bridge.clone(),
+            _ => Err(BRIDGE_STARTING.to_owned()),
         }
     }
 

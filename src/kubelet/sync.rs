@@ -17,15 +17,15 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::plan::Order;
-use crate::runtime::{Container, label};
+use crate::runtime::{Container, State, label};
 use crate::saved::Object;
 use crate::shared::{Shared, key};
 use crate::worker::{Wanted, Worker};
 
 /// A look at everything although nothing was reported.
 const RESYNC: Duration = Duration::from_secs(60);
-/// A rebooted node waits so long for a master's word before it starts what it ran before.
-pub const REBOOT_WAIT: Duration = Duration::from_secs(10);
+/// A node that comes back waits so long for a master's word before it starts what it ran before.
+pub const RETURN_WAIT: Duration = Duration::from_secs(10);
 const ENGINE_RETRY: Duration = Duration::from_secs(2);
 /// Between an orphan's first sight and its removal nothing else is asked, so its own label says how politely it is stopped.
 const ORPHAN_GRACE_SECONDS: i64 = 30;
@@ -54,13 +54,16 @@ impl Pods {
         Pods { shared, workers: BTreeMap::new(), cidr, engine, generation: 0 }
     }
 
-    /// Until shutdown. `hold` is how long the saved assignment waits for a master's.
+    /// Until shutdown. Saved pods whose sandbox runs are looked after at once, the others wait for a master's word, at most
+    /// for `hold`: the machine may have been away for so long that they run elsewhere.
     pub async fn run(
         mut self,
         mut assignments: mpsc::Receiver<pb::Assignment>,
+        alive: BTreeSet<String>,
         hold: Duration,
         shutdown: CancellationToken,
     ) {
+        self.start_saved(|uid| alive.contains(uid));
         let mut held = Some(Box::pin(tokio::time::sleep(hold)));
         let mut events = futures::stream::empty().boxed();
         let mut reconnect = Box::pin(tokio::time::sleep(Duration::ZERO));
@@ -80,12 +83,12 @@ impl Pods {
                 Some(assignment) = assignments.recv() => {
                     // A master has spoken: nothing needs to be guessed from the disk any more.
                     if self.assign(assignment).await && held.take().is_some() {
-                        self.start_all();
+                        self.start_saved(|_| true);
                     }
                 }
                 () = release => {
                     held = None;
-                    self.start_all();
+                    self.start_saved(|_| true);
                 }
                 () = &mut reconnect, if !connected => match self.shared.runtime.events().await {
                     Ok(stream) => {
@@ -146,10 +149,12 @@ impl Pods {
         }
     }
 
-    /// Starts a worker for every pod of the assignment that is followed.
-    fn start_all(&mut self) {
+    /// Starts workers for pods of the assignment that is followed.
+    fn start_saved(&mut self, which: impl Fn(&str) -> bool) {
         for object in self.shared.objects_of("pods") {
-            self.want(&object);
+            if which(&object.uid) {
+                self.want(&object);
+            }
         }
     }
 
@@ -353,13 +358,19 @@ fn take_over(objects: &mut Objects, assignment: pb::Assignment) -> (Vec<Object>,
     (fresh, gone)
 }
 
-/// Addresses that containers of this node hold already, before any pod asks for one.
-pub fn adopt_addresses(shared: &Shared, containers: &[Container]) {
-    for container in containers.iter().filter(|container| container.is_sandbox()) {
-        if let Ok(address) = container.label(label::ADDRESS).parse::<Ipv4Addr>() {
-            shared.hold_address(container.label(label::POD_UID), address);
+/// Takes the addresses that sandboxes of this node hold already, before any pod asks for one; whose sandbox runs.
+pub fn adopt(shared: &Shared, containers: &[Container]) -> BTreeSet<String> {
+    let mut alive = BTreeSet::new();
+    for sandbox in containers.iter().filter(|container| container.is_sandbox()) {
+        let uid = sandbox.label(label::POD_UID);
+        if let Ok(address) = sandbox.label(label::ADDRESS).parse::<Ipv4Addr>() {
+            shared.hold_address(uid, address);
+        }
+        if sandbox.state == State::Running {
+            alive.insert(uid.to_owned());
         }
     }
+    alive
 }
 
 #[cfg(test)]

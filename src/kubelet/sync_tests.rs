@@ -22,7 +22,7 @@ struct Node {
     _dir: Option<tempfile::TempDir>,
 }
 
-fn start(
+async fn start(
     runtime: Arc<dyn Runtime>,
     hash: &str,
     bridge: Bridge,
@@ -45,7 +45,8 @@ fn start(
     let (assignments, assigned) = mpsc::channel(4);
     let stop = CancellationToken::new();
     let pods = Pods::new(shared.clone(), watch::channel(String::new()).0, watch::channel(String::new()).0);
-    let running = tokio::spawn(pods.run(assigned, hold, stop.clone()));
+    let alive = adopt(&shared, &shared.runtime.list(None).await.expect("a list"));
+    let running = tokio::spawn(pods.run(assigned, alive, hold, stop.clone()));
     Node { shared, assignments, revision: 10, stop, running, _bridge: bridge_made, _dir: None }
 }
 
@@ -137,7 +138,7 @@ fn hollow() -> (Arc<Hollow>, Bridge) {
 async fn hollow_node(dir: &tempfile::TempDir, saved: Saved, hold: Duration) -> (Arc<Hollow>, Node) {
     let (runtime, bridge) = hollow();
     runtime.ensure_bridge(&bridge).await.expect("a bridge");
-    (runtime.clone(), start(runtime, "0000000a", bridge, dir.path(), saved, hold))
+    (runtime.clone(), start(runtime, "0000000a", bridge, dir.path(), saved, hold).await)
 }
 
 #[tokio::test]
@@ -212,7 +213,7 @@ async fn a_restarted_kubelet_adopts_and_a_rebooted_one_starts_from_disk() {
     let saved = node.stop().await;
 
     let (_, bridge) = hollow();
-    let node = start(runtime.clone(), "0000000a", bridge.clone(), dir.path(), saved, Duration::ZERO);
+    let node = start(runtime.clone(), "0000000a", bridge.clone(), dir.path(), saved, Duration::from_secs(3600)).await;
     let again = node.ready("a").await;
     assert_eq!(again["podIP"], "10.9.0.2");
     assert_eq!(ids(runtime.list(Some("a")).await.expect("a list")), before);
@@ -222,7 +223,7 @@ async fn a_restarted_kubelet_adopts_and_a_rebooted_one_starts_from_disk() {
     let (runtime, node) = {
         let (runtime, bridge) = hollow();
         runtime.ensure_bridge(&bridge).await.expect("a bridge");
-        (runtime.clone(), start(runtime, "0000000a", bridge, dir.path(), saved, Duration::from_millis(50)))
+        (runtime.clone(), start(runtime, "0000000a", bridge, dir.path(), saved, Duration::from_millis(50)).await)
     };
     let status = node.ready("a").await;
     assert_eq!(status["podIP"], "10.9.0.2");
@@ -271,7 +272,7 @@ async fn on_docker() {
     let bridge = crate::network::bridge(&cluster, &hash, crate::runtime::contract::subnet(&hash));
     runtime.ensure_bridge(&bridge).await.expect("a bridge");
     let dir = tempfile::tempdir().expect("a directory");
-    let mut node = start(runtime.clone(), &hash, bridge.clone(), dir.path(), Saved::default(), Duration::ZERO);
+    let mut node = start(runtime.clone(), &hash, bridge.clone(), dir.path(), Saved::default(), Duration::ZERO).await;
     let mut both = pod(
         "d0c",
         json!({
@@ -320,7 +321,7 @@ async fn on_docker() {
     let ids = |all: Vec<Container>| all.into_iter().map(|c| (c.id, c.started)).collect::<BTreeSet<_>>();
     let before = ids(runtime.list(None).await.expect("a list"));
     let saved = node.stop().await;
-    let mut node = start(runtime.clone(), &hash, bridge, dir.path(), saved, Duration::ZERO);
+    let mut node = start(runtime.clone(), &hash, bridge, dir.path(), saved, Duration::ZERO).await;
     node.revision = 100;
     both["metadata"]["labels"] = json!({ "seen": "again" });
     node.assign(true, &[("pods", &both), ("configmaps", &settings), ("secrets", &keys)]).await;

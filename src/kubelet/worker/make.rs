@@ -22,9 +22,8 @@ impl Worker {
         } else {
             let bridge = self
                 .shared
-                .bridge
-                .borrow()
-                .clone()
+                .settled_bridge()
+                .await
                 .map_err(|why| ("NetworkNotReady", format!("network is not ready: {why}")))?;
             if let Some(had) = self.record.address.filter(|had| bridge.subnet.contains(had)) {
                 self.shared.hold_address(&self.uid, had);
