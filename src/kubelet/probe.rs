@@ -176,6 +176,9 @@ pub fn start(
         loop {
             ticks.tick().await;
             let result = run(runtime.as_ref(), &check, &container_id, timeout).await;
+            if result.is_err() {
+                metrics::counter!("hactl_kubelet_probe_failures_total", "kind" => kind.name()).increment(1);
+            }
             let verdict = tracker.observe(result.is_ok());
             if verdict.is_none() && result.is_ok() {
                 continue;

@@ -71,6 +71,8 @@ async fn pull(
             break;
         }
     }
+    let outcome = if result.is_ok() { "pulled" } else { "failed" };
+    metrics::counter!("hactl_kubelet_image_pulls_total", "outcome" => outcome).increment(1);
     match result {
         Ok(()) => {
             let size = shared.runtime.image(image).await.ok().flatten().map_or(0, |image| image.size);

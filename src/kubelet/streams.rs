@@ -72,21 +72,32 @@ fn pick<'a>(
     containers: &'a [Container],
     open: &pb::StreamOpen,
     previous: bool,
+    waiting: &str,
 ) -> Result<&'a Container, pb::StreamError> {
-    let mut own: Vec<&Container> = containers
-        .iter()
-        .filter(|c| !c.is_sandbox() && (open.container.is_empty() || c.label(label::CONTAINER) == open.container))
-        .collect();
+    let named = |c: &&Container| open.container.is_empty() || c.label(label::CONTAINER) == open.container;
+    let mut own: Vec<&Container> = containers.iter().filter(|c| !c.is_sandbox()).filter(named).collect();
     own.sort_by_key(|container| std::cmp::Reverse(container.attempt()));
-    let at = usize::from(previous);
-    own.get(at).copied().ok_or_else(|| {
-        let message = if previous && !own.is_empty() {
+    own.get(usize::from(previous)).copied().ok_or_else(|| {
+        let message = if previous {
             format!("previous terminated container {:?} in pod {:?} not found", open.container, open.pod)
         } else {
-            format!("container {:?} in pod {:?} is waiting to start: ContainerCreating", open.container, open.pod)
+            format!("container {:?} in pod {:?} is waiting to start: {waiting}", open.container, open.pod)
         };
         refusal(400, "BadRequest", message)
     })
+}
+
+/// Why a container has no log yet, in Kubernetes' words.
+fn waiting_for(shared: &Shared, open: &pb::StreamOpen) -> String {
+    let statuses = shared.record(&open.uid).status.and_then(|status| status.container_statuses).unwrap_or_default();
+    let own = statuses.into_iter().find(|status| status.name == open.container);
+    let reason = own.and_then(|status| status.state?.waiting?.reason).unwrap_or_default();
+    match reason.as_str() {
+        "" => "ContainerCreating".to_owned(),
+        "ErrImagePull" => "image can't be pulled".to_owned(),
+        "ImagePullBackOff" => "trying and failing to pull image".to_owned(),
+        _ => reason,
+    }
 }
 
 async fn logs(
@@ -96,7 +107,8 @@ async fn logs(
 ) -> Result<(), pb::StreamError> {
     let options = open.logs.clone().unwrap_or_default();
     let containers = shared.runtime.list(Some(&open.uid)).await.map_err(|e| failed(&e))?;
-    let container = pick(&containers, open, options.previous)?;
+    let waiting = waiting_for(shared, open);
+    let container = pick(&containers, open, options.previous, &waiting)?;
     let query = query(&options, Timestamp::now());
     let mut parts = shared.runtime.logs(&container.id, &query).await.map_err(|e| failed(&e))?;
     let mut left = options.limit_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);

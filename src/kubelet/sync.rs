@@ -119,6 +119,11 @@ impl Pods {
                 },
                 _ = resync.tick() => {
                     self.workers.retain(|_, handle| !handle.task.is_finished());
+                    if held.is_none() {
+                        // A worker that failed is made anew.
+                        let known: BTreeSet<String> = self.workers.keys().cloned().collect();
+                        self.start_saved(|uid| !known.contains(uid));
+                    }
                     metrics::gauge!("hactl_kubelet_pods").set(self.workers.len() as f64);
                     self.wake_all();
                 }

@@ -125,3 +125,21 @@ async fn an_engine_that_is_down_is_named_with_its_cure() {
     let Err(Error::Down(text)) = docker.list(None).await else { panic!("an engine where none is") };
     assert!(text.contains("/nonexistent/docker.sock") && text.contains("systemctl start docker"), "{text}");
 }
+
+#[tokio::test]
+async fn a_pod_network_that_overlaps_is_refused_with_its_cure() {
+    let clusters = [uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string()];
+    let engines = clusters.each_ref().map(|cluster| Docker::new("", cluster, "n"));
+    let hashes = clusters.each_ref().map(|cluster| crate::podspec::short_hash(cluster, "n"));
+    let shared = subnet(&clusters[0]);
+    let bridge = |at: usize| crate::network::bridge(&clusters[at], &hashes[at], shared);
+    engines[0].ensure_bridge(&bridge(0)).await.expect("the first");
+    let refused = engines[1].ensure_bridge(&bridge(1)).await;
+    let foreign = engines[1].ensure_bridge(&Bridge { name: bridge(0).name, ..bridge(1) }).await;
+    for engine in &engines {
+        engine.remove_networks().await.expect("removed");
+    }
+    let Err(Error::Refused(text)) = refused else { panic!("{refused:?}") };
+    assert!(text.contains("overlaps") && text.contains("--cluster-cidr"), "{text}");
+    assert!(matches!(foreign, Err(Error::Conflict(_))), "a network of another cluster is left alone: {foreign:?}");
+}
