@@ -27,6 +27,10 @@ use crate::wire::{self, Malformed};
 /// be slow, but not that slow.
 const APPEND_SILENCE: Duration = Duration::from_secs(5);
 
+/// Between two tries to open a stream; doubled so many times.
+const REOPEN_MIN: Duration = Duration::from_millis(20);
+const REOPEN_DOUBLINGS: u32 = 4;
+
 pub struct Network {
     pub transport: Arc<dyn PeerTransport>,
 }
@@ -36,17 +40,19 @@ pub struct Connection {
     transport: Arc<dyn PeerTransport>,
     to: Member,
     heartbeats: bool,
+    /// Streams that could not be opened, one after the other.
+    failures: u32,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, _target: u64, node: &Member) -> Connection {
-        Connection { transport: self.transport.clone(), to: node.clone(), heartbeats: false }
+        Connection { transport: self.transport.clone(), to: node.clone(), heartbeats: false, failures: 0 }
     }
 
     async fn new_heartbeat_client(&mut self, _target: u64, node: &Member) -> Connection {
-        Connection { transport: self.transport.clone(), to: node.clone(), heartbeats: true }
+        Connection { transport: self.transport.clone(), to: node.clone(), heartbeats: true, failures: 0 }
     }
 }
 
@@ -73,6 +79,23 @@ impl Connection {
             Ok(outcome) => outcome.map_err(status),
             Err(_) => Err(unreachable(format!("no answer from {} within {limit:?}", self.to.name))),
         }
+    }
+
+    /// openraft backs off only between requests of a stream, so one that cannot even be opened would be tried again at
+    /// once, thousands of times a second.
+    async fn pause_if_failed(&mut self, error: Option<&Status>) {
+        let Some(error) = error else {
+            if std::mem::take(&mut self.failures) > 0 {
+                tracing::info!(member = self.to.id, name = self.to.name, "can be reached again");
+            }
+            return;
+        };
+        if self.failures == 0 {
+            tracing::warn!(member = self.to.id, name = self.to.name, "cannot be reached: {}", error.message());
+        }
+        let pause = REOPEN_MIN * 2u32.pow(self.failures.min(REOPEN_DOUBLINGS));
+        self.failures += 1;
+        tokio::time::sleep(pause).await;
     }
 
     async fn send_vote(

@@ -2,6 +2,7 @@
 //! service delegates to. The caller has checked certificate, cluster id and epoch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -15,6 +16,9 @@ use crate::node::Inner;
 use crate::transport::{Change, Chunk, Proposed};
 use crate::wire::{self, Malformed};
 use openraft::async_runtime::watch::WatchReceiver as _;
+
+/// How long a heartbeat waits for the disk before it is answered without. Far below the heartbeats' own limit.
+const DISK_PATIENCE: Duration = Duration::from_millis(5);
 
 /// A cheaply cloned handle.
 #[derive(Clone)]
@@ -46,6 +50,7 @@ impl Peers {
         let append = self.0.raft.append_entries(request);
         tokio::pin!(append);
         let taken = async {
+            tokio::time::sleep(DISK_PATIENCE).await;
             let durable = metrics.borrow_watched().vote == vote;
             let seen = self.0.raft.with_raft_state(move |state| *state.vote_ref() == vote).await;
             if !(durable && seen.is_ok_and(|same| same)) {
