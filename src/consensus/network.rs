@@ -27,10 +27,6 @@ use crate::wire::{self, Malformed};
 /// be slow, but not that slow.
 const APPEND_SILENCE: Duration = Duration::from_secs(5);
 
-/// Between two tries to open a stream; doubled so many times.
-const REOPEN_MIN: Duration = Duration::from_millis(20);
-const REOPEN_DOUBLINGS: u32 = 4;
-
 pub struct Network {
     pub transport: Arc<dyn PeerTransport>,
 }
@@ -40,19 +36,19 @@ pub struct Connection {
     transport: Arc<dyn PeerTransport>,
     to: Member,
     heartbeats: bool,
-    /// Streams that could not be opened, one after the other.
-    failures: u32,
+    /// The last stream could not be opened.
+    lost: bool,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, _target: u64, node: &Member) -> Connection {
-        Connection { transport: self.transport.clone(), to: node.clone(), heartbeats: false, failures: 0 }
+        Connection { transport: self.transport.clone(), to: node.clone(), heartbeats: false, lost: false }
     }
 
     async fn new_heartbeat_client(&mut self, _target: u64, node: &Member) -> Connection {
-        Connection { transport: self.transport.clone(), to: node.clone(), heartbeats: true, failures: 0 }
+        Connection { transport: self.transport.clone(), to: node.clone(), heartbeats: true, lost: false }
     }
 }
 
@@ -81,21 +77,16 @@ impl Connection {
         }
     }
 
-    /// openraft backs off only between requests of a stream, so one that cannot even be opened would be tried again at
-    /// once, thousands of times a second.
-    async fn pause_if_failed(&mut self, error: Option<&Status>) {
-        let Some(error) = error else {
-            if std::mem::take(&mut self.failures) > 0 {
-                tracing::info!(member = self.to.id, name = self.to.name, "can be reached again");
+    /// One line when the member is lost and one when it is back, instead of one per try.
+    fn note(&mut self, error: Option<&Status>) {
+        match error {
+            Some(error) if !self.lost => {
+                tracing::warn!(member = self.to.id, name = self.to.name, "cannot be reached: {}", error.message());
             }
-            return;
-        };
-        if self.failures == 0 {
-            tracing::warn!(member = self.to.id, name = self.to.name, "cannot be reached: {}", error.message());
+            None if self.lost => tracing::info!(member = self.to.id, name = self.to.name, "can be reached again"),
+            _ => {}
         }
-        let pause = REOPEN_MIN * 2u32.pow(self.failures.min(REOPEN_DOUBLINGS));
-        self.failures += 1;
-        tokio::time::sleep(pause).await;
+        self.lost = error.is_some();
     }
 
     async fn send_vote(
@@ -151,8 +142,9 @@ impl RaftNetworkV2<Types> for Connection {
             if requests.as_mut().peek().await.is_none() {
                 return Ok(futures::stream::empty().boxed());
             }
-            let answers = self.transport.append(&self.to, requests.boxed()).await.map_err(status)?;
-            Ok(answers_of(answers, sent).boxed())
+            let answers = self.transport.append(&self.to, requests.boxed()).await;
+            self.note(answers.as_ref().err());
+            Ok(answers_of(answers.map_err(status)?, sent).boxed())
         }
         .boxed()
     }
