@@ -160,7 +160,77 @@ async fn a_master_starts_answers_and_admits_another() {
     };
     tokio::time::timeout(LIMIT, voters).await.expect("the second becomes a voter in time");
     assert_eq!(two.get("/livez").await, StatusCode::OK);
+
+    // It leaves by asking itself, whoever leads.
+    let leave = pb::LeaveRequest { member_id: 2, node: String::new() };
+    two.cluster().await.leave(leave).await.expect("leaves");
+    let alone = async {
+        while one.leads().await.members.len() != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, alone).await.expect("one is left in time");
     two.stop().await;
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_has_a_session_until_its_node_is_deleted() {
+    use pb::master_message::Message as Down;
+    let one = first().await;
+    one.leads().await;
+    let dir = Dir::of(&one.config.data_dir);
+    let certificate = tls::Certificate::new(&dir.credential("node").expect("pair"), "node").expect("pair");
+    let tls = tls::api_client(&dir.bundles().expect("bundles").client, Some(&certificate)).expect("client");
+    let masters = rpc::client::Masters::new(vec![one.bound.api.to_string()], tls);
+    let (_, channel) = masters.connect().await.expect("connects");
+    let mut client = pb::node_session_client::NodeSessionClient::new(channel.clone());
+    let pem = dir.credential("node").expect("pair").certificate_pem;
+    let uid = match rpc::pki::inspect::identity_of_pem(&pem, &dir.bundles().expect("bundles")) {
+        Ok(Some(rpc::Identity::Node { uid, .. })) => uid,
+        other => panic!("{other:?}"),
+    };
+    let hello = |uid: &str| {
+        let hello = pb::Hello { node: "node-1".into(), uid: uid.into(), node_json: "{}".into(), ..Default::default() };
+        let hello = pb::NodeMessage { message: Some(pb::node_message::Message::Hello(hello)) };
+        futures::StreamExt::chain(futures::stream::iter([hello]), futures::stream::pending())
+    };
+    let refused = client.session(hello("another")).await.expect_err("another's uid");
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
+
+    // The Node appears as soon as the first master has begun.
+    let mut down = tokio::time::timeout(LIMIT, async {
+        loop {
+            match client.session(hello(&uid)).await {
+                Ok(down) => return down.into_inner(),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await
+    .expect("a session in time");
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let message = down.message().await.expect("open").expect("open").message;
+        seen.push(match message {
+            Some(Down::Welcome(welcome)) => format!("welcome to {}", welcome.epoch),
+            Some(Down::Masters(_)) => "masters".to_owned(),
+            Some(Down::Assignment(assignment)) => format!("full: {}", assignment.full),
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(seen, ["welcome to 1", "masters", "full: true"]);
+
+    // A node is no administrator, but takes its own leave.
+    let mut cluster = pb::cluster_client::ClusterClient::new(channel);
+    let denied = cluster.status(pb::ClusterStatusRequest {}).await.expect_err("not an administrator");
+    assert_eq!(denied.code(), tonic::Code::PermissionDenied);
+    let leave = |node: &str| pb::LeaveRequest { member_id: 0, node: node.into() };
+    assert_eq!(cluster.leave(leave("node-2")).await.expect_err("another's").code(), tonic::Code::PermissionDenied);
+    cluster.leave(leave("node-1")).await.expect("leaves");
+    let ended = async { while let Ok(Some(_)) = down.message().await {} };
+    tokio::time::timeout(LIMIT, ended).await.expect("the session ends in time");
+    assert!(client.session(hello(&uid)).await.is_err(), "deleting the Node revoked its certificate");
     one.stop().await;
 }
 

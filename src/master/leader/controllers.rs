@@ -1,5 +1,6 @@
 //! One loop for all controllers: events name keys, plans are pure, proposals run side by side.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use control::controllers::ALL;
@@ -40,7 +41,15 @@ pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
             let Some((row, key)) = queue.take() else { break };
             planned += 1;
             let started = Instant::now();
-            let plan = (ALL[row].plan)(&leader.replica.root(), &key, &mut leader.context());
+            let (root, mut context) = (leader.replica.root(), leader.context());
+            // A plan that panics costs its own key, not the term.
+            let plan = catch_unwind(AssertUnwindSafe(|| (ALL[row].plan)(&root, &key, &mut context)));
+            drop(root);
+            let Ok(plan) = plan else {
+                tracing::error!(controller = ALL[row].name, %key, "a plan panicked; planned again later");
+                queue.done((row, key), true, None, Instant::now());
+                continue;
+            };
             metrics::histogram!("hactl_controller_plan_seconds", "controller" => ALL[row].name)
                 .record(started.elapsed().as_secs_f64());
             flights.push(carry_out(leader.clone(), term, (row, key), plan.commands, plan.again));

@@ -51,16 +51,35 @@ impl Leader {
         Context::new((self.now)(), seed, self.settings.borrow().clone())
     }
 
-    /// Proposes in this term and only here.
+    /// Proposes in this term and only here. A command whose outcome is unknown may still be applied: the answer waits
+    /// until it has been or never will be, so that nobody plans the same again meanwhile.
     async fn propose(&self, term: Term, mut command: Command) -> Result<Outcome, Error> {
         command.term = term;
         command.time_ms = (self.now)().as_millisecond();
-        self.replica.propose_as_leader(term, command).await
+        match self.replica.propose_as_leader(term, command).await {
+            Err(Error::Unknown(why)) if self.settled(term).await => Err(Error::Unknown(why)),
+            Err(Error::Unknown(_)) => Err(Error::Deposed(term)),
+            outcome => outcome,
+        }
+    }
+
+    /// Waits until all that this term has proposed so far is in the root or never will be: an empty command stands behind
+    /// it in the log. False when the term is over.
+    async fn settled(&self, term: Term) -> bool {
+        loop {
+            match self.replica.propose_as_leader(term, Command::default()).await {
+                Ok(_) => return true,
+                Err(Error::Deposed(_)) => return false,
+                Err(error) => tracing::debug!(term, %error, "waiting for what was proposed before"),
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
     }
 
     /// Leads whenever this member does, until `shutdown`. Returns when the last loop has ended.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut leadership = self.replica.leadership();
+        let mut led = None;
         loop {
             let leading = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -70,22 +89,35 @@ impl Leader {
                 },
             };
             let Some(term) = leading else { continue };
+            // A lease that lapsed and came back goes on in its term: what the loops proposed before may be under way yet.
+            if led == Some(term) {
+                let settled = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    settled = self.settled(term) => settled,
+                };
+                if !settled {
+                    continue;
+                }
+            }
+            led = Some(term);
             let ended = shutdown.child_token();
             let mut loops = self.start(term, &ended);
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                _ = leadership.wait_for(|now| now.leading != Some(term)) => {}
+            let failed = tokio::select! {
+                () = shutdown.cancelled() => false,
+                _ = leadership.wait_for(|now| now.leading != Some(term)) => false,
                 // A loop ends early only when its term is over or it panicked: either way the term ends here.
                 Some(result) = loops.join_next() => {
                     if let Err(failed) = result {
                         tracing::error!(term, error = %failed, "a leader loop failed; this term's loops start again");
                     }
+                    true
                 }
-            }
+            };
             ended.cancel();
-            while loops.join_next().await.is_some() {}
+            // Without a quorum a proposal may be waited for a long time: nobody needs its outcome any more.
+            loops.shutdown().await;
             tracing::info!(term, "leader loops ended");
-            if !self.still_leads(term) {
+            if !failed || !self.still_leads(term) {
                 continue;
             }
             // The term goes on after a failure: a short pause keeps a failing loop from spinning.
@@ -114,3 +146,38 @@ impl Leader {
 
 /// How long a leader waits before it starts its loops again after one of them failed.
 const RESTART_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+/// Between two tries to get a command behind those whose outcome is unknown.
+const SETTLE_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use replica::memory;
+    use state::State;
+
+    use super::*;
+
+    fn leader(replica: Replica) -> Leader {
+        Leader {
+            replica,
+            settings: watch::channel(Arc::new(Settings::default())).1,
+            heard: Heard::default(),
+            now: Arc::new(|| jiff::Timestamp::UNIX_EPOCH),
+            seed: Arc::default(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_that_comes_back_first_waits_for_what_it_proposed_before() {
+        let (replica, controls) = memory::start_controlled(State::default());
+        let leader = leader(replica.clone());
+        let before = replica.root().applied().index;
+        assert!(leader.settled(1).await);
+        assert_eq!(replica.root().applied().index, before + 1, "one entry behind all others");
+        assert_eq!(replica.root().revision(), 0, "which changes nothing");
+        controls.depose();
+        assert!(!leader.settled(1).await);
+        controls.lead(2);
+        assert!(!leader.settled(1).await);
+        assert!(leader.settled(2).await);
+    }
+}

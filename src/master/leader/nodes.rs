@@ -17,7 +17,21 @@ const JUDGE_EVERY: Duration = Duration::from_secs(1);
 /// When each node was last heard from, by any master's session. Every master keeps one: the sessions of a master feed its
 /// own, and the leader's is fed by the other masters' reports too.
 #[derive(Clone, Debug, Default)]
-pub struct Heard(Arc<Mutex<BTreeMap<String, Instant>>>);
+pub struct Heard(Arc<Mutex<BTreeMap<String, Sign>>>);
+
+/// The last sign of life of a node.
+#[derive(Clone, Copy, Debug)]
+struct Sign {
+    at: Instant,
+    /// Not heard, but forgiven until the grace is over, by a leader that is new.
+    granted: bool,
+}
+
+impl Sign {
+    fn granted(at: Instant) -> Self {
+        Self { at, granted: true }
+    }
+}
 
 impl Heard {
     /// The node was heard from `silent` ago; an older report than the known one changes nothing.
@@ -26,25 +40,35 @@ impl Heard {
         let at = now.checked_sub(silent).unwrap_or(now);
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match map.get_mut(node) {
-            Some(known) => *known = at.max(*known),
-            None => {
-                map.insert(node.to_owned(), at);
+            Some(known) if !known.granted => known.at = at.max(known.at),
+            _ => {
+                map.insert(node.to_owned(), Sign { at, granted: false });
             }
         }
     }
 
     /// Every known node's silence in milliseconds.
     pub fn silences(&self) -> BTreeMap<String, u64> {
+        self.judged(Duration::ZERO)
+    }
+
+    /// The silences to judge by. A grace that is granted, not earned, is no sign of life: it only puts the judgement off,
+    /// or a new leader would find every dead node alive.
+    pub fn judged(&self, grace: Duration) -> BTreeMap<String, u64> {
         let now = Instant::now();
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.iter().map(|(node, at)| (node.clone(), now.saturating_duration_since(*at).as_millis() as u64)).collect()
+        map.iter()
+            .map(|(node, sign)| (node, sign.granted, now.saturating_duration_since(sign.at)))
+            .filter(|(_, granted, silence)| !granted || *silence > grace)
+            .map(|(node, _, silence)| (node.clone(), silence.as_millis() as u64))
+            .collect()
     }
 
     /// A new leader has heard nobody yet: every node counts as heard from now, and nodes that are gone are forgotten.
     pub fn grant_grace(&self, root: &State) {
         let now = Instant::now();
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *map = root.list("", "nodes", None).map(|(key, _)| (key.name.clone(), now)).collect();
+        *map = root.list("", "nodes", None).map(|(key, _)| (key.name.clone(), Sign::granted(now))).collect();
     }
 
     /// Nodes that came into being since are granted a full grace too; deleted ones are forgotten.
@@ -54,7 +78,7 @@ impl Heard {
         map.retain(|node, _| root.get(&state::Key::node(node)).is_some());
         for (key, _) in root.list("", "nodes", None) {
             if !map.contains_key(&key.name) {
-                map.insert(key.name.clone(), now);
+                map.insert(key.name.clone(), Sign::granted(now));
             }
         }
     }
@@ -70,7 +94,9 @@ pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
         }
         let root = leader.replica.root();
         leader.heard.follow(&root);
-        let commands = control::nodelife::plan(&root, &leader.heard.silences(), &mut leader.context());
+        let mut context = leader.context();
+        let heard = leader.heard.judged(context.settings.node_grace);
+        let commands = control::nodelife::plan(&root, &heard, &mut context);
         drop(root);
         for outcome in
             futures::future::join_all(commands.into_iter().map(|command| leader.propose(term, command))).await
@@ -98,5 +124,17 @@ mod tests {
         assert_eq!(heard.silences()["node-1"], 200);
         tokio::time::advance(Duration::from_millis(300)).await;
         assert_eq!(heard.silences()["node-1"], 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_granted_grace_is_no_sign_of_life() {
+        let heard = Heard::default();
+        let grace = Duration::from_secs(5);
+        heard.0.lock().unwrap().insert("node-1".into(), Sign::granted(Instant::now()));
+        assert!(heard.judged(grace).is_empty(), "not judged at first");
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert_eq!(heard.judged(grace)["node-1"], 6000, "then silent");
+        heard.heard("node-1", Duration::from_millis(100));
+        assert_eq!(heard.judged(grace)["node-1"], 100, "until it is heard");
     }
 }

@@ -290,7 +290,8 @@ impl ClusterService {
         }
     }
 
-    /// Takes a member out of the cluster, then its certificate its worth.
+    /// Takes a member out of the cluster, then its certificate its worth. A member that removes itself cannot propose the
+    /// second any more: the leader that carried out the first does so for it.
     async fn leave_member(&self, id: u64) -> Result<(), Status> {
         let members = self.0.addresses.members();
         if members.iter().any(|member| member.id == id) {
@@ -300,6 +301,9 @@ impl ClusterService {
                 ));
             }
             self.0.consensus.remove(id).await.map_err(failed)?;
+            if id == self.0.config.member_id {
+                return Ok(());
+            }
             self.0.peers.forget(id);
         }
         records::remove_member(&self.0.replica, id, self.0.now()).await

@@ -140,7 +140,11 @@ impl Peer for PeerService {
             }
             Asked::Remove(id) => Change::Remove(id),
         };
-        self.0.consensus.peers().change_membership(change).await?;
+        self.0.consensus.peers().change_membership(change.clone()).await?;
+        if let Change::Remove(id) = change {
+            records::remove_member(&self.0.replica, id, self.0.now()).await?;
+            self.0.peers.forget(id);
+        }
         let leader = self.0.replica.leadership().borrow().leader.unwrap_or_default();
         Ok(Response::new(pb::MembershipResponse { leader }))
     }
