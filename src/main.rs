@@ -6,13 +6,7 @@ use clap::Parser;
 
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
-    if !cli.serves() {
-        // A closed pipe (`hactl get pods | head`) ends the program quietly instead of with a panic.
-        // SAFETY: sets a signal's disposition before any thread exists.
-        unsafe {
-            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        }
-    }
+    end_quietly_on_closed_output();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -29,4 +23,19 @@ fn main() -> std::process::ExitCode {
             std::process::ExitCode::FAILURE
         }
     }
+}
+
+/// `hactl get pods | head` ends without a word once `head` has gone. The signal SIGPIPE would say so too, but for every
+/// broken connection as well.
+fn end_quietly_on_closed_output() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let closed = panic.payload().downcast_ref::<String>().is_some_and(|text| {
+            text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
+        });
+        if closed {
+            std::process::exit(0);
+        }
+        usual(panic);
+    }));
 }

@@ -47,11 +47,6 @@ enum Verb {
 }
 
 impl Cli {
-    /// Whether this becomes a long-running server.
-    pub fn serves(&self) -> bool {
-        matches!(self.verb, Verb::Run(_) | Verb::Cluster(_) | Verb::Local(local::Verb::Forward(_)))
-    }
-
     pub async fn run(self) -> Result<()> {
         match self.verb {
             Verb::Cluster(verb) => verb.run().await,

@@ -93,7 +93,7 @@ fn render(status: &pb::ClusterStatusResponse, now: i64) -> String {
         for node in &status.nodes {
             rows.push(vec![
                 node.name.clone(),
-                node.ready.clone(),
+                readiness(&node.ready),
                 node.pods.to_string(),
                 node.version.clone(),
                 days(node.certificate_expires, now),
@@ -116,6 +116,15 @@ fn render(status: &pb::ClusterStatusResponse, now: i64) -> String {
         }
     }
     text
+}
+
+/// In the words of `kubectl get nodes`.
+fn readiness(ready: &str) -> String {
+    match ready {
+        "true" | "True" => "yes".to_owned(),
+        "false" | "False" => "no".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 /// Columns padded to their widest cell.

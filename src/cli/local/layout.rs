@@ -120,10 +120,6 @@ impl Layout {
         self.dir.join("admin.kubeconfig")
     }
 
-    pub fn master(&self, name: &str) -> Option<&Master> {
-        self.plan.masters.iter().find(|master| master.name == name)
-    }
-
     pub fn is_node(&self, name: &str) -> bool {
         self.plan.nodes.iter().any(|node| node.name == name)
     }

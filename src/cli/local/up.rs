@@ -114,7 +114,7 @@ impl Up {
             Ok(match answer {
                 Ok(answer) if cluster::leader_name(&answer).is_some() => None,
                 Ok(_) => Some("no leader yet".to_owned()),
-                Err(error) => Some(first_line(&error)),
+                Err(_) => Some("it does not answer yet".to_owned()),
             })
         })
         .await
