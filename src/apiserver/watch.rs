@@ -31,6 +31,8 @@ use crate::status::{Failure, Result};
 
 /// Without `timeoutSeconds` a watch lives 30 to 60 minutes, at random, so that clients do not come back all at once.
 const TIMEOUT_DEFAULT_S: u64 = 1800;
+/// A longer `timeoutSeconds` counts as this.
+const TIMEOUT_MAX_S: u64 = 365 * 24 * 3600;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A bookmark is due this long before the end, so that the client resumes from it.
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
@@ -57,7 +59,8 @@ pub async fn watch(call: Call) -> Result<Response> {
     let seconds = options
         .timeout_seconds
         .filter(|seconds| *seconds > 0)
-        .unwrap_or_else(|| TIMEOUT_DEFAULT_S + context.draw() % TIMEOUT_DEFAULT_S);
+        .unwrap_or_else(|| TIMEOUT_DEFAULT_S + context.draw() % TIMEOUT_DEFAULT_S)
+        .min(TIMEOUT_MAX_S);
     let now = Instant::now();
     let end = now + Duration::from_secs(seconds);
     let namespace = call.resource.namespace.as_str();

@@ -144,8 +144,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The earlier of the present time to look again and `after`.
+    /// The earlier of the present time to look again and `after`; at least once a day, however far off that is.
     pub(crate) fn look_again(&mut self, after: Duration) {
+        let after = after.min(Duration::from_secs(24 * 3600));
         self.again = Some(self.again.map_or(after, |present| present.min(after)));
     }
 }

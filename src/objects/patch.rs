@@ -10,6 +10,8 @@ use crate::Kind;
 
 /// A JSON Patch of more operations is refused.
 const OPERATIONS_MAX: usize = 10_000;
+/// Bytes that the `copy` operations of one JSON Patch copy together: each may double the object.
+const COPIED_MAX: usize = 3 << 20;
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -120,7 +122,32 @@ pub fn json_patch(doc: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     let patch: json_patch::Patch =
         serde_json::from_value(patch.clone()).map_err(|e| malformed(format!("error decoding patch: {e}")))?;
-    json_patch::patch(doc, &patch).map_err(|e| PatchError::Failed(e.to_string()))
+    let mut changed = doc.clone();
+    let mut copied = 0;
+    for operation in &patch.0 {
+        if let json_patch::PatchOperation::Copy(copy) = operation {
+            copied += changed.pointer(copy.from.as_str()).map_or(0, |value| weight(value, COPIED_MAX));
+            if copied > COPIED_MAX {
+                return Err(PatchError::Failed("the patch copies more than fits an object".to_owned()));
+            }
+        }
+        json_patch::patch_unsafe(&mut changed, std::slice::from_ref(operation))
+            .map_err(|e| PatchError::Failed(e.to_string()))?;
+    }
+    *doc = changed;
+    Ok(())
+}
+
+/// About how many bytes a value takes; not counted much beyond `limit`.
+fn weight(value: &Value, limit: usize) -> usize {
+    const EACH: usize = 8;
+    let add = |sum: usize, more: usize| if sum > limit { sum } else { sum + more };
+    match value {
+        Value::String(text) => EACH + text.len(),
+        Value::Array(list) => list.iter().fold(EACH, |sum, item| add(sum, weight(item, limit))),
+        Value::Object(map) => map.iter().fold(EACH, |sum, (key, item)| add(sum, key.len() + weight(item, limit))),
+        _ => EACH,
+    }
 }
 
 /// Applies a merge patch (RFC 7386).
@@ -397,6 +424,18 @@ mod tests {
     fn containers(all: &[(&str, &str)]) -> Value {
         let list: Vec<Value> = all.iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
         json!({"spec": {"containers": list}})
+    }
+
+    #[test]
+    fn copies_do_not_multiply() {
+        let mut doc = json!({"metadata": {"annotations": {"a": "x".repeat(1000)}}});
+        let before = doc.clone();
+        let double =
+            |n| json!({"op": "copy", "from": "/metadata/annotations", "path": format!("/metadata/annotations/{n}")});
+        let doubles = |times: u32| (0..times).map(double).collect::<Value>();
+        assert!(matches!(json_patch(&mut doc, &doubles(60)), Err(PatchError::Failed(_))));
+        assert_eq!(doc, before, "all or nothing");
+        assert_eq!(json_patch(&mut doc, &doubles(3)), Ok(()));
     }
 
     #[test]

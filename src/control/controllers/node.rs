@@ -10,7 +10,7 @@
 //! The condition Ready=Unknown itself is set by [`crate::nodelife`], which alone knows of silence.
 //!
 //! **Invariant:** while not one node is Ready nothing is evicted: then it is more likely the masters that are cut off, and
-//! there is nowhere to go.
+//! there is nowhere to go. When the first is back, the others have their pods' whole toleration to follow.
 
 use std::time::Duration;
 
@@ -52,7 +52,9 @@ fn keys(root: &State, event: &Event) -> Vec<Key> {
     }
     let Some(pod) = event.new.as_ref().filter(|pod| !pod.header.node.is_empty()) else { return Vec::new() };
     let key = Key::node(&pod.header.node);
-    let quiet = root.get(&key).is_some_and(|node| is_ready(node));
+    // On a Ready node only a pod that has just come can have a taint to tolerate for a while.
+    let came = event.old.as_ref().is_none_or(|old| old.header.node != pod.header.node);
+    let quiet = root.get(&key).is_some_and(|node| is_ready(node) && !(came && drives_out(node)));
     if quiet { Vec::new() } else { vec![key] }
 }
 
@@ -71,6 +73,10 @@ fn resync(root: &State) -> Vec<Key> {
 
 fn is_ready(node: &Record) -> bool {
     emit::field(node, "ready") == "true"
+}
+
+fn drives_out(node: &Record) -> bool {
+    json::items(&record::parse(node), "spec.taints").iter().any(|taint| json::text(taint, "effect") == "NoExecute")
 }
 
 fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
@@ -173,18 +179,27 @@ pub fn tolerates(toleration: &Value, taint: &Value) -> bool {
 fn evict(root: &State, key: &Key, node: &Value, cx: &mut Context, plan: &mut Plan) {
     let taints: Vec<&Value> =
         json::items(node, "spec.taints").iter().filter(|taint| json::text(taint, "effect") == "NoExecute").collect();
-    let by_silence = |taint: &&Value| matches!(json::text(taint, "key"), UNREACHABLE | NOT_READY);
-    if taints.is_empty() || (taints.iter().any(by_silence) && !any_ready(root)) {
+    if taints.is_empty() {
         return;
     }
+    let by_silence = |taint: &&Value| matches!(json::text(taint, "key"), UNREACHABLE | NOT_READY);
+    let since_ms = match taints.iter().any(by_silence) {
+        false => i64::MIN,
+        true => match some_ready_since_ms(root) {
+            Some(since_ms) => since_ms,
+            None => return,
+        },
+    };
     for pod_key in root.on_node(&key.name) {
         let Some(pod) = root.get(pod_key) else { continue };
         if pod.header.deletion_ms != 0 || emit::is_finished(pod) {
             continue;
         }
         let object = record::parse(pod);
-        let Some(at_ms) = taints.iter().filter_map(|taint| deadline_ms(&object, taint, cx)).min() else { continue };
-        let left_ms = at_ms - cx.now_ms();
+        let Some(at_ms) = taints.iter().filter_map(|taint| deadline_ms(&object, taint, since_ms, cx)).min() else {
+            continue;
+        };
+        let left_ms = at_ms.saturating_sub(cx.now_ms());
         if left_ms > 0 {
             plan.look_again(Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)));
             continue;
@@ -214,16 +229,27 @@ fn evict(root: &State, key: &Key, node: &Value, cx: &mut Context, plan: &mut Pla
     }
 }
 
-fn any_ready(root: &State) -> bool {
-    root.list("", "nodes", None).any(|(_, node)| is_ready(node))
+/// Since when some node has been Ready without a break; `None` while none is.
+fn some_ready_since_ms(root: &State) -> Option<i64> {
+    let ready = root.list("", "nodes", None).filter(|(_, node)| is_ready(node));
+    ready
+        .map(|(_, node)| {
+            let node = record::parse(node);
+            json::condition(&node, "Ready").and_then(|ready| json::time_ms(ready, "lastTransitionTime"))
+        })
+        .map(|since_ms| since_ms.unwrap_or(i64::MIN))
+        .min()
 }
 
-/// When this taint drives the pod out; `None` if it is tolerated for ever.
-fn deadline_ms(pod: &Value, taint: &Value, cx: &Context) -> Option<i64> {
-    let since_ms = json::time_ms(taint, "timeAdded").unwrap_or_else(|| cx.now_ms());
+/// When this taint drives the pod out, counted from `since_ms` at the earliest; `None` if it is tolerated for ever.
+fn deadline_ms(pod: &Value, taint: &Value, since_ms: i64, cx: &Context) -> Option<i64> {
+    let since_ms = json::time_ms(taint, "timeAdded").unwrap_or_else(|| cx.now_ms()).max(since_ms);
     match json::items(pod, "spec.tolerations").iter().find(|toleration| tolerates(toleration, taint)) {
         None => Some(since_ms),
-        Some(toleration) => json::int(toleration, "tolerationSeconds").map(|s| since_ms + s.max(0) * 1000),
+        Some(toleration) => {
+            let wait_ms = |s: i64| s.max(0).saturating_mul(1000);
+            json::int(toleration, "tolerationSeconds").map(|s| since_ms.saturating_add(wait_ms(s)))
+        }
     }
 }
 
@@ -306,9 +332,34 @@ mod tests {
         world.hear(&[("node-1", 70_000), ("node-2", 0)]);
         world.settle();
         assert!(
+            on(&world, "node-1").iter().all(|(_, pod)| pod.header.deletion_ms == 0),
+            "the first to be back does not make the others late"
+        );
+        world.advance(Duration::from_secs(6));
+        assert!(
             on(&world, "node-1").iter().all(|(_, pod)| pod.header.deletion_ms != 0),
             "now there is somewhere to go"
         );
+    }
+
+    #[test]
+    fn a_pod_that_tolerates_a_taint_for_a_while_goes_after_it_also_when_it_came_later() {
+        let mut world = World::with_nodes(1);
+        world.edit(&Key::node("node-1"), |node| {
+            json::set(node, "spec.taints", json!([{ "key": "k", "value": "v", "effect": "NoExecute" }]));
+        });
+        world.settle();
+        let for_seconds = |s: i64| json!([{ "key": "k", "operator": "Exists", "tolerationSeconds": s }]);
+        for (name, s) in [("short", 30), ("long", i64::MAX)] {
+            let spec = json!({ "tolerations": for_seconds(s), "terminationGracePeriodSeconds": 1 });
+            world.create("", "pods", crate::harness::pod(name, spec));
+        }
+        world.settle();
+        assert_eq!(on(&world, "node-1").len(), 2);
+        world.advance(Duration::from_secs(31));
+        world.settle_quietly();
+        let left: Vec<_> = world.pods().into_iter().map(|(key, _)| key.name).collect();
+        assert_eq!(left, ["long"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use ipnet::Ipv4Net;
 use serde_json::json;
-use state::{Event, Key, State};
+use state::{Event, Key, Record, State};
 
 use crate::emit::{self, Notice};
 use crate::{Context, Plan, Row, json, record};
@@ -14,7 +14,15 @@ const PREFIX: u8 = 24;
 pub const ROW: Row = Row {
     name: "nodecidr",
     watches: &[("", "nodes")],
-    keys: |_, event: &Event| if event.new.is_some() { vec![all()] } else { Vec::new() },
+    keys: |root, event: &Event| {
+        // A node that went may have left its CIDR to one that waits for it.
+        let waits = |node: &Record| !has_cidr(node);
+        let concerned = match &event.new {
+            Some(node) => waits(node),
+            None => root.list("", "nodes", None).any(|(_, node)| waits(node)),
+        };
+        if concerned { vec![all()] } else { Vec::new() }
+    },
     plan,
     resync: |_| vec![all()],
 };
@@ -28,11 +36,8 @@ fn plan(root: &State, _key: &Key, cx: &mut Context) -> Plan {
     let cluster = cx.settings.cluster_cidr;
     let subnets = cluster.subnets(PREFIX.max(cluster.prefix_len()));
     let mut free = subnets.into_iter().flatten().filter(|cidr| root.claimed(&claim(cidr)).is_none());
-    for (key, present) in root.list("", "nodes", None) {
+    for (key, present) in root.list("", "nodes", None).filter(|(_, node)| !has_cidr(node)) {
         let mut node = record::parse(present);
-        if !json::text(&node, "spec.podCIDR").is_empty() {
-            continue;
-        }
         let Some(cidr) = free.next() else {
             let message =
                 format!("No free /{PREFIX} is left in the cluster's {cluster}: start with a wider --cluster-cidr");
@@ -50,6 +55,10 @@ fn plan(root: &State, _key: &Key, cx: &mut Context) -> Plan {
         plan.commands.extend(emit::update_spec(key, present, &mut node));
     }
     plan
+}
+
+fn has_cidr(node: &Record) -> bool {
+    !emit::field(node, "spec.podCIDR").is_empty()
 }
 
 fn claim(cidr: &Ipv4Net) -> String {

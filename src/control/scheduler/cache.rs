@@ -17,6 +17,8 @@ const PODS_MAX_DEFAULT: i64 = 110;
 /// What a pod that asks for nothing counts as when loads are compared.
 const CPU_ASSUMED_MILLI: i64 = 100;
 const MEMORY_ASSUMED: i64 = 200 << 20;
+/// No amount counts as more, so that sums do not overflow: a trillion cores, a pebibyte.
+const AMOUNT_MAX: i64 = 1 << 50;
 
 /// What scheduling asks of a node's object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,8 +47,8 @@ impl NodeInfo {
             taints: json::items(&node, "spec.taints").to_vec(),
             unschedulable: json::flag(&node, "spec.unschedulable"),
             ready: json::condition_status(&node, "Ready") == "True",
-            cpu_milli: quantity::milli(&amount("cpu")),
-            memory: quantity::value(&amount("memory")),
+            cpu_milli: quantity::milli(&amount("cpu")).min(AMOUNT_MAX),
+            memory: quantity::value(&amount("memory")).min(AMOUNT_MAX),
             pods: if pods.is_empty() { PODS_MAX_DEFAULT } else { quantity::value(&pods) },
         }
     }
@@ -65,7 +67,7 @@ pub struct Request {
 
 impl Request {
     pub fn of(pod: &Record) -> Self {
-        let number = |name: &str| emit::field(pod, name).parse().unwrap_or(0);
+        let number = |name: &str| emit::field(pod, name).parse().unwrap_or(0).min(AMOUNT_MAX);
         Self {
             cpu_milli: number("requests.cpu"),
             memory: number("requests.memory"),

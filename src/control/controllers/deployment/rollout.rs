@@ -6,14 +6,17 @@ use serde_json::Value;
 
 use super::{Goal, Set, Sets, revisions};
 
+/// More than any `replicas`; sums and products of two such sizes do not overflow.
+const SIZE_MAX: i64 = i32::MAX as i64;
+
 /// A count, or a percentage of `replicas` rounded up or down. Absent is 25 %, the default.
 pub fn share(value: &Value, replicas: i64, up: bool) -> i64 {
     let percent = match value {
-        Value::Number(n) => return n.as_i64().unwrap_or(0).max(0),
+        Value::Number(n) => return n.as_i64().unwrap_or(0).clamp(0, SIZE_MAX),
         Value::String(text) => text.trim_end_matches('%').parse::<i64>().unwrap_or(25),
         _ => 25,
     };
-    let hundredths = replicas.saturating_mul(percent.max(0));
+    let hundredths = replicas.saturating_mul(percent.max(0)).min(100 * SIZE_MAX);
     if up { (hundredths + 99) / 100 } else { hundredths / 100 }
 }
 
@@ -136,7 +139,8 @@ fn fraction(set: &Set, goal: &Goal, before: i64) -> i64 {
         return -set.replicas;
     }
     let whole = set.annotation(revisions::MAX).filter(|max| *max > 0).unwrap_or(before).max(1);
-    let scaled = set.replicas * (goal.replicas + goal.surge);
+    let scaled = i128::from(set.replicas) * i128::from(goal.replicas + goal.surge);
+    let whole = i128::from(whole);
     // Rounded half up.
-    (2 * scaled + whole) / (2 * whole) - set.replicas
+    i64::try_from((2 * scaled + whole) / (2 * whole)).unwrap_or(SIZE_MAX) - set.replicas
 }
