@@ -12,6 +12,9 @@ use crate::env::{self, Facts, Source};
 use crate::plan::spec_hash;
 use crate::runtime::{Mount, Network, Port, Spec, label};
 
+/// More cores than any machine has: a greater limit is none.
+const CPU_MILLI_MAX: i64 = 100_000_000;
+
 /// The first characters of the names of everything that this node makes: a hash of cluster and node.
 pub fn short_hash(cluster_id: &str, node_uid: &str) -> String {
     let text = format!("{cluster_id}/{node_uid}");
@@ -139,8 +142,8 @@ pub fn container(
         working_dir: wanted.working_dir.clone().filter(|dir| !dir.is_empty()),
         mounts: place.mounts,
         network: Network::Of(place.sandbox_id.to_owned()),
-        cpu_shares: Some(cpu_request.map_or(2, |milli| (milli * 1024 / 1000).clamp(2, 262_144))),
-        cpu_quota: cpu_limit.map(|milli| (milli * 100).max(1000)),
+        cpu_shares: Some(cpu_request.map_or(2, |milli| (milli.min(CPU_MILLI_MAX) * 1024 / 1000).clamp(2, 262_144))),
+        cpu_quota: cpu_limit.map(|milli| (milli.min(CPU_MILLI_MAX) * 100).max(1000)),
         memory: memory_limit,
         oom_score_adj: Some(oom_score(qos_class(pod), memory_request, place.facts.memory_bytes)),
         tty: wanted.tty.unwrap_or(false),

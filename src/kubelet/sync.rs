@@ -47,11 +47,13 @@ pub struct Pods {
     /// What is wrong with the engine; empty when it answers.
     engine: watch::Sender<String>,
     generation: u64,
+    /// A full assignment came while the engine could not say what runs.
+    unknown_left: bool,
 }
 
 impl Pods {
     pub fn new(shared: Arc<Shared>, cidr: watch::Sender<String>, engine: watch::Sender<String>) -> Pods {
-        Pods { shared, workers: BTreeMap::new(), cidr, engine, generation: 0 }
+        Pods { shared, workers: BTreeMap::new(), cidr, engine, generation: 0, unknown_left: false }
     }
 
     /// Until shutdown. Saved pods whose sandbox runs are looked after at once, the others wait for a master's word, at most
@@ -95,6 +97,9 @@ impl Pods {
                         events = stream;
                         connected = true;
                         self.engine.send_if_modified(|text| { let bad = !text.is_empty(); text.clear(); bad });
+                        if self.unknown_left {
+                            self.stop_unknown().await;
+                        }
                         self.wake_all();
                     }
                     Err(error) => {
@@ -125,6 +130,9 @@ impl Pods {
                         self.start_saved(|uid| !known.contains(uid));
                     }
                     metrics::gauge!("hactl_kubelet_pods").set(self.workers.len() as f64);
+                    if self.unknown_left {
+                        self.stop_unknown().await;
+                    }
                     self.wake_all();
                 }
                 Ok(()) = bridge.changed() => {
@@ -234,13 +242,14 @@ impl Pods {
         };
         let ended =
             matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
-        if ended && !self.shared.record(&object.uid).finished {
+        // One that is being deleted only stops, and may have been released: nothing more is kept of it.
+        let deleted = pod.metadata.deletion_timestamp.is_some();
+        if ended && !deleted && !self.shared.record(&object.uid).finished {
             let mut record = self.shared.record(&object.uid);
             record.finished = true;
             self.shared.set_record(&object.uid, record);
         }
         let spec = pod.spec.clone();
-        let deleted = pod.metadata.deletion_timestamp.is_some();
         let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| grace_of(&pod));
         let earlier = self.workers.get(&object.uid).filter(|handle| !handle.task.is_finished());
         let stopping = deleted.then(|| earlier.and_then(|handle| handle.stopping).unwrap_or_else(Timestamp::now));
@@ -289,10 +298,12 @@ impl Pods {
         for uid in unassigned {
             self.unassign(&uid);
         }
-        let containers = match self.shared.runtime.list(None).await {
+        let listed = self.shared.runtime.list(None).await;
+        // Tried again when the engine answers: a pod that runs elsewhere by now must not stay.
+        self.unknown_left = listed.is_err();
+        let containers = match listed {
             Ok(containers) => containers,
             Err(error) => {
-                // The next full assignment, at the latest after the next start, finds them.
                 tracing::warn!(%error, "cannot look for containers of unknown pods");
                 return;
             }

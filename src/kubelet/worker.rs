@@ -142,10 +142,18 @@ impl Worker {
             self.memory.finished = true;
             self.record.finished = true;
         }
-        if let Some(pod) = &wanted.pod {
+        // When its containers are removed, what was said last of a stopping pod stays: how they ended.
+        let all_said = wanted.order != Order::Run && containers.is_empty() && self.has_said_how_it_ended();
+        if let Some(pod) = wanted.pod.as_ref().filter(|_| !all_said) {
             self.publish(pod, wanted.order, &containers, now).await;
         }
         self.execute(wanted, &containers, plan).await
+    }
+
+    fn has_said_how_it_ended(&self) -> bool {
+        let ended = |status: &core::ContainerStatus| status.state.as_ref().is_some_and(|s| s.terminated.is_some());
+        let said = self.record.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        said.is_some_and(|all| all.iter().all(ended))
     }
 
     /// Carries the plan out; how long to sleep afterwards.
