@@ -99,7 +99,12 @@ pub fn delete(key: &Key, present: &Record, cx: &Context) -> Option<Command> {
 pub fn delete_with(key: &Key, present: &Record, cx: &Context, edit: impl FnOnce(&mut Value)) -> Option<Command> {
     let header = &present.header;
     let kind = kind(&key.group, &key.resource)?;
-    let graceful = kind.graceful && !header.node.is_empty() && !is_finished(present);
+    let on_node = kind.graceful && !header.node.is_empty();
+    // Its kubelet says when nothing of it is left; that its containers have ended is not yet that.
+    if on_node && header.deletion_ms != 0 {
+        return None;
+    }
+    let graceful = on_node && !is_finished(present);
     if !graceful && header.finalizers.is_empty() {
         return Some(remove(key, present));
     }

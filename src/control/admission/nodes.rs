@@ -21,11 +21,14 @@ pub(super) fn restrict(request: &Request<'_>, _root: &State) -> Result<(), Denie
         }
         ("", "pods") => {
             let bound = request.old.unwrap_or(object);
-            if meta::text(bound, &["spec", "nodeName"]) == node {
-                Ok(())
-            } else {
-                refuse(format!("node {node:?} can only modify pods with spec.nodeName set to itself"))
+            if meta::text(bound, &["spec", "nodeName"]) != node {
+                return refuse(format!("node {node:?} can only modify pods with spec.nodeName set to itself"));
             }
+            // By labels it could draw the traffic of other Services to itself.
+            if meta::labels(bound) != meta::labels(object) {
+                return refuse(format!("node {node:?} cannot update labels through pod status"));
+            }
+            Ok(())
         }
         ("coordination.k8s.io", "leases") => {
             if meta::namespace(object) == NODE_LEASES && meta::name(object) == node {

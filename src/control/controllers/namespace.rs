@@ -142,6 +142,26 @@ mod tests {
     use crate::harness::{World, deployment};
 
     #[test]
+    fn a_pod_that_stops_is_its_kubelets_until_nothing_is_left() {
+        let mut world = World::with_nodes(1);
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "x" } });
+        let key = world.create("", "namespaces", namespace);
+        let mut pod = crate::harness::pod("p", json!({}));
+        pod["metadata"]["namespace"] = "x".into();
+        let pod_key = world.create("", "pods", pod);
+        world.settle_quietly();
+        world.dead.insert("node-1".into());
+        world.delete(&key);
+        world.settle();
+        world.edit(&pod_key, |pod| pod["status"]["phase"] = "Succeeded".into());
+        world.settle();
+        assert!(world.root.get(&pod_key).is_some(), "stopped, not removed");
+        world.dead.clear();
+        world.settle_quietly();
+        assert!(world.root.get(&key).is_none());
+    }
+
+    #[test]
     fn a_namespace_goes_with_all_it_holds() {
         let mut world = World::with_nodes(1);
         let key = world.create(
