@@ -52,6 +52,15 @@ pub fn set_entry(value: &mut Value, path: &str, key: &str, to: Value) {
     meta::set(value, &path, to);
 }
 
+/// Removes one entry of the map at a dotted path, and the map with its last one.
+pub fn remove_entry(value: &mut Value, path: &str, key: &str) {
+    let names: Vec<&str> = path.split('.').collect();
+    let entry: Vec<&str> = names.iter().copied().chain([key]).collect();
+    if meta::remove(value, &entry).is_some() && at(value, path).as_object().is_some_and(Map::is_empty) {
+        meta::remove(value, &names);
+    }
+}
+
 /// Removes what stands at a dotted path.
 pub fn remove(value: &mut Value, path: &str) {
     meta::remove(value, &path.split('.').collect::<Vec<_>>());

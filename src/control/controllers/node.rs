@@ -19,7 +19,7 @@ use state::{Command, Event, Key, Record, State};
 
 use crate::emit::{self, Notice};
 use crate::json::Condition;
-use crate::{Context, Plan, Row, json, record};
+use crate::{Context, Plan, Row, json, nodelife, record};
 
 use super::keys_of;
 
@@ -91,11 +91,13 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
         return plan;
     };
     let mut node = record::parse(present);
-    let taints_changed = sync_taints(&mut node, cx);
-    if taints_changed {
-        plan.commands.extend(emit::update_spec(key, present, &mut node));
-    }
     let status = json::condition_status(&node, "Ready").to_owned();
+    sync_taints(&mut node, cx);
+    if status != "Unknown" {
+        // Its kubelet has spoken for itself again.
+        json::remove_entry(&mut node, "metadata.annotations", nodelife::READY_BEFORE);
+    }
+    plan.commands.extend(emit::update_spec(key, present, &mut node));
     for pod_key in root.on_node(&key.name) {
         let Some(pod) = root.get(pod_key) else { continue };
         if plan.commands.len() < BURST {
@@ -106,8 +108,8 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
     plan
 }
 
-/// Makes the taints that conditions and cordon mean stand in the spec, and only those of them; whether any changed.
-pub fn sync_taints(node: &mut Value, cx: &Context) -> bool {
+/// Makes the taints that conditions and cordon mean stand in the spec, and only those of them.
+pub fn sync_taints(node: &mut Value, cx: &Context) {
     let before = json::items(node, "spec.taints").to_vec();
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     for &(kind, status, taint, effects) in TAINTS {
@@ -139,14 +141,11 @@ pub fn sync_taints(node: &mut Value, cx: &Context) -> bool {
             json::set(taint, "timeAdded", cx.time().into());
         }
     }
-    if taints == before {
-        return false;
-    }
     match taints.is_empty() {
+        _ if taints == before => {}
         true => json::remove(node, "spec.taints"),
         false => json::set(node, "spec.taints", taints.into()),
     }
-    true
 }
 
 /// A pod on a silent node is not ready; when the node is back it is as ready as its containers were.

@@ -83,14 +83,23 @@ impl Scheduler {
     /// Pods that nothing changed for since they were refused are left out.
     pub fn plan(&mut self, root: &State, cx: &mut Context) -> Vec<Placement> {
         self.usage.follow(root);
-        let pending: Vec<Key> = self.usage.pending().take(BATCH).cloned().collect();
-        let placements = place_all(root, &self.usage, pending, cx);
-        for placement in &placements {
-            if let Decision::Refuse(_) = placement.decision {
-                self.usage.refuse(&placement.pod);
+        let mut all = Vec::new();
+        loop {
+            let pending: Vec<Key> = self.usage.pending().take(BATCH).cloned().collect();
+            let placements = place_all(root, &self.usage, pending, cx);
+            for placement in &placements {
+                // Refused, and its condition says so already: what could not be written is decided again.
+                if placement.commands.is_empty() {
+                    self.usage.refuse(&placement.pod);
+                }
+            }
+            // A pass that writes is followed by another; one that only refused must not hide the pods behind it.
+            let quiet = !placements.is_empty() && placements.iter().all(|placement| placement.commands.is_empty());
+            all.extend(placements);
+            if !quiet {
+                return all;
             }
         }
-        placements
     }
 }
 
