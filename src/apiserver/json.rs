@@ -1,6 +1,6 @@
 //! JSON and YAML bodies into values, noticing what `serde_json::Value` forgets: a key that stands twice.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -8,6 +8,9 @@ use serde_json::{Map, Number, Value};
 
 /// More duplicates are not told apart.
 const DUPLICATES_MAX: usize = 20;
+/// What a body may grow by in decoding, as aliases of YAML make it: this many times, and so many values and bytes more.
+const GROWTH_MAX: usize = 4;
+const GROWTH_FREE: usize = 64 * 1024;
 
 /// A decoded body and the paths of the fields that stood more than once (the last one won).
 #[derive(Debug, Default)]
@@ -18,18 +21,19 @@ pub struct Parsed {
 
 pub fn parse_json(bytes: &[u8]) -> Result<Parsed, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let parsed = run(&mut deserializer)?;
+    let parsed = run(&mut deserializer, bytes.len())?;
     deserializer.end().map_err(|error| error.to_string())?;
     Ok(parsed)
 }
 
 pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
-    run(serde_yaml::Deserializer::from_slice(bytes))
+    run(serde_yaml::Deserializer::from_slice(bytes), bytes.len())
 }
 
-fn run<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Parsed, String> {
+fn run<'de, D: Deserializer<'de>>(deserializer: D, length: usize) -> Result<Parsed, String> {
     let seen = RefCell::new(Vec::new());
-    let seed = Seed { path: None, duplicates: &seen };
+    let left = Cell::new(length.saturating_mul(GROWTH_MAX).saturating_add(GROWTH_FREE));
+    let seed = Seed { path: None, duplicates: &seen, left: &left };
     let value = seed.deserialize(deserializer).map_err(|error| error.to_string())?;
     Ok(Parsed { value, duplicates: seen.into_inner() })
 }
@@ -64,12 +68,23 @@ impl fmt::Display for Path<'_> {
 struct Seed<'a> {
     path: Option<&'a Path<'a>>,
     duplicates: &'a RefCell<Vec<String>>,
+    /// How many more values and bytes of text there may be.
+    left: &'a Cell<usize>,
+}
+
+impl Seed<'_> {
+    fn spend<E: serde::de::Error>(&self, amount: usize) -> Result<(), E> {
+        let left = self.left.get().checked_sub(amount);
+        self.left.set(left.ok_or_else(|| E::custom("it is too large when its aliases are written out"))?);
+        Ok(())
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.spend(1)?;
         deserializer.deserialize_any(self)
     }
 }
@@ -97,11 +112,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number is not finite"))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        self.spend(value.len())?;
         Ok(value.into())
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
+        self.spend(value.len())?;
         Ok(value.into())
     }
 
@@ -131,6 +148,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(Key(key)) = access.next_key()? {
+            self.spend(key.len())?;
             let path = Path { parent: self.path, step: Step::Key(&key) };
             let value = access.next_value_seed(Seed { path: Some(&path), ..self })?;
             if map.contains_key(&key) && self.duplicates.borrow().len() < DUPLICATES_MAX {
@@ -202,5 +220,14 @@ mod tests {
         for body in ["", "{", "{} {}", "[1,]", &"[".repeat(100_000)] {
             assert!(parse_json(body.as_bytes()).is_err(), "{:?}", &body[..body.len().min(20)]);
         }
+    }
+
+    #[test]
+    fn aliases_do_not_multiply() {
+        let items = vec!["x"; 2000].join(",");
+        let few = format!("a: &a [{items}]\nb: [*a, *a]\n");
+        let many = format!("a: &a [{items}]\nb: [{}]\n", vec!["*a"; 2000].join(","));
+        assert_eq!(parse_yaml(few.as_bytes()).unwrap_or_default().value["b"][1][1999], "x");
+        assert!(parse_yaml(many.as_bytes()).is_err());
     }
 }
