@@ -119,6 +119,17 @@ pub fn delete_with(key: &Key, present: &Record, cx: &Context, edit: impl FnOnce(
     update(key, present, &object)
 }
 
+/// Marks the object deleted and makes it wait for its dependents. `None` when it is being deleted already.
+pub fn delete_after_dependents(key: &Key, present: &Record, cx: &Context) -> Option<Command> {
+    if present.header.deletion_ms != 0 {
+        return None;
+    }
+    let mut object = record::parse(present);
+    kind(&key.group, &key.resource)?.mark_deleted(&mut object, cx.now, None);
+    json::list(&mut object, "metadata.finalizers").push(FOREGROUND.into());
+    update(key, present, &object)
+}
+
 /// Takes one finalizer away; removes the object if it was the last of one being deleted.
 pub fn drop_finalizer(key: &Key, present: &Record, finalizer: &str) -> Option<Command> {
     let header = &present.header;

@@ -3,6 +3,8 @@
 //!
 //! **Invariant:** an object with at least one living owner is kept; an owner of another namespace does not count.
 
+use std::collections::BTreeSet;
+
 use state::{Event, EventKind, Key, Record, State};
 
 use crate::emit::{self, FOREGROUND};
@@ -86,18 +88,21 @@ fn orphan_dependents(root: &State, key: &Key, present: &Record, plan: &mut Plan)
     plan.commands.extend(disowned);
 }
 
-/// Deletes the dependents and lets the owner go when none is left that blocks it.
+/// Deletes the dependents, theirs before them, and lets the owner go when none is left that blocks it.
 fn delete_dependents(root: &State, key: &Key, present: &Record, cx: &Context, plan: &mut Plan) {
     let uid = &present.header.uid;
+    let above = ancestors(root, present);
     let mut blocked = false;
     for dependent in root.owned_by(uid) {
         let Some(record) = root.get(dependent) else { continue };
-        // Two objects that own each other must not wait for ever.
-        let cycle = dependent == key || record.header.finalizers.iter().any(|f| f == FOREGROUND);
+        // Objects that own each other must not wait for ever.
+        let cycle = dependent == key || above.contains(record.header.uid.as_str());
+        let owns = !cycle && dependent.resource != "pods" && root.owned_by(&record.header.uid).next().is_some();
         blocked |= !cycle && record.header.owners.iter().any(|owner| owner.uid == *uid && owner.block_deletion);
         if plan.commands.len() < BURST {
             plan.commands.extend(match has_living_owner(root, dependent, record) {
                 true => emit::disown(dependent, record, uid),
+                false if owns => emit::delete_after_dependents(dependent, record, cx),
                 false => emit::delete(dependent, record, cx),
             });
         }
@@ -105,6 +110,20 @@ fn delete_dependents(root: &State, key: &Key, present: &Record, cx: &Context, pl
     if !blocked {
         plan.commands.extend(emit::drop_finalizer(key, present, FOREGROUND));
     }
+}
+
+/// The uids of all that own the object, directly or not.
+fn ancestors<'a>(root: &'a State, record: &'a Record) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![record];
+    while let Some(record) = open.pop() {
+        for owner in &record.header.owners {
+            if found.insert(owner.uid.as_str()) {
+                open.extend(root.by_uid(&owner.uid).and_then(|key| root.get(key)).map(|record| &**record));
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -178,5 +197,37 @@ mod tests {
         world.settle();
         // `both` blocks, but lives on with `b`: it is let go of.
         assert_eq!(alive(&world, &keys), ["b", "both"]);
+    }
+
+    #[test]
+    fn foreground_reaches_the_dependents_of_dependents() {
+        let mut world = World::with_nodes(1);
+        let web = world.create("apps", "deployments", crate::harness::deployment("web", 2));
+        world.settle_quietly();
+        world.dead.insert("node-1".into());
+        mark(&mut world, &web, FOREGROUND);
+        world.settle();
+        assert_eq!(world.list("", "pods", "default").len(), 2, "stopping");
+        assert_eq!(world.list("apps", "replicasets", "default").len(), 1, "waits for its pods");
+        assert!(world.root.get(&web).is_some());
+        world.dead.clear();
+        world.settle_quietly();
+        assert!(world.root.get(&web).is_none() && world.pods().is_empty());
+    }
+
+    #[test]
+    fn those_that_own_each_other_go() {
+        let mut world = World::new();
+        let a = world.create("", "configmaps", config_map("a", &[]));
+        let owner = world.object(&a);
+        let b = world.create("", "configmaps", config_map("b", &[(&owner, true)]));
+        let owner = world.object(&b);
+        world.edit(&a, |a| {
+            a["metadata"]["ownerReferences"] = config_map("a", &[(&owner, true)])["metadata"]["ownerReferences"].clone()
+        });
+        world.settle_quietly();
+        mark(&mut world, &a, FOREGROUND);
+        world.settle_quietly();
+        assert!(alive(&world, &[a, b]).is_empty());
     }
 }
