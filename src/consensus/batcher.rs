@@ -20,7 +20,9 @@ use prost::Message as _;
 use state::Outcome;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
+use tonic::Status;
 
+use crate::leadership::no_longer_leads;
 use crate::state_machine::Published;
 use crate::transport::{PeerTransport, is_refused};
 use crate::types::{Batch, Member, Raft};
@@ -244,7 +246,14 @@ impl Parts {
     async fn propose_there(&self, leader: &Member, items: Vec<Item>) {
         let commands = items.iter().flat_map(|item| item.commands.iter().cloned()).collect();
         let call = async {
-            let proposed = self.transport.propose(leader, commands).await?;
+            // A leader that is gone may leave the call open for long; the next one answers for it by the proposal ids.
+            let proposed = tokio::select! {
+                biased;
+                answer = self.transport.propose(leader, commands) => answer?,
+                () = no_longer_leads(&self.raft, leader.id) => {
+                    return Err(Status::aborted(format!("member {} no longer leads", leader.id)));
+                }
+            };
             self.published.wait_applied(proposed.index).await;
             Ok(proposed)
         };

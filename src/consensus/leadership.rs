@@ -49,6 +49,12 @@ impl Contact {
     }
 }
 
+/// Returns when this member no longer takes `leader` for the leader.
+pub async fn no_longer_leads(raft: &Raft, leader: u64) {
+    // An error means that this member stops, which ends the wait too.
+    let _ = raft.metrics().wait_until(|metrics| metrics.current_leader != Some(leader)).await;
+}
+
 pub struct Watcher {
     pub id: u64,
     pub raft: Raft,

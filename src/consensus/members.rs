@@ -245,7 +245,10 @@ impl Inner {
     }
 
     async fn propose_membership(&self, change: ChangeMembers<u64, Member>) -> Result<(), Error> {
-        let changed = self.raft.change_membership(change, false).await;
+        // Two entries: a caller that goes away between them must not leave the members half changed.
+        let raft = self.raft.clone();
+        let changed = tokio::spawn(async move { raft.change_membership(change, false).await }).await;
+        let changed = changed.map_err(|error| Error::Stopped(error.to_string()))?;
         self.seen(changed.map_err(|error| self.failed(error))?.log_id).await
     }
 

@@ -10,6 +10,7 @@ use state::State;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batcher::LIMIT;
+use crate::leadership::no_longer_leads;
 use crate::state_machine::Published;
 use crate::transport::PeerTransport;
 use crate::types::Raft;
@@ -110,9 +111,14 @@ impl Parts {
         }
         let index = match member {
             None => Err(why),
-            Some(member) => match tokio::time::timeout(LIMIT, self.transport.read_index(&member)).await {
-                Ok(index) => index.map_err(|status| status.message().to_string()),
-                Err(_) => Err(format!("{} does not answer", member.name)),
+            Some(member) => tokio::select! {
+                biased;
+                answer = tokio::time::timeout(LIMIT, self.transport.read_index(&member)) => match answer {
+                    Ok(index) => index.map_err(|status| status.message().to_string()),
+                    Err(_) => Err(format!("{} does not answer", member.name)),
+                },
+                // It may leave the call open for long: the readers ask the next leader.
+                () = no_longer_leads(&self.raft, member.id) => Err(format!("{} no longer leads", member.name)),
             },
         };
         self.answer_applied(local, index).await;

@@ -61,15 +61,12 @@ pub trait PeerTransport: Send + Sync + 'static {
 
 /// The peer refused before anything entered a log, or could not be reached at all.
 ///
-/// `Unavailable` is not among them: a connection may break after the request was delivered. A transport that knows it
-/// could not even connect says `FailedPrecondition`, as the peer's own refusals do.
+/// `Unavailable` is not among them: a connection may break after the request was delivered. Nor is `ResourceExhausted`,
+/// which HTTP/2 says of a connection that it gives up with requests under way. A transport that knows it could not even
+/// connect says `FailedPrecondition`, as the peer's own refusals do.
 pub fn is_refused(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::FailedPrecondition
-            | Code::ResourceExhausted
-            | Code::Unauthenticated
-            | Code::PermissionDenied
-            | Code::Unimplemented
+        Code::FailedPrecondition | Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented
     )
 }

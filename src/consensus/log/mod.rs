@@ -279,7 +279,10 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogIdOf<Types>>) -> Result<(), io::Error> {
         self.tail.truncate_after(last_log_id);
-        self.write_and_wait(|done| Job::Truncate { after: last_log_id, done }).await
+        self.write_and_wait(|done| Job::Truncate { after: last_log_id, done }).await?;
+        // An append queued before may have counted what is gone as synced meanwhile.
+        self.tail.truncate_after(last_log_id);
+        Ok(())
     }
 
     async fn purge(&mut self, log_id: LogIdOf<Types>) -> Result<(), io::Error> {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver as _;
+
 use super::cluster::{LIMIT, accepted, create, key, put};
 use super::{Cluster, Disk};
 use crate::Error;
@@ -103,6 +105,27 @@ async fn without_a_quorum_a_write_says_whether_it_may_still_happen() {
     }
     let leader = cluster.leader().await;
     assert!(cluster.replica(leader).read().await.expect("read").get(&key("nowhere")).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_hangs_at_a_lost_leader_is_answered_by_the_next() {
+    let cluster = Cluster::of(3, Disk::Sim).await;
+    let leader = cluster.leader().await;
+    let other = if leader == 1 { 2 } else { 1 };
+    let mut metrics = cluster.members[&leader].inner().raft.metrics();
+    let before = metrics.borrow_watched().last_log_index;
+    for sim in cluster.sims.values() {
+        sim.slow_syncs(Duration::from_millis(500));
+    }
+    let replica = cluster.replica(other);
+    let proposed = tokio::spawn(async move { replica.propose(create("through")).await });
+    metrics.wait_until(move |metrics| metrics.last_log_index > before).await.expect("running");
+    cluster.net.set_cut(leader, true);
+    for sim in cluster.sims.values() {
+        sim.slow_syncs(Duration::ZERO);
+    }
+    accepted(proposed.await.expect("no panic"));
+    assert!(cluster.root(other).get(&key("through")).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,12 +34,23 @@ async fn measure() {
     cluster.start(1).await.expect("starts");
     cluster.members[&1].initialize().await.expect("the first member");
     idle(&cluster, "one member").await;
+    let replica = cluster.replica(1);
+    let started = Instant::now();
+    for n in 0..300 {
+        accepted(replica.propose(put("one", &n.to_string())).await);
+    }
+    println!("one member: one writer, {:?} per write", started.elapsed() / 300);
+    drop(replica);
     cluster.join(2).await;
     cluster.join(3).await;
     idle(&cluster, "three members").await;
 
     let leader = cluster.leader().await;
     let follower = if leader == 1 { 2 } else { 1 };
+    cluster.kill(follower).await;
+    idle(&cluster, "one of three down").await;
+    cluster.start(follower).await.expect("starts again");
+    cluster.until(follower, "serves again", |leadership| leadership.serving).await;
     for (what, id) in [("leader", leader), ("follower", follower)] {
         let replica = cluster.replica(id);
         let started = Instant::now();
