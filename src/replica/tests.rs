@@ -324,3 +324,11 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_position_beyond_all_revisions_waits() {
+    let replica = given().await;
+    let mut watcher = replica.watch(pods(), u64::MAX);
+    let mut next = pin!(watcher.next());
+    assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+}
