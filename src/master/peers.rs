@@ -9,6 +9,7 @@ use consensus::transport::{Change, Proposed};
 use consensus::{Chunk, Member, PeerTransport};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use rpc::channel::NeverConnected;
 use rpc::pb::{self, membership_request};
 use rpc::peer::{Client, Lane, PeerClients};
 use tonic::{Request, Status};
@@ -32,28 +33,9 @@ fn limited<T>(message: T, limit: Duration) -> Request<T> {
     request
 }
 
-/// Whether a call failed before it reached anyone: then it certainly changed nothing.
+/// A call that failed before it reached anyone certainly changed nothing.
 fn plain(status: Status) -> Status {
-    let mut source = std::error::Error::source(&status);
-    while let Some(cause) = source {
-        if cause.downcast_ref::<std::io::Error>().is_some_and(never_connected) {
-            return Status::failed_precondition(status.message().to_owned());
-        }
-        source = cause.source();
-    }
-    status
-}
-
-fn never_connected(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind as Kind;
-    matches!(
-        error.kind(),
-        Kind::ConnectionRefused
-            | Kind::TimedOut
-            | Kind::HostUnreachable
-            | Kind::NetworkUnreachable
-            | Kind::AddrNotAvailable
-    )
+    if NeverConnected::is_behind(&status) { Status::failed_precondition(status.message().to_owned()) } else { status }
 }
 
 #[async_trait::async_trait]

@@ -11,6 +11,38 @@ use tower::service_fn;
 
 use crate::transport::{Transport, connect_tls};
 
+/// A connection could not be made: what was to be sent over it certainly reached nobody. Inside the error's `io::Error`,
+/// whose kind alone does not tell it from a connection that broke later.
+#[derive(Debug)]
+pub struct NeverConnected(std::io::Error);
+
+impl NeverConnected {
+    fn wrap(error: std::io::Error) -> std::io::Error {
+        std::io::Error::new(error.kind(), Self(error))
+    }
+
+    /// Whether one is among an error's causes.
+    pub fn is_behind(error: &(dyn std::error::Error + 'static)) -> bool {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            if error.is::<Self>() || inner.is_some_and(|inner| inner.is::<Self>()) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
+impl std::fmt::Display for NeverConnected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for NeverConnected {}
+
 /// Where a channel leads and how.
 #[derive(Clone)]
 pub struct Target {
@@ -49,7 +81,8 @@ impl Target {
             let target = target.clone();
             async move {
                 let Target { transport, tls, address, name, connect_limit, .. } = target;
-                connect_tls(&transport, &address, &name, tls, connect_limit).await.map(TokioIo::new)
+                let connected = connect_tls(&transport, &address, &name, tls, connect_limit).await;
+                connected.map(TokioIo::new).map_err(NeverConnected::wrap)
             }
         })
     }

@@ -290,3 +290,21 @@ async fn a_client_moves_on_to_a_master_that_answers() {
     let error = masters.connect().await.expect_err("none answers").to_string();
     assert!(error.contains(&closed), "{error}");
 }
+
+#[tokio::test]
+async fn a_call_that_found_nobody_says_so() {
+    let world = World::new();
+    let closed = Tcp.listen("127.0.0.1:0").await.expect("a port").local_address().expect("bound");
+    let target = crate::channel::Target {
+        transport: Arc::new(Tcp),
+        tls: tls::api_client(&world.bundles.client, None).expect("a configuration"),
+        address: closed.to_string(),
+        name: tls::API_NAME.to_owned(),
+        connect_limit: Duration::from_secs(5),
+        keep_alive: Duration::from_secs(5),
+    };
+    let mut client = pb::cluster_client::ClusterClient::new(target.lazy());
+    let refused = client.issuers(pb::IssuersRequest {}).await.expect_err("nobody listens");
+    assert!(crate::channel::NeverConnected::is_behind(&refused), "{refused:?}");
+    assert!(!crate::channel::NeverConnected::is_behind(&Status::unavailable("broken later")));
+}
