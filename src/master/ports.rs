@@ -143,7 +143,12 @@ async fn serve_connection(
         tracing::debug!("a verified certificate names nobody");
         return;
     };
-    let service = hyper::service::service_fn(move |request| answer(request, identity.clone(), handlers.clone()));
+    let asked = CancellationToken::new();
+    let first = asked.clone();
+    let service = hyper::service::service_fn(move |request| {
+        first.cancel();
+        answer(request, identity.clone(), handlers.clone())
+    });
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
     server
@@ -156,8 +161,15 @@ async fn serve_connection(
         .initial_connection_window_size(4 << 20);
     let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    // Until hyper knows the protocol it waits for ever; whoever never asks must not hold one of the connections.
+    let mute = async {
+        if tokio::time::timeout(HEAD_LIMIT, asked.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = mute => return,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

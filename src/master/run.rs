@@ -1,5 +1,6 @@
 //! The start-up of one master, in order, and its planned stop.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -78,6 +79,7 @@ pub(crate) async fn run_with(
 
     let me = PeerName { cluster_id: config.cluster_id.clone(), epoch: config.epoch, member: config.member_id };
     let peers = PeerClients::new(transport, tls::peer_client(&own.peer, &bundles)?, me);
+    make_private(&config.data_dir)?;
     let consensus = consensus::start(consensus_config(&config), Arc::new(Wire(peers.clone()))).await?;
     if file.started && consensus.members().is_empty() {
         consensus.shutdown().await;
@@ -158,7 +160,11 @@ pub(crate) async fn run_with(
         api = %addresses.api, peer = %addresses.peer, member = config.member_id, cluster = config.cluster_id, "master runs"
     );
 
-    shutdown.cancelled().await;
+    // A member whose disk failed serves nobody: only a start from what is on disk helps.
+    let failed = tokio::select! {
+        () = shutdown.cancelled() => None,
+        why = shared.consensus.failed() => Some(why),
+    };
     // Leadership goes first, while everything still answers; a single master has nobody to give it to.
     let leads = shared.replica.leadership().borrow().leading.is_some();
     let others = shared.consensus.members().into_iter().any(|m| m.voter && m.member.id != shared.config.member_id);
@@ -176,7 +182,10 @@ pub(crate) async fn run_with(
     let _ = tokio::time::timeout(STOP_LIMIT, peer_port).await;
     shared.consensus.shutdown().await;
     tracing::info!("master stopped");
-    Ok(())
+    match failed {
+        Some(why) => Err(Error::Consensus(consensus::Error::Stopped(why))),
+        None => Ok(()),
+    }
 }
 
 /// The data dir, its certificates and the configuration speak of one member of one cluster.
@@ -207,6 +216,17 @@ fn check_owner(config: &Config, file: &MasterFile, dir: &Dir, bundles: &Bundles)
             dir.path().display()
         ))),
     }
+}
+
+/// Log, state and snapshots hold Secrets, and the storage makes its files readable for all: their directories are not.
+fn make_private(data_dir: &std::path::Path) -> Result<(), Error> {
+    for name in ["log", "state", "snapshots"] {
+        let dir = data_dir.join(name);
+        let made = std::fs::create_dir_all(&dir)
+            .and_then(|()| std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)));
+        made.map_err(|source| Error::File { path: dir, source })?;
+    }
+    Ok(())
 }
 
 /// An advertised port 0 means the one that was taken.

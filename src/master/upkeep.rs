@@ -12,7 +12,7 @@ use rpc::pb::{self, MemberInfo};
 use rpc::peer::Lane;
 use rpc::pki::{Dir, files, inspect};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
@@ -25,6 +25,8 @@ use crate::service::{Shared, cluster::register_node};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A report that takes longer is dropped: the next one says more.
 const REPORT_LIMIT: Duration = Duration::from_secs(1);
+/// Nodes stay with a master that cannot tell the leader of them for less than the leader bears their silence.
+const CUT_OFF_MAX: Duration = Duration::from_secs(3);
 /// A node silent for longer is not reported as living.
 const ALIVE_MAX_MS: u64 = 10_000;
 
@@ -38,6 +40,7 @@ pub async fn follow(shared: Arc<Shared>, settings: watch::Sender<Arc<Settings>>,
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = Vec::new();
+    let mut cut_off = None;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -56,7 +59,13 @@ pub async fn follow(shared: Arc<Shared>, settings: watch::Sender<Arc<Settings>>,
             });
             known = present;
         }
-        report(&shared).await;
+        if report(&shared).await {
+            cut_off = None;
+        } else if cut_off.get_or_insert_with(Instant::now).elapsed() >= CUT_OFF_MAX {
+            tracing::warn!("no leader hears of this master's nodes: they are sent to another master");
+            shared.sessions.end_all();
+            cut_off = None;
+        }
     }
 }
 
@@ -73,15 +82,15 @@ pub async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
     resolved
 }
 
-/// Tells the leader which nodes are connected here and how long each has been silent.
-async fn report(shared: &Shared) {
-    let leadership = shared.replica.leadership().borrow().clone();
-    let leader = shared.addresses.member(leadership.leader).filter(|leader| leader.id != shared.config.member_id);
-    let Some(leader) = leader else { return };
+/// Tells the leader which nodes are connected here and how long each has been silent. Whether it knows.
+async fn report(shared: &Shared) -> bool {
     let connected = shared.sessions.nodes();
-    if connected.is_empty() {
-        return;
+    let leadership = shared.replica.leadership().borrow().clone();
+    if connected.is_empty() || leadership.leading.is_some() {
+        return true;
     }
+    let leader = shared.addresses.member(leadership.leader).filter(|leader| leader.id != shared.config.member_id);
+    let Some(leader) = leader else { return false };
     let silences = shared.heard.silences();
     let nodes = connected
         .into_iter()
@@ -93,9 +102,11 @@ async fn report(shared: &Shared) {
     request.set_timeout(REPORT_LIMIT);
     let mut client = shared.peers.client(leader.id, &leader.peer_address, Lane::General);
     let told = tokio::time::timeout(REPORT_LIMIT, client.nodes_alive(request)).await;
-    if !matches!(told, Ok(Ok(_))) {
+    let told = matches!(told, Ok(Ok(_)));
+    if !told {
         tracing::debug!(leader = leader.name, "the leader was not told of the living nodes");
     }
+    told
 }
 
 /// Makes this master a voter: the first one begins the cluster, a later one asks the leader, first to learn, then to vote.

@@ -66,8 +66,16 @@ impl Cluster for ClusterService {
         if request.node {
             self.join_node(&request, &mut answer).await?;
         }
-        if request.master {
-            self.join_master(&request, &mut answer).await?;
+        if request.master
+            && let Err(refused) = self.join_master(&request, &mut answer).await
+        {
+            // The Node would stand in the way of the next try.
+            if request.node
+                && let Err(left) = self.leave_node(&request.name, Some(answer.node_uid)).await
+            {
+                tracing::warn!(node = request.name, message = left.message(), "a half joined node stays; delete it");
+            }
+            return Err(refused);
         }
         tracing::info!(name = request.name, member = answer.member_id, node = answer.node_uid, "joined");
         Ok(Response::new(answer))

@@ -107,8 +107,12 @@ impl Peer for PeerService {
         for node in request.into_inner().nodes {
             self.0.heard.heard(&node.name, Duration::from_millis(node.silent_ms));
         }
-        let term = self.0.replica.leadership().borrow().term;
-        Ok(Response::new(pb::NodesAliveResponse { term }))
+        // Who told must know that no leader heard it: its nodes are better off elsewhere.
+        let leadership = self.0.replica.leadership().borrow().clone();
+        if leadership.leading.is_none() {
+            return Err(Status::failed_precondition("this master does not lead"));
+        }
+        Ok(Response::new(pb::NodesAliveResponse { term: leadership.term }))
     }
 
     type RelayStream = ReceiverStream<Result<pb::StreamFrame, Status>>;

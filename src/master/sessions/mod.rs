@@ -49,6 +49,9 @@ const WRITES_MAX: usize = 64;
 /// A session without a heartbeat for so long is closed.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// Before a registration that found no leader is made again.
+const REGISTER_PAUSE: Duration = Duration::from_secs(1);
+
 /// What sessions are given.
 pub struct Parts {
     pub replica: Replica,
@@ -95,6 +98,13 @@ impl Sessions {
     /// The names of the connected nodes.
     pub fn nodes(&self) -> Vec<String> {
         self.connected().keys().cloned().collect()
+    }
+
+    /// Ends every session: each node dials the next master.
+    pub fn end_all(&self) {
+        for connected in self.connected().values() {
+            connected.ended.cancel();
+        }
     }
 
     fn connected(&self) -> MutexGuard<'_, BTreeMap<String, Connected>> {
@@ -231,6 +241,7 @@ impl Session<'_> {
 
         let silence = tokio::time::sleep(SILENCE_MAX);
         tokio::pin!(silence);
+        let mut register_at = None;
         loop {
             tokio::select! {
                 () = self.ended.cancelled() => return "replaced by a newer session, or shutting down".into(),
@@ -270,9 +281,18 @@ impl Session<'_> {
                         if result.code >= 400 {
                             tracing::warn!(node = self.name, code = result.code, message = result.message, "registration refused");
                         }
+                        // No leader, or others kept writing: nobody else would ask again.
+                        if matches!(result.code, 409 | 503) {
+                            register_at = Some(tokio::time::Instant::now() + REGISTER_PAUSE);
+                        }
                     } else if !self.send(Down::WriteResult(result)).await {
                         return "the node went away".into();
                     }
+                }
+                () = due(register_at) => {
+                    register_at = None;
+                    let again = pb::Write { id: 0, write: Some(pb::write::Write::NodeStatus(node_json.clone())) };
+                    writes.push(self.sessions.write(self.name, self.uid, again));
                 }
                 changed = watched.changed() => {
                     let root = self.sessions.root();
@@ -284,10 +304,7 @@ impl Session<'_> {
                         }
                         // The leader judged it silent, but here it is: its own word stands again.
                         if is_unknown(&root, self.name) {
-                            let again = pb::Write { id: 0, write: Some(pb::write::Write::NodeStatus(node_json.clone())) };
-                            if writes.len() < WRITES_MAX {
-                                writes.push(self.sessions.write(self.name, self.uid, again));
-                            }
+                            register_at = Some(tokio::time::Instant::now());
                         }
                     }
                     if let Some(changes) = assigned.changes(&root, self.name, parts.epoch) {
@@ -310,8 +327,22 @@ impl Session<'_> {
         }
     }
 
+    /// False when the session is over: a node that takes no messages for so long is as silent as one that sends none, and
+    /// must not keep the session from seeing that another took its place.
     async fn send(&self, message: Down) -> bool {
-        self.down.send(Ok(pb::MasterMessage { message: Some(message) })).await.is_ok()
+        let message = Ok(pb::MasterMessage { message: Some(message) });
+        tokio::select! {
+            () = self.ended.cancelled() => false,
+            sent = self.down.send_timeout(message, SILENCE_MAX) => sent.is_ok(),
+        }
+    }
+}
+
+/// Waits until the time, or for ever without one.
+async fn due(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -36,6 +36,18 @@ pub type Uplink = BoxStream<'static, Result<pb::StreamFrame, Status>>;
 #[derive(Default)]
 pub(super) struct Waiting(Mutex<BTreeMap<String, (String, oneshot::Sender<Uplink>)>>);
 
+/// Takes a stream off the waiting ones when it is opened or given up.
+struct Forget<'a> {
+    waiting: &'a Waiting,
+    id: &'a str,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner).remove(self.id);
+    }
+}
+
 /// The way to the other masters.
 #[async_trait::async_trait]
 pub trait Relay: Send + Sync + 'static {
@@ -49,6 +61,8 @@ impl Sessions {
         let connected = self.connected().get(&open.node).cloned()?;
         let id = self.uid();
         let (taken, dialled) = oneshot::channel();
+        // Whoever asked may go away at any time.
+        let _forgotten = Forget { waiting: &self.0.waiting, id: &id };
         {
             let mut waiting = self.0.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
             if waiting.len() >= WAITING_MAX {
@@ -62,7 +76,7 @@ impl Sessions {
         let opened = async {
             connected
                 .down
-                .send(Ok(message))
+                .send_timeout(Ok(message), DIAL_LIMIT)
                 .await
                 .map_err(|_| Status::unavailable(format!("node {node} went away")))?;
             tokio::time::timeout(DIAL_LIMIT, dialled)
@@ -76,7 +90,6 @@ impl Sessions {
                 .map_err(|_| Status::unavailable(format!("node {node} went away")))
         }
         .await;
-        self.0.waiting.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         Some(opened)
     }
 
@@ -195,11 +208,57 @@ pub fn relayed(frames: Uplink) -> ReceiverStream<Result<pb::StreamFrame, Status>
     let (down, stream) = tokio::sync::mpsc::channel(FRAMES_MAX);
     tokio::spawn(async move {
         let mut frames = frames;
-        while let Some(frame) = frames.next().await {
+        // A quiet stream ends with its reader too, not only with its next frame.
+        loop {
+            let frame = tokio::select! {
+                () = down.closed() => return,
+                frame = frames.next() => frame,
+            };
+            let Some(frame) = frame else { return };
             if down.send(frame).await.is_err() {
                 return;
             }
         }
     });
     ReceiverStream::new(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+
+    /// A stream without frames that notes its end.
+    struct Quiet(Arc<AtomicBool>);
+
+    impl Drop for Quiet {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_relayed_stream_that_is_quiet_ends_with_its_reader() {
+        let ended = Arc::new(AtomicBool::new(false));
+        let quiet = Quiet(ended.clone());
+        let frames = futures::stream::once(async move {
+            let _quiet = quiet;
+            std::future::pending().await
+        });
+        drop(relayed(frames.boxed()));
+        while !ended.load(Relaxed) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn a_stream_that_was_given_up_no_longer_waits() {
+        let waiting = Waiting::default();
+        waiting.0.lock().unwrap().insert("1".into(), ("n1".into(), oneshot::channel().0));
+        drop(Forget { waiting: &waiting, id: "1" });
+        assert!(waiting.0.lock().unwrap().is_empty());
+    }
 }
