@@ -13,6 +13,9 @@ const OPERATIONS_MAX: usize = 10_000;
 /// Bytes that the `copy` operations of one JSON Patch copy together: each may double the object.
 const COPIED_MAX: usize = 3 << 20;
 
+/// Longer lists are not merged: it takes time that grows with their square.
+const MERGED_MAX: usize = 5_000;
+
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
 const ELEMENT_ORDER: &str = "$setElementOrder/";
@@ -288,6 +291,7 @@ fn set_element_order(
     of: &Type,
 ) -> Result<(), PatchError> {
     let order = order.as_array().ok_or_else(|| malformed(format!("{ELEMENT_ORDER}{key} must be a list")))?;
+    mergeable(order.len())?;
     let member = of.member(key);
     let original = doc.get(key).and_then(Value::as_array).cloned();
     let change = patch.get(key).and_then(Value::as_array);
@@ -312,6 +316,9 @@ fn merge_key(member: Option<&Member>) -> Option<&'static str> {
 }
 
 fn merge_list(original: &[Value], patch: &[Value], member: Option<&Member>) -> Result<Vec<Value>, PatchError> {
+    if member.is_some() {
+        mergeable(original.len() + patch.len())?;
+    }
     match member {
         Some(Merge(key, of)) => {
             let merged = merge_items(original, patch, key, of)?;
@@ -331,6 +338,13 @@ fn merge_list(original: &[Value], patch: &[Value], member: Option<&Member>) -> R
         }
         _ => Ok(patch.to_vec()),
     }
+}
+
+fn mergeable(items: usize) -> Result<(), PatchError> {
+    if items <= MERGED_MAX {
+        return Ok(());
+    }
+    Err(malformed(format!("a list of {items} items cannot be merged: at most {MERGED_MAX}")))
 }
 
 enum Merged {
@@ -380,8 +394,8 @@ fn missing_key(item: &Value, key: &str) -> PatchError {
 fn in_order(list: Vec<Value>, order: &[Value], server: &[Value], key: Option<&str>) -> Vec<Value> {
     let index = |place: &[Value], item: &Value| place.iter().position(|other| same(other, item, key));
     let (mut named, mut others): (Vec<_>, Vec<_>) = list.into_iter().partition(|item| index(order, item).is_some());
-    named.sort_by_key(|item| index(order, item));
-    others.sort_by_key(|item| index(server, item).unwrap_or(usize::MAX));
+    named.sort_by_cached_key(|item| index(order, item));
+    others.sort_by_cached_key(|item| index(server, item).unwrap_or(usize::MAX));
     let mut out = Vec::with_capacity(named.len() + others.len());
     let mut named = named.into_iter().peekable();
     let mut others = others.into_iter().peekable();
@@ -424,6 +438,18 @@ mod tests {
     fn containers(all: &[(&str, &str)]) -> Value {
         let list: Vec<Value> = all.iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
         json!({"spec": {"containers": list}})
+    }
+
+    #[test]
+    fn lists_too_long_to_merge_are_refused() {
+        let names: Vec<String> = (0..=MERGED_MAX).map(|n| format!("a.b/{n}")).collect();
+        let doc = json!({"metadata": {"finalizers": ["x.y/z"]}});
+        for patch in [
+            json!({"metadata": {"finalizers": names}}),
+            json!({"metadata": {"$setElementOrder/finalizers": names, "finalizers": ["x.y/z"]}}),
+        ] {
+            assert!(matches!(apply("", "configmaps", doc.clone(), &patch), Err(PatchError::Malformed(_))));
+        }
     }
 
     #[test]
