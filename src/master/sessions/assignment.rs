@@ -65,6 +65,10 @@ impl Assigned {
         for namespace in &namespaces {
             wanted.extend(root.list("", "services", Some(namespace)).map(|(key, _)| key.clone()));
         }
+        if !namespaces.is_empty() {
+            // Pods of every namespace are told where the API is.
+            wanted.insert(Key::new("", "services", "default", "kubernetes"));
+        }
 
         let mut assignment = pb::Assignment { revision: root.revision(), ..Default::default() };
         for key in &wanted {
