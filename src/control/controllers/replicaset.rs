@@ -206,7 +206,6 @@ fn victims<'a>(root: &State, set: &Value, pods: &[Pod<'a>], count: usize) -> Vec
     if count == pods.len() {
         return pods.to_vec();
     }
-    let doubled = pods_per_node(root, set);
     let mut ranked: Vec<_> = pods
         .iter()
         .map(|&(key, pod)| {
@@ -220,41 +219,39 @@ fn victims<'a>(root: &State, set: &Value, pods: &[Pod<'a>], count: usize) -> Vec
             let cost: i32 = json::entry(&object, "metadata.annotations", DELETION_COST)
                 .and_then(|cost| cost.parse().ok())
                 .unwrap_or(0);
-            let same_node = doubled.get(pod.header.node.as_str()).copied().unwrap_or(0);
             let since = if ready { ready_since_ms(pod) } else { 0 };
             let restarts: i64 = json::items(&object, "status.containerStatuses")
                 .iter()
                 .map(|c| json::count(c, "restartCount"))
                 .max()
                 .unwrap_or(0);
-            let rank = (
-                (!pod.header.node.is_empty(), phase, ready, cost),
-                (Reverse(same_node), Reverse(since), Reverse(restarts), Reverse(pod.header.creation_ms)),
-            );
-            (rank, key, pod)
+            let worth = (!pod.header.node.is_empty(), phase, ready, cost);
+            let age = (Reverse(since), Reverse(restarts), Reverse(pod.header.creation_ms));
+            (worth, Reverse(0), age, key, pod)
         })
         .collect();
-    ranked.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    ranked.into_iter().take(count).map(|(_, key, pod)| (key, pod)).collect()
+    ranked.sort_by(|a, b| (&a.0, &a.2, a.3).cmp(&(&b.0, &b.2, b.3)));
+    // The one of a node that would be kept longest is its first, the next one doubles it: so each node keeps its share.
+    let mut kept = siblings_per_node(root, set);
+    for (_, doubled, _, _, pod) in ranked.iter_mut().rev() {
+        let on_node = kept.entry(pod.header.node.as_str()).or_insert(0);
+        *on_node += 1;
+        *doubled = Reverse(*on_node);
+    }
+    ranked.sort_by(|a, b| (&a.0, &a.1, &a.2, a.3).cmp(&(&b.0, &b.1, &b.2, b.3)));
+    ranked.into_iter().take(count).map(|(_, _, _, key, pod)| (key, pod)).collect()
 }
 
-/// How many active pods of this set and its siblings each node has.
-fn pods_per_node<'a>(root: &'a State, set: &Value) -> BTreeMap<&'a str, usize> {
-    let owner = meta::controller(set).map(|owner| owner.uid);
-    let siblings: Vec<String> = match &owner {
-        Some(owner) => root
-            .owned_by(owner)
-            .filter(|key| key.resource == "replicasets")
-            .filter_map(|key| Some(root.get(key)?.header.uid.clone()))
-            .collect(),
-        None => vec![meta::uid(set).to_owned()],
-    };
+/// How many active pods of the other sets of this set's Deployment each node has.
+fn siblings_per_node<'a>(root: &'a State, set: &Value) -> BTreeMap<&'a str, usize> {
     let mut counts = BTreeMap::new();
-    for uid in &siblings {
-        for pod in root.owned_by(uid).filter(|key| key.resource == "pods").filter_map(|key| root.get(key)) {
-            if is_active(pod) {
-                *counts.entry(pod.header.node.as_str()).or_insert(0) += 1;
-            }
+    let Some(owner) = meta::controller(set) else { return counts };
+    let siblings = root.owned_by(&owner.uid).filter(|key| key.resource == "replicasets");
+    for sibling in siblings.filter_map(|key| root.get(key)).filter(|sibling| sibling.header.uid != meta::uid(set)) {
+        for key in root.owned_by(&sibling.header.uid).filter(|key| key.resource == "pods") {
+            let theirs = |pod: &Record| emit::controller_of(pod) == Some(sibling.header.uid.as_str());
+            let Some(pod) = root.get(key).filter(|pod| is_active(pod) && theirs(pod)) else { continue };
+            *counts.entry(pod.header.node.as_str()).or_insert(0) += 1;
         }
     }
     counts
@@ -383,5 +380,14 @@ mod tests {
         let present: Vec<_> = pods.iter().map(|key| (key, world.root.get(key).expect("there"))).collect();
         let order: Vec<&Key> = victims(&world.root, &set, &present, 2).into_iter().map(|(key, _)| key).collect();
         assert_eq!(order, [&pods[3], &pods[2]], "not ready before cheap before the others");
+    }
+
+    #[test]
+    fn each_node_keeps_its_share() {
+        let (mut world, key) = running(9, 2);
+        world.edit(&key, |set| set["spec"]["replicas"] = 4.into());
+        world.settle_quietly();
+        let on = |node: &str| world.pods().iter().filter(|(_, pod)| pod.header.node == node).count();
+        assert_eq!((on("node-1"), on("node-2")), (2, 2));
     }
 }
