@@ -75,7 +75,7 @@ impl Local {
     }
 
     pub fn leader(&self) -> String {
-        eventually("somebody leads", || {
+        eventually("somebody leads", || -> Result<String, &str> {
             let status = self.status();
             let masters = status["masters"].as_array().expect("masters");
             let leader = masters.iter().find(|master| master["leader"] == true).ok_or("nobody leads")?;

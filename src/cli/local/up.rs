@@ -52,15 +52,15 @@ impl Up {
         if !layout.plan.nodes.is_empty() {
             check_docker(&self.flags).await?;
         }
+        // Those that joined earlier first: one alone of three cannot lead.
+        for master in layout.plan.masters.iter().filter(|master| Installation::exists(&layout.data_dir(&master.name))) {
+            start_machine(&layout, &master.name)?;
+        }
         let first = layout.plan.masters.first().context("a cluster has a master")?;
         self.first(&layout, first).await?;
-        self.forwarder(&layout)?;
+        self.forwarder(&layout).await?;
         for master in &layout.plan.masters[1..] {
             self.join_master(&layout, master).await?;
-        }
-        // Those that joined earlier may have been dead.
-        for master in &layout.plan.masters {
-            start_machine(&layout, &master.name)?;
         }
         self.wait_for_masters(&layout).await?;
         for node in &layout.plan.nodes {
@@ -120,9 +120,15 @@ impl Up {
         .await
     }
 
-    fn forwarder(&self, layout: &Layout) -> Result<()> {
+    async fn forwarder(&self, layout: &Layout) -> Result<()> {
         let dir = layout.dir.as_os_str();
-        layout.forwarder().start(&[OsStr::new("local"), OsStr::new("forward"), OsStr::new("--dir"), dir]).map(drop)
+        let process = layout.forwarder();
+        process.start(&[OsStr::new("local"), OsStr::new("forward"), OsStr::new("--dir"), dir])?;
+        self.wait("starting the forwarder", &[process], async || {
+            let connected = tokio::net::TcpStream::connect(("127.0.0.1", layout.plan.port)).await;
+            Ok(connected.err().map(|error| error.to_string()))
+        })
+        .await
     }
 
     async fn join_master(&self, layout: &Layout, master: &Master) -> Result<()> {
