@@ -55,7 +55,10 @@ fn options(query: &Query, pod: &Value, now: jiff::Timestamp) -> Result<LogOption
     };
     let stream = match query.get("stream") {
         "" | "All" => String::new(),
-        stream @ ("Stdout" | "Stderr") => stream.to_owned(),
+        stream @ ("Stdout" | "Stderr") => {
+            let why = format!("stream {stream:?} is not supported yet: nodes send both together");
+            return Err(Failure::bad_request(why));
+        }
         other => return Err(Failure::bad_request(format!("stream {other:?} is none of All, Stdout, Stderr"))),
     };
     Ok(LogOptions {
