@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::raft::ClientWriteResponse;
 use openraft::{ChangeMembers, RaftMetrics, ServerState};
 use replica::MemberId;
 use tokio::time::Instant;
@@ -13,10 +14,10 @@ use tonic::Code;
 use crate::Error;
 use crate::node::Inner;
 use crate::transport::Change;
-use crate::types::{LogId, Member, Types};
+use crate::types::{LogId, Member, Raft, Types};
 use openraft::async_runtime::watch::WatchReceiver as _;
 
-/// How long a learner may take to catch up before its promotion fails, and a leader to hand over.
+/// How long a learner may take to catch up before its promotion fails, a change to be committed, and a leader to hand over.
 const CATCH_UP: Duration = Duration::from_secs(25);
 const HAND_OVER: Duration = Duration::from_secs(5);
 /// How long to follow a leadership that moves, and the pause between tries.
@@ -109,6 +110,24 @@ fn members(metrics: &RaftMetrics<Types>) -> Vec<MemberState> {
     members
 }
 
+type Refused = RaftError<Types, ClientWriteError<Types>>;
+
+/// Whether another change must end first, or the leader has only just become one.
+fn is_under_way(error: &Refused) -> bool {
+    let RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) = error else { return false };
+    matches!(error, ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_))
+}
+
+/// Waits for a change, but not for a majority that does not come.
+async fn committed<T>(change: impl Future<Output = T>) -> Result<T, Error> {
+    let changed = tokio::time::timeout(CATCH_UP, change).await;
+    changed.map_err(|_| {
+        Error::Timeout(format!(
+            "no majority of the masters took the change within {CATCH_UP:?}; it may still happen. Start the missing masters"
+        ))
+    })
+}
+
 impl Inner {
     /// Reads directory sizes. Blocks.
     pub(crate) fn status(&self) -> Status {
@@ -197,8 +216,11 @@ impl Inner {
             let nodes = BTreeMap::from([(member.id, member)]);
             return self.propose_membership(ChangeMembers::SetNodes(nodes)).await;
         }
-        let added = self.raft.add_learner(member.id, member, false).await;
-        self.seen(added.map_err(|error| self.failed(error))?.log_id).await
+        self.propose(move |raft| {
+            let member = member.clone();
+            async move { raft.add_learner(member.id, member, false).await }
+        })
+        .await
     }
 
     async fn promote_here(&self, id: MemberId) -> Result<(), Error> {
@@ -245,11 +267,28 @@ impl Inner {
     }
 
     async fn propose_membership(&self, change: ChangeMembers<u64, Member>) -> Result<(), Error> {
-        // Two entries: a caller that goes away between them must not leave the members half changed.
-        let raft = self.raft.clone();
-        let changed = tokio::spawn(async move { raft.change_membership(change, false).await }).await;
-        let changed = changed.map_err(|error| Error::Stopped(error.to_string()))?;
-        self.seen(changed.map_err(|error| self.failed(error))?.log_id).await
+        self.propose(move |raft| {
+            let change = change.clone();
+            async move { raft.change_membership(change, false).await }
+        })
+        .await
+    }
+
+    /// Proposes a change as soon as no other one is under way.
+    async fn propose<F>(&self, change: impl Fn(Raft) -> F) -> Result<(), Error>
+    where
+        F: Future<Output = Result<ClientWriteResponse<Types>, Refused>> + Send + 'static,
+    {
+        let deadline = Instant::now() + MOVING;
+        loop {
+            // A change of voters is two entries: a caller that goes away in between must not leave it half made.
+            let changed = tokio::spawn(change(self.raft.clone()));
+            match committed(changed).await?.map_err(|error| Error::Stopped(error.to_string()))? {
+                Ok(changed) => return self.seen(changed.log_id).await,
+                Err(error) if is_under_way(&error) && Instant::now() < deadline => tokio::time::sleep(RETRY).await,
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
     }
 
     /// Waits until the metrics show a change that is applied: the next question is answered from them.
@@ -259,7 +298,7 @@ impl Inner {
         seen.map(drop).map_err(|_| Error::Stopped("while a member changed".into()))
     }
 
-    fn failed(&self, error: RaftError<Types, ClientWriteError<Types>>) -> Error {
+    fn failed(&self, error: Refused) -> Error {
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => self.not_leader(),
             RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
