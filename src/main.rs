@@ -30,9 +30,10 @@ fn main() -> std::process::ExitCode {
 fn end_quietly_on_closed_output() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let closed = panic.payload().downcast_ref::<String>().is_some_and(|text| {
-            text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
-        });
+        let closed = panic
+            .payload()
+            .downcast_ref::<String>()
+            .is_some_and(|text| text.starts_with("failed printing to stdout") && text.contains("Broken pipe"));
         if closed {
             std::process::exit(0);
         }

@@ -46,7 +46,13 @@ const fn row(group: Group, name: &'static str, unit: Unit, default: &'static str
 
 /// Every setting, in the order of the reference page.
 pub const ALL: &[Setting] = &[
-    row(Group::Machine, "log", Unit::Text, "info,openraft=error,openraft::raft=off", "What to log: a level, or per part as in `info,consensus=debug`"),
+    row(
+        Group::Machine,
+        "log",
+        Unit::Text,
+        "info,openraft=error,openraft::raft=off",
+        "What to log: a level, or per part as in `info,consensus=debug`",
+    ),
     row(Group::Machine, "log-format", Unit::OneOf(&["text", "json"]), "text", "How a log line looks"),
     row(
         Group::Cluster,

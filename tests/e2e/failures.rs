@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::support::{Local, eventually, text};
 
 fn pods(local: &Local) -> Vec<Value> {
-    let list: Value = serde_json::from_str(&local.kubectl(&["get", "pods", "-l", "app=web", "-o", "json"])).expect("JSON");
+    let list: Value =
+        serde_json::from_str(&local.kubectl(&["get", "pods", "-l", "app=web", "-o", "json"])).expect("JSON");
     list["items"].as_array().expect("items").clone()
 }
 
@@ -73,7 +74,10 @@ fn containers_outlive_everything_but_their_node() {
         local.ok(&["local", "kill", &master]);
     }
     for (id, started) in before.values() {
-        assert_eq!(docker(&["inspect", "-f", "{{.State.Running}} {{.State.StartedAt}}", id]), format!("true {started}"));
+        assert_eq!(
+            docker(&["inspect", "-f", "{{.State.Running}} {{.State.StartedAt}}", id]),
+            format!("true {started}")
+        );
     }
     for master in local.masters() {
         local.ok(&["local", "start", &master]);

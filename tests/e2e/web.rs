@@ -133,6 +133,10 @@ fn an_image_that_does_not_exist_and_a_pod_that_fits_nowhere_say_so() {
         let pods = kubectl.ok("get pods");
         let pull = pods.contains("ErrImagePull") || pods.contains("ImagePullBackOff");
         let events = kubectl.ok("describe pod huge");
-        if pull && events.contains("FailedScheduling") && events.contains("cpu") { Ok(()) } else { Err(format!("{pods}\n{events}")) }
+        if pull && events.contains("FailedScheduling") && events.contains("cpu") {
+            Ok(())
+        } else {
+            Err(format!("{pods}\n{events}"))
+        }
     });
 }
