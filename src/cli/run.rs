@@ -110,17 +110,38 @@ fn log(settings: &Settings) -> Result<()> {
     set.map_err(|error| anyhow::anyhow!("cannot set up logging: {error}"))
 }
 
-/// One process per data dir.
+/// One process per data dir; the file names it.
 fn lock(data_dir: &Path) -> Result<Flock<File>> {
-    let file = File::create(data_dir.join("lock"))
-        .with_context(|| format!("cannot write to {}; are you root?", data_dir.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| anyhow::anyhow!("another `hactl run` uses {}; stop it first", data_dir.display()))
+    use std::io::Write;
+    let file = File::options().create(true).truncate(false).write(true).open(data_dir.join("lock"));
+    let file = file.with_context(|| format!("cannot write to {}; are you root?", data_dir.display()))?;
+    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| anyhow::anyhow!("another `hactl run` uses {}; stop it first", data_dir.display()))?;
+    lock.set_len(0)?;
+    write!(lock, "{}", std::process::id())?;
+    Ok(lock)
 }
 
-/// Whether a process runs on this data dir.
-pub fn in_use(data_dir: &Path) -> bool {
-    data_dir.exists() && lock(data_dir).is_err()
+/// Stops the process that runs on this data dir, if one does. Whoever holds the lock is alive, so its pid is its own.
+///
+/// # Errors
+/// When it does not end.
+pub async fn stop(data_dir: &Path) -> Result<()> {
+    let since = std::time::Instant::now();
+    let mut asked = false;
+    while data_dir.exists() && lock(data_dir).is_err() {
+        let pid = std::fs::read_to_string(data_dir.join("lock")).ok().and_then(|text| text.parse::<i32>().ok());
+        if let Some(pid) = pid.filter(|_| !asked) {
+            asked = true;
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
+                .with_context(|| format!("cannot stop process {pid}; are you root?"))?;
+        }
+        if since.elapsed() > DRAIN_WITHIN + Duration::from_secs(5) {
+            bail!("`hactl run` on {} does not end; kill it and run this again with --force", data_dir.display());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }
 
 fn master_config(

@@ -1,7 +1,7 @@
 //! `hactl cluster leave`: undoes a join. The cluster is told first, while this machine's roles still run; then they are
 //! stopped, the pods removed, and at last the data.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rpc::pb;
 
 use super::super::credentials::{Access, FILE};
@@ -38,9 +38,7 @@ impl Leave {
         }
         let progress = Progress::start("stopping");
         unit::remove()?;
-        if run::in_use(&data_dir) {
-            bail!("`hactl run` still runs on {}; stop it and run this again with --force", data_dir.display());
-        }
+        run::stop(&data_dir).await?;
         progress.done("stopped");
         if let Some(node) = &installation.node {
             let progress = Progress::start("removing the pods of this machine");
