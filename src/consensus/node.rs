@@ -70,7 +70,7 @@ impl Config {
             snapshot_bytes: 64 << 20,
             keep_entries: 1_000,
             seed,
-            workers: 2,
+            workers: 1,
         }
     }
 

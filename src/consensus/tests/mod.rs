@@ -5,7 +5,6 @@
 mod changes;
 mod cluster;
 mod faults;
-mod measure;
 mod store;
 
 use cluster::{Cluster, Disk};
