@@ -291,10 +291,14 @@ impl Consensus {
     /// again: what a failed sync left behind is only known from disk.
     pub async fn failed(&self) -> String {
         let mut metrics = self.inner.raft.metrics();
-        match metrics.wait_until(|metrics| metrics.running_state.is_err()).await {
-            Ok(metrics) => metrics.running_state.err().map(|error| error.to_string()).unwrap_or_default(),
-            Err(_) => "stopped".into(),
-        }
+        // On consensus' own runtime: the metrics change with every heartbeat, which must wake no other thread.
+        let failure = self.handle.spawn(async move {
+            match metrics.wait_until(|metrics| metrics.running_state.is_err()).await {
+                Ok(metrics) => metrics.running_state.err().map(|error| error.to_string()).unwrap_or_default(),
+                Err(_) => "stopped".into(),
+            }
+        });
+        failure.await.unwrap_or_else(|_| "stopped".into())
     }
 
     /// Takes a snapshot now, in the background.
