@@ -3,7 +3,9 @@
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Read while running: a build cache shared by several checkouts may hold a script that another one compiled.
+    let here = std::env::var("CARGO_MANIFEST_DIR")?;
+    let root = Path::new(&here).join("../../proto");
     let files = ["hactl/v1/raft.proto", "hactl/v1/node.proto", "hactl/v1/cluster.proto"];
     println!("cargo::rerun-if-changed={}", root.display());
     let descriptors = protox::compile(files, [&root])?;
