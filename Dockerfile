@@ -1,4 +1,6 @@
-# A small image of hactl. A node in a container needs the host's Docker socket, network and process ids; see docker-compose.yml.
+# A small image of hactl, compiled in a container: needs nothing but Docker, and minutes. `make image` takes the program that was
+# built on this machine instead. A node in a container needs the host's Docker socket, network and process ids; see
+# docker-compose.yml.
 FROM rust:1-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends clang libclang-dev mold && rm -rf /var/lib/apt/lists/*
 WORKDIR /src

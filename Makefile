@@ -1,6 +1,7 @@
 # make cluster   build hactl, start a highly available cluster on this machine, deploy the sample application
 # make test      every test of the workspace
 # make setup     only install what the two need (Debian, Ubuntu; as root or with sudo)
+# make image     the image `hactl` for docker-compose.yml, of the program built here
 # make clean     stop the cluster, remove its data and pods
 
 SHELL := /bin/sh
@@ -15,7 +16,7 @@ HACTL = $(CARGO_TARGET_DIR)/release/hactl
 # Whoever may not talk to Docker gets root for the cluster's processes; they write iptables rules as well.
 ROOT = $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: setup cluster test clean
+.PHONY: setup cluster test image clean
 
 setup:
 	@sh deploy/setup
@@ -27,6 +28,11 @@ cluster: setup
 
 test: setup
 	cargo test --workspace --locked
+
+image: setup
+	cargo build --release --locked --package hactl
+	tar -c -C $(CURDIR)/deploy Dockerfile.prebuilt -C $(dir $(HACTL)) hactl | $(ROOT) docker build -t hactl -f Dockerfile.prebuilt \
+		--build-arg BASE=$$(. /etc/os-release && echo $$ID:$${VERSION_ID:-latest}) -
 
 clean:
 	@[ ! -x $(HACTL) ] || $(ROOT) $(HACTL) local down --delete --dir $(DIR)

@@ -12,24 +12,25 @@ use crate::json;
 use crate::negotiate::{self, BodyKind};
 use crate::protobuf;
 use crate::query::FieldValidation;
+use crate::server::Call;
 use crate::status::{Failure, Result};
 
-/// As in Kubernetes; larger ones are answered with 413.
-pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// A body that dribbles in more slowly is given up.
 const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 /// More than this many unknown or duplicate fields are not reported one by one.
 const WARNINGS_MAX: usize = 20;
 
-pub async fn read(body: Body) -> Result<Bytes> {
-    let read = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect());
+/// The whole body; larger ones than the bound (`api-body`) are answered with 413.
+pub async fn read(call: &Call, body: Body) -> Result<Bytes> {
+    let bytes_max = call.server.config.limits.body_bytes;
+    let read = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, bytes_max).collect());
     let Ok(read) = read.await else {
         return Err(Failure::timeout(format!("the request body did not arrive within {} s", BODY_TIME_MAX.as_secs())));
     };
     match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            Err(Failure::too_large(format!("the request body exceeds the limit of {BODY_BYTES_MAX} bytes")))
+            Err(Failure::too_large(format!("the request body exceeds the limit of {bytes_max} bytes")))
         }
         Err(error) => Err(Failure::bad_request(format!("the request body could not be read: {error}"))),
     }

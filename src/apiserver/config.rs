@@ -19,6 +19,8 @@ pub struct Config {
     pub health: Arc<dyn Health>,
     /// Renders `/metrics`; absent in tests.
     pub metrics: Option<metrics_exporter_prometheus::PrometheusHandle>,
+    /// What one request, one user and all together may take.
+    pub limits: crate::Limits,
     /// The wall clock.
     pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
     /// Seeds the generator of uids, names and proposal ids: 64 random bits in a master, a constant in a simulation.

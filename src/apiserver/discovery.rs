@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::status::{Failure, Result};
 
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const DELETE_COLLECTION: &str = "deletecollection";
 const PART_VERBS: &[&str] = &["get", "patch", "update"];
 const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const V2BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
@@ -197,12 +198,16 @@ fn subresources(kind: &Kind) -> Vec<Sub> {
     out
 }
 
+fn verbs(kind: &Kind) -> Vec<&'static str> {
+    VERBS.iter().copied().filter(|verb| *verb != DELETE_COLLECTION || kind.deletes_collections()).collect()
+}
+
 fn resource_list(kinds: &Kinds, group: &str) -> Value {
     let mut resources = Vec::new();
     for kind in of_group(kinds, group) {
         let mut row = json!({
             "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced,
-            "kind": kind.kind, "verbs": VERBS,
+            "kind": kind.kind, "verbs": verbs(kind),
         });
         if !kind.short_names.is_empty() {
             row["shortNames"] = json!(kind.short_names);
@@ -259,7 +264,7 @@ fn aggregated_resource(kind: &Kind) -> Value {
         "responseKind": response(kind.group, kind.version, kind.kind),
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
-        "verbs": VERBS,
+        "verbs": verbs(kind),
     });
     for (field, names) in [("shortNames", kind.short_names), ("categories", kind.categories)] {
         if !names.is_empty() {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::json;
+use state::State;
 
 use crate::config::Check;
 use crate::query::Query;
@@ -23,13 +24,25 @@ pub fn answer(server: &Server, path: &str, query: &Query) -> Option<Response> {
     match (root, check) {
         ("version", None) => Some(version(server)),
         ("metrics", None) => Some(match &server.config.metrics {
-            Some(handle) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response(),
+            Some(handle) => {
+                measure_store(&server.config.replica.root());
+                ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response()
+            }
             None => StatusCode::NOT_FOUND.into_response(),
         }),
         ("healthz" | "livez", check) => checks(root, server.config.health.live(), check, query),
         ("readyz", check) => checks(root, server.config.health.ready(), check, query),
         _ => None,
     }
+}
+
+/// What the store holds; looked at only when asked for.
+fn measure_store(root: &State) {
+    metrics::gauge!("hactl_store_revision").set(root.revision() as f64);
+    metrics::gauge!("hactl_store_compacted_revision").set(root.compacted() as f64);
+    metrics::gauge!("hactl_store_objects").set(root.len() as f64);
+    metrics::gauge!("hactl_store_bytes").set(root.bytes() as f64);
+    metrics::gauge!("hactl_store_history_bytes").set(root.history_bytes() as f64);
 }
 
 fn version(server: &Server) -> Response {

@@ -17,6 +17,7 @@ mod config;
 mod discovery;
 mod health;
 mod json;
+mod limits;
 mod negotiate;
 mod openapi;
 pub mod protobuf;
@@ -24,16 +25,19 @@ mod query;
 mod read;
 mod respond;
 mod route;
+mod rows;
 mod server;
 mod shape;
 mod status;
 mod verbs;
 mod watch;
 mod write;
+mod yaml;
 
 use std::sync::Arc;
 
 pub use config::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
+pub use limits::{Full, Limits, Pool, Seat, until_sent};
 
 /// The whole API as one router. A request without the extension `control::authz::User` is anonymous.
 pub fn service(config: Config) -> axum::Router {

@@ -76,8 +76,8 @@ impl Selectors {
     }
 
     pub fn matches(&self, record: &state::Record) -> bool {
-        (self.labels.is_empty() || self.labels.matches(&record.header.labels))
-            && (self.fields.is_empty() || self.fields.matches(&record.header.fields))
+        (self.labels.is_empty() || self.labels.selects(|label| record.header.labels.get(label)))
+            && (self.fields.is_empty() || self.fields.selects(|field| record.header.fields.get(field)))
     }
 }
 

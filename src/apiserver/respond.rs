@@ -12,13 +12,17 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use state::Record;
 
 use crate::negotiate::{self, Encoding};
+use crate::rows::Rows;
 use crate::shape::{ListMeta, Shape};
 use crate::status::{Failure, Result};
+use crate::yaml;
 
 /// Smaller answers are not worth compressing.
 const GZIP_BYTES_MIN: usize = 128 * 1024;
 /// A list is written in chunks of about this size.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// Room for the item that completes a chunk, as most are.
+const ITEM_BYTES: usize = 4 * 1024;
 
 /// What all answers of one request share.
 pub struct Answer<'a> {
@@ -32,7 +36,7 @@ impl Answer<'_> {
     pub fn json(self, status: StatusCode, json: Vec<u8>) -> Result<Response> {
         let (bytes, media) = match self.encoding {
             Encoding::Json => (json, "application/json"),
-            Encoding::Yaml => (yaml(&json)?, "application/yaml"),
+            Encoding::Yaml => (yaml::from_json(&json).map_err(Failure::internal)?, "application/yaml"),
         };
         let gzip = bytes.len() > GZIP_BYTES_MIN && negotiate::takes_gzip(self.headers);
         let body = if gzip { compress(&bytes)? } else { bytes };
@@ -40,14 +44,13 @@ impl Answer<'_> {
     }
 
     /// A list, streamed unless it is small.
-    pub fn list(self, shape: Shape, meta: &ListMeta, records: Vec<Arc<Record>>) -> Result<Response> {
+    pub fn list(self, shape: Shape, meta: &ListMeta, items: Items) -> Result<Response> {
+        let mut chunks = Chunks::new(shape, meta, items);
         if self.encoding == Encoding::Yaml {
-            let all: Vec<u8> = Chunks::new(shape, meta, records).flatten().collect();
-            return self.json(StatusCode::OK, all);
+            return self.json(StatusCode::OK, chunks.flatten().collect());
         }
-        let mut chunks = Chunks::new(shape, meta, records).peekable();
         let first = chunks.next().unwrap_or_default();
-        if chunks.peek().is_none() {
+        if chunks.done {
             return self.json(StatusCode::OK, first);
         }
         let gzip = negotiate::takes_gzip(self.headers);
@@ -83,29 +86,45 @@ impl Answer<'_> {
     }
 }
 
-fn yaml(json: &[u8]) -> Result<Vec<u8>> {
-    let value: serde_json::Value = serde_json::from_slice(json).map_err(Failure::internal)?;
-    serde_yaml::to_string(&value).map(String::into_bytes).map_err(Failure::internal)
-}
-
 fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
     encoder.write_all(bytes).and_then(|()| encoder.finish()).map_err(Failure::internal)
 }
 
-/// The bytes of a list, a chunk at a time: a list of any length costs one chunk of memory beside its records.
+/// What a list is made of.
+pub enum Items {
+    /// One page.
+    Page(std::vec::IntoIter<Arc<Record>>),
+    /// All there is.
+    All(Rows),
+}
+
+impl Items {
+    /// Visits the next items until `take` has enough and says false. True if there may be more.
+    fn visit(&mut self, mut take: impl FnMut(&Record) -> bool) -> bool {
+        match self {
+            Self::Page(records) => records.any(|record| !take(&record)),
+            Self::All(rows) => {
+                rows.visit(take);
+                !rows.is_over()
+            }
+        }
+    }
+}
+
+/// The bytes of a list, a chunk at a time: a list of any length costs one chunk of memory beside the root.
 struct Chunks {
     shape: Shape,
     head: Option<Vec<u8>>,
-    records: std::vec::IntoIter<Arc<Record>>,
+    items: Items,
     done: bool,
 }
 
 impl Chunks {
-    fn new(shape: Shape, meta: &ListMeta, records: Vec<Arc<Record>>) -> Self {
+    fn new(shape: Shape, meta: &ListMeta, items: Items) -> Self {
         let mut head = Vec::new();
         shape.write_head(meta, &mut head);
-        Self { shape, head: Some(head), records: records.into_iter(), done: false }
+        Self { shape, head: Some(head), items, done: false }
     }
 }
 
@@ -118,18 +137,20 @@ impl Iterator for Chunks {
         }
         let head = self.head.take();
         let mut comma = head.is_none();
-        let mut out = head.unwrap_or_default();
-        while out.len() < CHUNK_BYTES {
-            let Some(record) = self.records.next() else {
-                self.shape.write_tail(&mut out);
-                self.done = true;
-                break;
-            };
+        let mut out = Vec::with_capacity(if head.is_none() { CHUNK_BYTES + ITEM_BYTES } else { ITEM_BYTES });
+        out.extend(head.unwrap_or_default());
+        let shape = &self.shape;
+        let more = self.items.visit(|record| {
             if comma {
                 out.push(b',');
             }
             comma = true;
-            self.shape.write_item(&record, &mut out);
+            shape.write_item(record, &mut out);
+            out.len() < CHUNK_BYTES
+        });
+        if !more {
+            shape.write_tail(&mut out);
+            self.done = true;
         }
         Some(out)
     }

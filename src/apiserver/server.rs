@@ -1,5 +1,6 @@
 //! The path of one request: route, identity, authorization, verb; then metrics and the audit line.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,19 +8,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use control::authz::{self, Attributes, User};
+use control::seal::{self, Sealer};
 use futures::FutureExt;
 use http::{HeaderMap, Method, Request, StatusCode};
 use objects::selector::FieldSelector;
 use objects::{Kind, Kinds};
+use state::Record;
 
 use crate::config::Config;
 use crate::discovery::Discovery;
+use crate::limits::Gates;
 use crate::negotiate::{self, Encoding};
 use crate::openapi::OpenApi;
 use crate::query::Query;
 use crate::respond::Answer;
 use crate::route::{Resource, Route};
 use crate::status::{Failure, Result};
+use crate::watch::SharedFrames;
 use crate::{health, verbs};
 
 /// What all requests share.
@@ -28,6 +33,8 @@ pub struct Server {
     pub kinds: &'static Kinds,
     pub discovery: Discovery,
     pub openapi: OpenApi,
+    pub frames: SharedFrames,
+    gates: Gates,
     seed: AtomicU64,
 }
 
@@ -48,6 +55,8 @@ impl Server {
             kinds,
             discovery: Discovery::new(kinds),
             openapi: OpenApi::new(kinds),
+            frames: SharedFrames::default(),
+            gates: Gates::new(&config.limits),
             seed: AtomicU64::new(config.seed),
             config,
         }
@@ -90,11 +99,13 @@ impl Server {
         request: Request<Body>,
     ) -> Result<Response> {
         let user = user.unwrap_or_else(User::anonymous);
+        let seats = self.gates.enter(route, query, &user)?;
         self.authorize(route, query, &user)?;
-        match route {
-            Route::Path { path, .. } => self.path(request.method(), path, query, request.headers()),
-            Route::Resource(resource) => self.resource(resource, query, user, request).await,
-        }
+        let response = match route {
+            Route::Path { path, .. } => self.path(request.method(), path, query, request.headers())?,
+            Route::Resource(resource) => self.resource(resource, query, user, request).await?,
+        };
+        Ok(seats.until_sent(response))
     }
 
     fn authorize(&self, route: &Route, query: &Query, user: &User) -> Result<()> {
@@ -172,6 +183,15 @@ impl Call {
     /// The key of the named object.
     pub fn key(&self) -> state::Key {
         control::record::key(self.kind, &self.resource.namespace, &self.resource.name)
+    }
+
+    pub fn sealer(&self) -> Option<&dyn Sealer> {
+        self.server.config.settings.sealer.as_deref()
+    }
+
+    /// A record as it is served: Secrets lie sealed in the store.
+    pub fn opened<'a>(&self, record: &'a Record) -> Result<Cow<'a, Record>> {
+        seal::open(record, self.sealer()).map_err(Failure::internal)
     }
 
     /// An answer whose body is no list and no Table.

@@ -62,7 +62,7 @@ impl Shape {
     /// Writes one object on its own, at the revision it is shown with. `columns`: a Table repeats its columns.
     pub fn write_object(&self, record: &Record, revision: Revision, columns: bool, out: &mut Vec<u8>) {
         match self.form {
-            Form::Object => write_at(record, revision, out),
+            Form::Object => record.write_json_at(revision, out),
             Form::Metadata(version) => {
                 let object = parse_at(record, revision);
                 write_value(&partial(&object, version), out);
@@ -184,19 +184,4 @@ fn parse_at(record: &Record, revision: Revision) -> Value {
         objects::meta::set(&mut object, &["metadata", "resourceVersion"], revision.to_string().into());
     }
     object
-}
-
-/// The record's JSON, but shown with another revision: a deletion shows the last state at its own.
-fn write_at(record: &Record, revision: Revision, out: &mut Vec<u8>) {
-    if revision == record.revision {
-        return record.write_json(out);
-    }
-    let (head, tail) = record.body.split_at((record.split as usize).min(record.body.len()));
-    out.extend_from_slice(head);
-    out.extend_from_slice(format!("\"{revision}\"").as_bytes());
-    if !record.managed_fields.is_empty() {
-        out.extend_from_slice(b",\"managedFields\":");
-        out.extend_from_slice(&record.managed_fields);
-    }
-    out.extend_from_slice(tail);
 }

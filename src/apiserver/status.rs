@@ -111,6 +111,11 @@ impl Failure {
         Self::new(413, "RequestEntityTooLarge", message)
     }
 
+    /// A bound of this server is met: certainly nothing happened, and a client that waits as told gets through.
+    pub fn too_many_requests(message: impl Into<String>) -> Self {
+        Self { retry: true, ..Self::new(429, "TooManyRequests", message) }
+    }
+
     pub fn unsupported_media(message: impl Into<String>) -> Self {
         Self::new(415, "UnsupportedMediaType", message)
     }
@@ -148,6 +153,12 @@ impl Failure {
     /// Certainly nothing happened: the client tries again by itself.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self { retry: true, ..Self::new(503, "ServiceUnavailable", message) }
+    }
+
+    /// The store is over its quota. Not 429 or 503, which clients repeat by themselves: only deleting something helps. Not
+    /// 403 either, which says that the user lacks a right.
+    pub fn insufficient_storage(message: impl Into<String>) -> Self {
+        Self::new(507, "InsufficientStorage", message)
     }
 
     /// Something may have happened, or the time is over: no `Retry-After`, since clients repeat blindly on it.

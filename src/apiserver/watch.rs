@@ -9,22 +9,25 @@
 //!
 //! **Invariant:** a bookmark's revision is sent only after every matching change up to it.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use control::seal::{self, Sealer};
 use futures::stream;
 use http::{HeaderValue, header};
 use replica::watch::{Filter, Watcher};
-use state::{Compacted, Event, Record, Revision, State};
+use state::{Compacted, Event, Record, Revision};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::negotiate;
+use crate::negotiate::{self, Form};
 use crate::query::{ListOptions, Selectors, Version};
 use crate::read;
+use crate::rows::Rows;
 use crate::server::Call;
 use crate::shape::Shape;
 use crate::status::{Failure, Result};
@@ -38,6 +41,11 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// Initial objects are written in chunks of about this size.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// The change of an object of at least this size is written once for all watchers; smaller ones cost less to copy than to
+/// look up.
+const SHARED_BYTES_MIN: usize = 16 * 1024;
+/// So many of the latest of those are kept for watchers that come to them later.
+const SHARED_FRAMES_MAX: usize = 16;
 
 pub async fn watch(call: Call) -> Result<Response> {
     let accepted = negotiate::accepted(&call.headers, true)?;
@@ -69,11 +77,14 @@ pub async fn watch(call: Call) -> Result<Response> {
         now: call.server.config.now.clone(),
         shutdown: call.server.config.shutdown.clone(),
         initial: if initial {
-            select(&root, &call, namespace, &options.selectors).into_iter()
+            Rows::new(root, call.kind, namespace, options.selectors.clone())
         } else {
-            Vec::new().into_iter()
+            Rows::none(call.kind, options.selectors.clone())
         },
+        ready: VecDeque::new(),
+        shared: call.server.frames.clone(),
         initial_end: (options.initial_events == Some(true) && options.bookmarks).then_some(start),
+        sealer: call.server.config.settings.sealer.clone(),
         selectors: options.selectors,
         bookmarks: options.bookmarks,
         next_bookmark: bookmark_time(now, end),
@@ -109,13 +120,6 @@ fn filter(call: &Call, selectors: &Selectors) -> Filter {
     }
 }
 
-fn select(root: &State, call: &Call, namespace: &str, selectors: &Selectors) -> Vec<Arc<Record>> {
-    root.list(call.kind.group, call.kind.plural, Some(namespace).filter(|namespace| !namespace.is_empty()))
-        .filter(|(_, record)| selectors.matches(record))
-        .map(|(_, record)| record.clone())
-        .collect()
-}
-
 fn expired(compacted: Compacted) -> Failure {
     Failure::expired(compacted.to_string(), None)
 }
@@ -130,9 +134,13 @@ struct Frames {
     watcher: Watcher,
     now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
     shutdown: CancellationToken,
+    sealer: Option<Arc<dyn Sealer>>,
     selectors: Selectors,
     shape: Shape,
-    initial: std::vec::IntoIter<Arc<Record>>,
+    initial: Rows,
+    /// What is written and not sent yet: a large frame is a piece of its own.
+    ready: VecDeque<Bytes>,
+    shared: SharedFrames,
     /// The bookmark owed after the initial objects.
     initial_end: Option<Revision>,
     bookmarks: bool,
@@ -147,8 +155,11 @@ struct Frames {
 impl Frames {
     /// The next chunk; `None` at the clean end of the stream.
     async fn next(&mut self) -> Option<Bytes> {
+        if let Some(chunk) = self.ready.pop_front() {
+            return Some(chunk);
+        }
         let mut out = self.next_initial();
-        while out.is_empty() {
+        while out.is_empty() && self.ready.is_empty() {
             if self.done {
                 return None;
             }
@@ -174,18 +185,33 @@ impl Frames {
                 }
             }
         }
-        Some(out.into())
+        if !out.is_empty() {
+            self.ready.push_back(out.into());
+        }
+        self.ready.pop_front()
     }
 
     fn next_initial(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        while out.len() < CHUNK_BYTES {
-            match self.initial.next() {
-                Some(record) => self.object("ADDED", &record, record.revision, &mut out),
-                None => break,
-            }
+        let (shape, columns, sealer) = (&self.shape, &mut self.columns_due, self.sealer.as_deref());
+        let mut closed = None;
+        self.initial.visit(|record| {
+            let record = match seal::open(record, sealer) {
+                Ok(record) => record,
+                Err(why) => {
+                    closed = Some(why);
+                    return false;
+                }
+            };
+            let columns = std::mem::take(columns);
+            frame("ADDED", &mut out, |out| shape.write_object(&record, record.revision, columns, out));
+            out.len() < CHUNK_BYTES
+        });
+        if let Some(why) = closed {
+            self.fail(why, &mut out);
+            return out;
         }
-        if self.initial.len() == 0
+        if self.initial.is_over()
             && let Some(revision) = self.initial_end.take()
         {
             frame("BOOKMARK", &mut out, |out| self.shape.write_bookmark(revision, true, out));
@@ -205,9 +231,29 @@ impl Frames {
         }
     }
 
-    fn object(&mut self, kind: &str, record: &Record, revision: Revision, out: &mut Vec<u8>) {
+    /// The client starts anew, most likely at a master that can open what this one cannot.
+    fn fail(&mut self, why: String, out: &mut Vec<u8>) {
+        self.done = true;
+        frame("ERROR", out, |out| out.extend_from_slice(Failure::internal(why).body().to_string().as_bytes()));
+    }
+
+    fn object(&mut self, kind: &'static str, record: &Record, revision: Revision, out: &mut Vec<u8>) {
+        let sealer = self.sealer.clone();
+        let record = match seal::open(record, sealer.as_deref()) {
+            Ok(record) => record,
+            Err(why) => return self.fail(why, out),
+        };
         let columns = std::mem::take(&mut self.columns_due);
-        frame(kind, out, |out| self.shape.write_object(record, revision, columns, out));
+        let shape = &self.shape;
+        let write = |out: &mut Vec<u8>| frame(kind, out, |out| shape.write_object(&record, revision, columns, out));
+        if !matches!(shape.form, Form::Object) || record.body.len() < SHARED_BYTES_MIN {
+            return write(out);
+        }
+        let frame = self.shared.frame(revision, kind, write);
+        if !out.is_empty() {
+            self.ready.push_back(std::mem::take(out).into());
+        }
+        self.ready.push_back(frame);
     }
 
     /// A bookmark, unless a change that is due stands before it.
@@ -225,18 +271,46 @@ fn frame(kind: &str, out: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"}\n");
 }
 
+/// Frames of large objects, written once for all watchers that a change concerns.
+#[derive(Clone, Default)]
+pub struct SharedFrames(Arc<Mutex<VecDeque<SharedFrame>>>);
+
+struct SharedFrame {
+    revision: Revision,
+    kind: &'static str,
+    bytes: Bytes,
+}
+
+impl SharedFrames {
+    fn frame(&self, revision: Revision, kind: &'static str, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+        let mut frames = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A revision is one change of one object.
+        if let Some(known) = frames.iter().rev().find(|frame| (frame.revision, frame.kind) == (revision, kind)) {
+            return known.bytes.clone();
+        }
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        let bytes = Bytes::from(bytes);
+        if frames.len() == SHARED_FRAMES_MAX {
+            frames.pop_front();
+        }
+        frames.push_back(SharedFrame { revision, kind, bytes: bytes.clone() });
+        bytes
+    }
+}
+
 /// Counts the watchers of a resource while one lives.
 struct Gauge(&'static str);
 
 impl Gauge {
     fn new(resource: &'static str) -> Self {
-        metrics::gauge!("apiserver_watchers", "resource" => resource).increment(1.0);
+        metrics::gauge!("apiserver_longrunning_requests", "verb" => "watch", "resource" => resource).increment(1.0);
         Self(resource)
     }
 }
 
 impl Drop for Gauge {
     fn drop(&mut self) {
-        metrics::gauge!("apiserver_watchers", "resource" => self.0).decrement(1.0);
+        metrics::gauge!("apiserver_longrunning_requests", "verb" => "watch", "resource" => self.0).decrement(1.0);
     }
 }

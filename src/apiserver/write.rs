@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use control::admission::{self, Denied, Operation};
-use control::record;
+use control::{record, seal};
 use objects::{FieldError, Kind, Part, Reason, meta};
 use serde_json::Value;
 use state::{Command, Expect, Op, Outcome, Put, Record, Refusal, State};
@@ -133,19 +133,7 @@ fn admit(
     cx: &mut control::Context,
     root: &State,
 ) -> Result<Vec<String>> {
-    let name = meta::name(object).to_owned();
-    let settings = cx.settings.clone();
-    let mut request = admission::Request {
-        kind: call.kind,
-        operation,
-        object,
-        old,
-        user: &call.user,
-        now: cx.now,
-        seed: cx.draw(),
-        settings: &settings,
-    };
-    admission::mutate(&mut request, root).map_err(|denied| denial(call.kind, &name, &denied))
+    admitted(call, operation, object, old, cx, |request| admission::mutate(request, root))
 }
 
 fn judge(
@@ -173,9 +161,21 @@ pub fn permit(
     cx: &mut control::Context,
     root: &State,
 ) -> Result<()> {
+    admitted(call, operation, object, old, cx, |request| admission::validate(request, root))
+}
+
+/// Puts the write before one half of admission.
+fn admitted<T>(
+    call: &Call,
+    operation: Operation,
+    object: &mut Value,
+    old: Option<&Value>,
+    cx: &mut control::Context,
+    judge: impl FnOnce(&mut admission::Request<'_>) -> Result<T, Denied>,
+) -> Result<T> {
     let name = meta::name(object).to_owned();
     let settings = cx.settings.clone();
-    let request = admission::Request {
+    let mut request = admission::Request {
         kind: call.kind,
         operation,
         object,
@@ -185,7 +185,7 @@ pub fn permit(
         seed: cx.draw(),
         settings: &settings,
     };
-    admission::validate(&request, root).map_err(|denied| denial(call.kind, &name, &denied))
+    judge(&mut request).map_err(|denied| denial(call.kind, &name, &denied))
 }
 
 fn denial(kind: &Kind, name: &str, denied: &Denied) -> Failure {
@@ -206,8 +206,19 @@ pub fn put(kind: &Kind, object: &Value) -> Result<Put> {
 
 /// Proposes on behalf of a user and returns the outcome once it is applied here.
 pub async fn propose(call: &Call, cx: &control::Context, expects: Vec<Expect>, ops: Vec<Op>) -> Result<Outcome> {
+    let ops = ops.into_iter().map(|op| sealed(call, op)).collect::<Result<_>>()?;
     let command = Command { time_ms: cx.now_ms(), expects, ops, ..Command::default() };
     Ok(call.replica().propose(command).await?)
+}
+
+/// What is secret leaves this process sealed.
+fn sealed(call: &Call, mut op: Op) -> Result<Op> {
+    if let (Some(state::op::Kind::Put(put)), Some(sealer)) = (&mut op.kind, call.sealer())
+        && seal::concerns(&put.key)
+    {
+        *put = seal::seal_put(std::mem::take(put), sealer).map_err(Failure::unavailable)?;
+    }
+    Ok(op)
 }
 
 /// The record that a Put became, for the answer.
@@ -240,6 +251,7 @@ pub fn refused(call: &Call, name: &str, refusal: Refusal) -> Failure {
         Refusal::Bind(why) => Failure::conflict(kind, name, why),
         Refusal::Deposed(term) => Failure::unavailable(format!("term {term} is over")),
         Refusal::Invalid(why) => Failure::bad_request(why),
+        Refusal::OverQuota(why) => Failure::insufficient_storage(why),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Order: `--kubeconfig`, `$KUBECONFIG`, this machine's own (`<data-dir>/admin.kubeconfig`), a local cluster's in `~/.hactl/local`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -116,6 +117,22 @@ pub async fn client_of(kubeconfig: &Path, url: &str, timeout: Duration) -> Resul
     client(config)
 }
 
+/// What a failed connection means, where its reason is, or may be, that master and credentials do not know each other.
+pub fn foreign(reason: &str) -> Option<&'static str> {
+    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    if has(&["UnknownIssuer", "UnknownCA", "UnknownCa"]) {
+        return Some(
+            "these credentials are of another cluster than the master that answers: take the kubeconfig that `hactl cluster kubeconfig` \
+             names on a machine of this cluster",
+        );
+    }
+    // A master that does not know the client ends the connection right after the handshake, as one does that stops.
+    has(&["operation was canceled", "transport error"]).then_some(
+        "the master ended the connection: unless it stopped just now, these credentials are of another cluster (take the kubeconfig \
+         that `hactl cluster kubeconfig` names on a machine of this one)",
+    )
+}
+
 /// What the gRPC client needs: addresses and certificates out of a kubeconfig.
 pub struct Masters {
     pub addresses: Vec<String>,
@@ -125,6 +142,13 @@ pub struct Masters {
 }
 
 impl Masters {
+    /// The addresses, and how to speak to them.
+    pub fn tls(self) -> Result<(Vec<String>, Arc<rustls::ClientConfig>)> {
+        let credential = rpc::pki::Credential { certificate_pem: self.certificate_pem, key_pem: self.key_pem };
+        let certificate = rpc::tls::Certificate::new(&credential, "admin's")?;
+        Ok((self.addresses, rpc::tls::api_client(&self.issuer_pem, Some(&certificate))?))
+    }
+
     fn from_kubeconfig(kubeconfig: &Kubeconfig, context: Option<&str>) -> Result<Self> {
         let name = context.or(kubeconfig.current_context.as_deref()).context("it has no current context")?;
         let context = kubeconfig

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "hactl.json";
+pub const NONCE: &str = "join.nonce";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,7 +90,7 @@ impl Draft {
         }
         let created = !dir.exists();
         // A local cluster's process log and record stand here before the first start.
-        let ours = ["hactl.log", "process.json"];
+        let ours = ["hactl.log", "process.json", "lock", NONCE];
         if !created {
             let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
             for entry in entries {
@@ -113,6 +114,18 @@ impl Draft {
 
     pub fn keep(mut self) {
         self.kept = true;
+        // It has served; a machine that joins once more later is a new one.
+        let _ = std::fs::remove_file(self.dir.join(NONCE));
+    }
+
+    /// Random text by which the masters recognise this machine when it asks again; the same until a join succeeds.
+    pub fn nonce(&self) -> Result<String> {
+        nonce(&self.dir)
+    }
+
+    /// Removes all but the nonce: the join may have happened, and is to be asked for again.
+    pub fn keep_nonce(mut self) {
+        self.created = false;
     }
 }
 
@@ -131,6 +144,19 @@ impl Drop for Draft {
             let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
         }
     }
+}
+
+/// What [`Draft::nonce`] gives, for a data dir that is not drafted.
+pub fn nonce(dir: &Path) -> Result<String> {
+    let path = dir.join(NONCE);
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && !text.is_empty()
+    {
+        return Ok(text);
+    }
+    let fresh = rpc::pki::seal::SealKey::generate()?.to_hex();
+    write_private(&path, fresh.as_bytes())?;
+    Ok(fresh)
 }
 
 /// Writes a file that only its owner can read, in one step.

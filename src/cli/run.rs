@@ -16,6 +16,8 @@ use super::settings::{Flags, Settings};
 /// After a signal the roles drain; whatever still runs then is cut off.
 const DRAIN_WITHIN: Duration = Duration::from_secs(15);
 
+const LOCK_WITHIN: Duration = Duration::from_secs(1);
+
 /// Start the roles recorded in a data dir, in the foreground
 #[derive(Debug, clap::Args)]
 pub struct Run {
@@ -38,6 +40,12 @@ pub async fn roles(data_dir: &Path, installation: &Installation, flags: &Flags) 
     let settings = flags.resolve(&installation.settings)?;
     log(&settings)?;
     let _lock = lock(data_dir)?;
+    if master::epoch::is_interrupted(data_dir) {
+        bail!(
+            "a recovery of {0} was interrupted; complete it with `hactl cluster recover --from-this-member --data-dir {0}`",
+            data_dir.display()
+        );
+    }
     let shutdown = CancellationToken::new();
     cancel_on_signal(shutdown.clone())?;
     let mut roles = tokio::task::JoinSet::new();
@@ -110,8 +118,18 @@ fn log(settings: &Settings) -> Result<()> {
     set.map_err(|error| anyhow::anyhow!("cannot set up logging: {error}"))
 }
 
-/// One process per data dir; the file names it.
-fn lock(data_dir: &Path) -> Result<Flock<File>> {
+/// One process per data dir; the file names it. A process that was just killed may hold it for a moment longer.
+pub fn lock(data_dir: &Path) -> Result<Flock<File>> {
+    let since = std::time::Instant::now();
+    loop {
+        match try_lock(data_dir) {
+            Err(_) if since.elapsed() < LOCK_WITHIN => std::thread::sleep(Duration::from_millis(20)),
+            locked => return locked,
+        }
+    }
+}
+
+fn try_lock(data_dir: &Path) -> Result<Flock<File>> {
     use std::io::Write;
     let file = File::options().create(true).truncate(false).write(true).open(data_dir.join("lock"));
     let file = file.with_context(|| format!("cannot write to {}; are you root?", data_dir.display()))?;
@@ -129,7 +147,7 @@ fn lock(data_dir: &Path) -> Result<Flock<File>> {
 pub async fn stop(data_dir: &Path) -> Result<()> {
     let since = std::time::Instant::now();
     let mut asked = false;
-    while data_dir.exists() && lock(data_dir).is_err() {
+    while data_dir.exists() && try_lock(data_dir).is_err() {
         let pid = std::fs::read_to_string(data_dir.join("lock")).ok().and_then(|text| text.parse::<i32>().ok());
         if let Some(pid) = pid.filter(|_| !asked) {
             asked = true;
@@ -158,15 +176,75 @@ fn master_config(
     config.advertise_api = role.advertise_api.clone();
     config.advertise_peer = role.advertise_peer.clone();
     config.settings = control_settings(settings)?;
+    config.automatic_snapshots =
+        match settings.text("snapshot-dir").filter(|_| settings.text("snapshot-every").is_some()) {
+            None => None,
+            Some(place) => Some(master::snapshot::Plan {
+                every: settings.duration("snapshot-every"),
+                keep: settings.count("snapshot-keep").and_then(|keep| usize::try_from(keep).ok()).unwrap_or(usize::MAX),
+                target: master::snapshot::Target::parse(place).context("snapshot-dir cannot be used")?,
+            }),
+        };
     config.timing = master::Timing {
         heartbeat: settings.duration("heartbeat"),
         election_min: settings.duration("election-min"),
         election_max: settings.duration("election-max"),
     };
+    config.bounds = store_bounds(settings)?;
+    (config.api_limits, config.port_limits) = api_limits(settings)?;
     config.api_names = api_names();
     config.version = env!("CARGO_PKG_VERSION").to_owned();
     config.commit = env!("HACTL_COMMIT").to_owned();
     Ok(config)
+}
+
+/// Bounds of the replicated store.
+fn store_bounds(settings: &Settings) -> Result<master::StoreBounds> {
+    let size = |name: &str| settings.size(name).unwrap_or_default();
+    let bounds = master::StoreBounds {
+        disk_reserve: size("disk-reserve"),
+        disk_slow: settings.duration("disk-slow"),
+        log_entries: settings.count("raft-log-entries").unwrap_or_default(),
+        log_bytes: size("raft-log-bytes"),
+        history: settings.duration("history"),
+        history_bytes: size("history-bytes"),
+        quota: size("store-quota"),
+    };
+    if bounds.history < Duration::from_secs(300) {
+        bail!("history must be at least 5m: clients come back to what they read that long ago");
+    }
+    if bounds.log_entries < 100 {
+        bail!("raft-log-entries must be at least 100, or members that are a little late would need whole snapshots");
+    }
+    Ok(bounds)
+}
+
+/// What the API takes on at once.
+fn api_limits(settings: &Settings) -> Result<(master::Limits, master::PortLimits)> {
+    let count = |name: &str| match settings.count(name).unwrap_or_default() {
+        0 => bail!("{name} = 0 would let nobody in; write at least 1"),
+        count => usize::try_from(count).with_context(|| format!("{name} = {count} is too large")),
+    };
+    let requests = master::Limits {
+        body_bytes: usize::try_from(settings.size("api-body").unwrap_or_default()).context("api-body is too large")?,
+        requests: count("api-requests")?,
+        requests_per_user: count("api-requests-per-user")?,
+        requests_system: count("api-requests-system")?,
+        watches: count("api-watches")?,
+        watches_per_user: count("api-watches-per-user")?,
+        logs: count("api-logs")?,
+        logs_per_user: count("api-logs-per-user")?,
+    };
+    let port = master::PortLimits {
+        connections: count("api-connections")?,
+        connections_per_address: count("api-connections-per-address")?,
+        handshakes: count("api-handshakes")?,
+        handshake_time: settings.duration("api-handshake-time"),
+        header_time: settings.duration("api-header-time"),
+        idle: settings.duration("api-idle"),
+        streams: u32::try_from(count("api-streams")?).context("api-streams is too large")?,
+    };
+    Ok((requests, port))
 }
 
 fn node_config(data_dir: &Path, installation: &Installation, role: &NodeRole, settings: &Settings) -> kubelet::Config {
@@ -201,6 +279,7 @@ pub fn control_settings(settings: &Settings) -> Result<control::Settings> {
     };
     Ok(control::Settings {
         node_grace: settings.duration("node-silence"),
+        event_ttl: settings.duration("event-ttl"),
         toleration_s: i64::try_from(settings.duration("eviction-after").as_secs()).unwrap_or(i64::MAX),
         cluster_cidr: range("cluster-cidr")?,
         service_cidr: range("service-cidr")?,

@@ -88,14 +88,14 @@ pub const ALL: &[Setting] = &[
         Group::Master,
         "heartbeat",
         Unit::Duration,
-        "40ms",
+        "60ms",
         "How often the leader shows the other masters that it lives",
     ),
     row(
         Group::Master,
         "election-min",
         Unit::Duration,
-        "100ms",
+        "120ms",
         "Least silence of the leader before a master stands for election",
     ),
     row(
@@ -105,6 +105,122 @@ pub const ALL: &[Setting] = &[
         "200ms",
         "Most silence of the leader before a master stands for election; raise it on slow links",
     ),
+    row(
+        Group::Master,
+        "disk-reserve",
+        Unit::Size,
+        "256MiB",
+        "Free space on the data dir's file system below which a master steps aside: it hands leadership over and takes no writes until there is more",
+    ),
+    row(
+        Group::Master,
+        "disk-slow",
+        Unit::Duration,
+        "100ms",
+        "A disk whose syncs take longer than this, as a rule, is shown as slow",
+    ),
+    row(
+        Group::Master,
+        "raft-log-entries",
+        Unit::Count,
+        "10000",
+        "Entries of the replicated log after which the state is written out and the log before it is dropped",
+    ),
+    row(Group::Master, "raft-log-bytes", Unit::Size, "64MiB", "Likewise, by the bytes of the entries"),
+    row(
+        Group::Master,
+        "history",
+        Unit::Duration,
+        "5m",
+        "How long old versions of objects stay readable, for watches that resume and lists in pieces; at least 5m",
+    ),
+    row(
+        Group::Master,
+        "history-bytes",
+        Unit::Size,
+        "128MiB",
+        "Bytes of old versions; beyond it younger ones go too, with a warning",
+    ),
+    row(
+        Group::Master,
+        "store-quota",
+        Unit::Size,
+        "2GiB",
+        "Bytes of all objects together. Beyond it nothing is created until something is deleted. The leader's setting counts for all masters",
+    ),
+    row(
+        Group::Master,
+        "snapshot-every",
+        Unit::Duration,
+        "",
+        "How often the leader saves a snapshot of the whole cluster, encrypted to the recovery key; without it none is saved by itself",
+    ),
+    row(
+        Group::Master,
+        "snapshot-dir",
+        Unit::Text,
+        "",
+        "Where these snapshots go: a directory on the leader's machine, or `s3://bucket/folder` with `AWS_…` variables or the machine's role",
+    ),
+    row(
+        Group::Master,
+        "snapshot-keep",
+        Unit::Count,
+        "24",
+        "How many of these snapshots stay there; the oldest go first. Files of other names are left alone",
+    ),
+    row(Group::Master, "event-ttl", Unit::Duration, "1h", "How long Events are kept after they last happened"),
+    row(Group::Master, "api-body", Unit::Size, "3MiB", "Largest body of a request; a larger one is answered with 413"),
+    row(
+        Group::Master,
+        "api-requests",
+        Unit::Count,
+        "600",
+        "Requests of users in flight at once; one more is answered with 429 and `Retry-After`. Watches and followed logs are counted apart",
+    ),
+    row(Group::Master, "api-requests-per-user", Unit::Count, "300", "Requests in flight of one user"),
+    row(
+        Group::Master,
+        "api-requests-system",
+        Unit::Count,
+        "200",
+        "Requests in flight kept, beyond `api-requests`, for nodes and for administrators' looks at nodes, status and metrics",
+    ),
+    row(Group::Master, "api-watches", Unit::Count, "20000", "Open watches"),
+    row(Group::Master, "api-watches-per-user", Unit::Count, "12000", "Open watches of one user"),
+    row(Group::Master, "api-logs", Unit::Count, "1000", "Logs being followed"),
+    row(Group::Master, "api-logs-per-user", Unit::Count, "200", "Logs being followed by one user"),
+    row(
+        Group::Master,
+        "api-connections",
+        Unit::Count,
+        "10000",
+        "Open connections to the API; one more is closed at once",
+    ),
+    row(Group::Master, "api-connections-per-address", Unit::Count, "4000", "Open connections from one address"),
+    row(
+        Group::Master,
+        "api-streams",
+        Unit::Count,
+        "2000",
+        "Requests, watches and node streams at once on one HTTP/2 connection",
+    ),
+    row(
+        Group::Master,
+        "api-handshakes",
+        Unit::Count,
+        "256",
+        "TLS handshakes under way; one address gets half of them, the others wait their turn",
+    ),
+    row(Group::Master, "api-handshake-time", Unit::Duration, "10s", "A TLS handshake that takes longer is given up"),
+    row(
+        Group::Master,
+        "api-header-time",
+        Unit::Duration,
+        "30s",
+        "A connection is closed when the head of a request takes longer to arrive, or none ever comes",
+    ),
+    row(Group::Master, "api-idle", Unit::Duration, "5m", "A connection without an open request for so long is closed"),
     row(Group::Node, "docker-host", Unit::Text, "unix:///var/run/docker.sock", "The Docker engine that runs the pods"),
     row(Group::Node, "node-cpu", Unit::Cpu, "", "Cores offered to pods; without it those of the machine"),
     row(Group::Node, "node-memory", Unit::Size, "", "Memory offered to pods; without it that of the machine"),
@@ -225,6 +341,12 @@ impl Settings {
         }
         if self.duration("election-min") > self.duration("election-max") {
             bail!("{}: election-min is above election-max; make it smaller", self.place("election-min"));
+        }
+        if self.text("snapshot-every").is_some() && self.text("snapshot-dir").is_none() {
+            bail!("{}: snapshot-every needs snapshot-dir, such as /var/backups/hactl", self.place("snapshot-every"));
+        }
+        if self.count("snapshot-keep") == Some(0) {
+            bail!("{}: snapshot-keep must be at least 1", self.place("snapshot-keep"));
         }
         if self.duration("heartbeat") * 2 > self.duration("election-min") {
             bail!(
@@ -347,6 +469,7 @@ mod tests {
             ("\nnode-memory: 12\n", "hactl.yaml:2: node-memory = \"12\": a size needs a unit"),
             ("log-format: xml\n", "one of text, json"),
             ("node-cpu: [1]\n", "hactl.yaml:1: node-cpu must be one value"),
+            ("snapshot-every: 1h\n", "snapshot-every needs snapshot-dir"),
             ("heartbeat: 90ms\n", "at most half of election-min"),
         ] {
             let error = format!("{:#}", resolve(text).expect_err(text));

@@ -5,6 +5,8 @@
 //!                                        (at most IN_FLIGHT at a time)   └─▶ leader elsewhere: one Propose call
 //! ```
 //!
+//! One task does it all: batches under way are polled by it, not by tasks of their own.
+//!
 //! An attempt is one try of some commands; [`crate::node`] tries again under the same proposal ids.
 //!
 //! **Invariant:** an attempt that answers [`Attempt::Refused`] certainly put nothing into any log.
@@ -14,6 +16,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use prost::Message as _;
@@ -107,7 +112,7 @@ impl Batcher {
     /// Must be called within the runtime that shall run it.
     pub fn start(parts: Parts) -> Self {
         let (queue, items) = mpsc::channel(QUEUE);
-        tokio::spawn(run(Arc::new(parts), items));
+        tokio::spawn(run(parts, items));
         Self { queue, bytes: Arc::new(Semaphore::new(QUEUE_KIB)) }
     }
 
@@ -157,45 +162,62 @@ impl Batcher {
     }
 }
 
-async fn run(parts: Arc<Parts>, mut queue: mpsc::Receiver<Item>) {
-    let slots = Arc::new(Semaphore::new(IN_FLIGHT));
+/// A batch on its way: ends when all who wait for it are answered.
+type UnderWay<'a> = BoxFuture<'a, ()>;
+
+async fn run(parts: Parts, mut queue: mpsc::Receiver<Item>) {
+    let mut under_way: FuturesUnordered<UnderWay<'_>> = FuturesUnordered::new();
     let mut held = None;
     loop {
-        let Some(first) = (match held.take() {
-            Some(item) => Some(item),
-            None => queue.recv().await,
-        }) else {
-            return;
+        // While as many as may be are under way the queue fills; what waits then goes together.
+        let free = under_way.len() < IN_FLIGHT;
+        let first = match held.take() {
+            Some(item) if free => item,
+            item => {
+                held = item;
+                tokio::select! {
+                    biased;
+                    Some(()) = under_way.next() => continue,
+                    item = queue.recv(), if free => match item {
+                        Some(item) => item,
+                        None => break,
+                    },
+                }
+            }
         };
-        // While all slots are taken the queue fills; what waits then goes together.
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let mut items = Vec::new();
-        let mut bytes = 0;
-        let mut next = Some(first);
-        while let Some(item) = next {
-            if bytes > 0 && bytes + item.bytes > BATCH_BYTES {
-                held = Some(item);
-                break;
-            }
-            if item.state.compare_exchange(QUEUED, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                bytes += item.bytes;
-                items.push(item);
-            }
-            next = queue.try_recv().ok();
+        let items = gather(first, &mut queue, &mut held);
+        if !items.is_empty() {
+            let dispatched = parts.dispatch(items).await;
+            under_way.push(dispatched);
         }
-        if items.is_empty() {
-            continue;
-        }
-        let parts = parts.clone();
-        tokio::spawn(async move {
-            parts.dispatch(items).await;
-            drop(slot);
-        });
     }
+    while under_way.next().await.is_some() {}
+}
+
+/// All that waits, up to [`BATCH_BYTES`]; what no longer fits is held for the next batch.
+fn gather(first: Item, queue: &mut mpsc::Receiver<Item>, held: &mut Option<Item>) -> Vec<Item> {
+    let mut items = Vec::new();
+    let mut bytes = 0;
+    let mut next = Some(first);
+    while let Some(item) = next {
+        if bytes > 0 && bytes + item.bytes > BATCH_BYTES {
+            *held = Some(item);
+            break;
+        }
+        if item.state.compare_exchange(QUEUED, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            bytes += item.bytes;
+            items.push(item);
+        }
+        next = queue.try_recv().ok();
+    }
+    items
 }
 
 impl Parts {
-    async fn dispatch(&self, items: Vec<Item>) {
+    /// Sends a batch on its way. On the leader it is in openraft's queue, behind all batches before it, when this returns.
+    /// On a follower the calls to the leader begin in order, but nothing orders their arrival: who needs one change after
+    /// another waits for the first, or puts both into one command.
+    async fn dispatch(&self, items: Vec<Item>) -> UnderWay<'_> {
         let (leader, member) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -212,44 +234,48 @@ impl Parts {
             None => "there is no leader".into(),
         };
         answer_all(here, || Attempt::Refused(why.clone()));
-        if away.is_empty() {
-            return;
-        }
         match member {
-            Some(member) => self.propose_there(&member, away).await,
-            None => answer_all(away, || Attempt::Refused(why.clone())),
+            Some(member) if !away.is_empty() => self.propose_there(member, away).boxed(),
+            _ => {
+                answer_all(away, || Attempt::Refused(why.clone()));
+                std::future::ready(()).boxed()
+            }
         }
     }
 
-    async fn propose_here(&self, items: Vec<Item>) {
+    async fn propose_here(&self, items: Vec<Item>) -> UnderWay<'_> {
         let commands: Vec<Bytes> = items.iter().flat_map(|item| item.commands.iter().cloned()).collect();
         metrics::histogram!("hactl_raft_batch_commands").record(commands.len() as f64);
         let started = Instant::now();
         let (responder, applied) = ProgressResponder::complete_only();
         if let Err(error) = self.raft.write(Batch::new(commands)).responder(responder).await {
-            return answer_all(items, || Attempt::Refused(error.to_string()));
+            answer_all(items, || Attempt::Refused(error.to_string()));
+            return std::future::ready(()).boxed();
         }
-        match tokio::time::timeout(LIMIT, applied).await {
-            Ok(Ok(Ok(response))) => {
-                metrics::histogram!("hactl_raft_commit_seconds").record(started.elapsed().as_secs_f64());
-                split(items, response.data.outcomes, response.log_id.index);
+        async move {
+            match tokio::time::timeout(LIMIT, applied).await {
+                Ok(Ok(Ok(response))) => {
+                    metrics::histogram!("hactl_raft_commit_seconds").record(started.elapsed().as_secs_f64());
+                    split(items, response.data.outcomes, response.log_id.index);
+                }
+                Ok(Ok(Err(ClientWriteError::ForwardToLeader(error)))) => {
+                    answer_all(items, || Attempt::Refused(error.to_string()));
+                }
+                Ok(Ok(Err(error))) => answer_all(items, || Attempt::Unknown(error.to_string())),
+                Ok(Err(_)) => answer_all(items, || Attempt::Unknown("this member is stopping".into())),
+                Err(_) => answer_all(items, || Attempt::Unknown(format!("not committed within {LIMIT:?}"))),
             }
-            Ok(Ok(Err(ClientWriteError::ForwardToLeader(error)))) => {
-                answer_all(items, || Attempt::Refused(error.to_string()));
-            }
-            Ok(Ok(Err(error))) => answer_all(items, || Attempt::Unknown(error.to_string())),
-            Ok(Err(_)) => answer_all(items, || Attempt::Unknown("this member is stopping".into())),
-            Err(_) => answer_all(items, || Attempt::Unknown(format!("not committed within {LIMIT:?}"))),
         }
+        .boxed()
     }
 
-    async fn propose_there(&self, leader: &Member, items: Vec<Item>) {
+    async fn propose_there(&self, leader: Member, items: Vec<Item>) {
         let commands = items.iter().flat_map(|item| item.commands.iter().cloned()).collect();
         let call = async {
             // A leader that is gone may leave the call open for long; the next one answers for it by the proposal ids.
             let proposed = tokio::select! {
                 biased;
-                answer = self.transport.propose(leader, commands) => answer?,
+                answer = self.transport.propose(&leader, commands) => answer?,
                 () = no_longer_leads(&self.raft, leader.id) => {
                     return Err(Status::aborted(format!("member {} no longer leads", leader.id)));
                 }
@@ -258,11 +284,11 @@ impl Parts {
             Ok(proposed)
         };
         match tokio::time::timeout(LIMIT, call).await {
-            Ok(Ok(proposed)) => {
-                // An outcome that cannot be read would be one of a newer version.
-                let outcomes = proposed.outcomes.into_iter().map(|bytes| Outcome::decode(bytes).unwrap_or_default());
-                split(items, outcomes.collect(), proposed.index);
-            }
+            Ok(Ok(proposed)) => match proposed.outcomes.into_iter().map(Outcome::decode).collect::<Result<_, _>>() {
+                Ok(outcomes) => split(items, outcomes, proposed.index),
+                // It was applied, but with which outcome only a newer version can say.
+                Err(error) => answer_all(items, || Attempt::Unknown(format!("the leader's answer: {error}"))),
+            },
             Ok(Err(status)) if is_refused(&status) => {
                 answer_all(items, || Attempt::Refused(status.message().to_string()));
             }

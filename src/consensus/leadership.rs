@@ -62,22 +62,26 @@ pub struct Watcher {
     pub lease: Duration,
     /// The last log index at start: at least this much must be known as committed and applied before serving.
     pub last_at_start: Option<u64>,
-    pub out: watch::Sender<Leadership>,
+    pub out: Arc<watch::Sender<Leadership>>,
 }
 
 impl Watcher {
     pub async fn run(self) {
         let mut metrics = self.raft.metrics();
         let mut recovered = None;
+        // One timer that is moved: with every heartbeat a new one would wake the timer driver.
+        let sleep = tokio::time::sleep(IDLE);
+        tokio::pin!(sleep);
         loop {
             let wake = {
                 let metrics = metrics.borrow_and_update();
                 self.evaluate(&metrics, &mut recovered)
             };
+            sleep.as_mut().reset(Instant::now() + wake);
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { break },
                 () = self.contact.returned.notified() => {}
-                () = tokio::time::sleep(wake) => {}
+                () = &mut sleep => {}
             }
         }
         self.out.send_if_modified(|seen| {
@@ -117,6 +121,10 @@ impl Watcher {
             }
             tracing::info!(leader = ?now.leader, term = now.term, leading = ?now.leading, serving = now.serving, "leadership");
             metrics::gauge!("hactl_raft_term").set(now.term as f64);
+            metrics::gauge!("hactl_raft_has_leader").set(f64::from(u8::from(now.leader.is_some())));
+            if now.leader.is_some() && now.leader != seen.leader {
+                metrics::counter!("hactl_raft_leader_changes_total").increment(1);
+            }
             metrics::gauge!("hactl_raft_is_leader").set(f64::from(u8::from(now.leading.is_some())));
             *seen = now.clone();
             true

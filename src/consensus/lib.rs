@@ -14,6 +14,7 @@
 //! **Invariant:** a write is acknowledged only after a majority has synced it; a deposed leader writes nothing.
 
 mod batcher;
+mod disk;
 mod error;
 mod leadership;
 mod log;
@@ -21,12 +22,15 @@ mod members;
 mod network;
 mod node;
 mod peers;
+mod quarantine;
 mod reads;
+pub mod recovery;
 mod rows;
 mod snapshot;
 mod state_machine;
 mod state_store;
 pub mod storage;
+mod supervisor;
 pub mod transport;
 mod types;
 mod wire;
@@ -34,6 +38,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use disk::SyncFigures;
 pub use error::Error;
 pub use members::{MemberState, Role, Status};
 pub use node::{Config, Consensus, start, start_on};

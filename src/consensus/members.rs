@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use crate::Error;
+use crate::disk::SyncFigures;
 use crate::node::Inner;
 use crate::transport::Change;
 use crate::types::{LogId, Member, Raft, Types};
@@ -20,6 +21,8 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 /// How long a learner may take to catch up before its promotion fails, a change to be committed, and a leader to hand over.
 const CATCH_UP: Duration = Duration::from_secs(25);
 const HAND_OVER: Duration = Duration::from_secs(5);
+/// A member that does not answer the leader within this does not count as alive when a change is judged.
+const ALIVE: Duration = Duration::from_secs(3);
 /// How long to follow a leadership that moves, and the pause between tries.
 const MOVING: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(50);
@@ -72,8 +75,14 @@ pub struct Status {
     /// Equal on all members at equal revisions.
     pub state_hash: String,
     pub members: Vec<MemberState>,
-    /// Of log, state and snapshots.
-    pub disk_bytes: u64,
+    /// On disk. Files that state and snapshots share count as the state's.
+    pub log_bytes: u64,
+    pub state_bytes: u64,
+    pub snapshot_bytes: u64,
+    /// Why this member takes nothing new, if its disk is full.
+    pub disk_full: Option<String>,
+    /// How long syncs of the log took lately.
+    pub syncs: Option<SyncFigures>,
     /// Why this member has stopped.
     pub problem: Option<String>,
 }
@@ -112,10 +121,16 @@ fn members(metrics: &RaftMetrics<Types>) -> Vec<MemberState> {
 
 type Refused = RaftError<Types, ClientWriteError<Types>>;
 
-/// Whether another change must end first, or the leader has only just become one.
+/// Whether another change must end first or came in between, or the leader has only just become one. Every change may be
+/// proposed again: it names what shall be, not a step.
 fn is_under_way(error: &Refused) -> bool {
-    let RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) = error else { return false };
-    matches!(error, ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_))
+    match error {
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+            matches!(error, ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_))
+        }
+        RaftError::APIError(ClientWriteError::PreconditionFailed(_)) => true,
+        _ => false,
+    }
 }
 
 /// Waits for a change, but not for a majority that does not come.
@@ -133,8 +148,9 @@ impl Inner {
     pub(crate) fn status(&self) -> Status {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let root = self.published.root.load_full();
-        let sizes =
-            ["log", "state", "snapshots"].map(|name| self.storage.bytes(&self.data_dir.join(name)).unwrap_or(0));
+        let dirs = ["log", "state", "snapshots"].map(|name| self.data_dir.join(name));
+        let sizes = self.storage.bytes(&dirs).unwrap_or_default();
+        let size = |part: usize| sizes.get(part).copied().unwrap_or_default();
         Status {
             id: metrics.id,
             role: if metrics.running_state.is_ok() { role(metrics.state) } else { Role::Stopped },
@@ -146,7 +162,11 @@ impl Inner {
             revision: root.revision(),
             state_hash: format!("{:032x}", root.hash()),
             members: members(&metrics),
-            disk_bytes: sizes.iter().sum(),
+            log_bytes: size(0),
+            state_bytes: size(1),
+            snapshot_bytes: size(2),
+            disk_full: self.disk.full(),
+            syncs: self.disk.syncs.figures(),
             problem: metrics.running_state.err().map(|error| error.to_string()),
         }
     }
@@ -202,7 +222,25 @@ impl Inner {
             Change::AddLearner(member) => self.add_learner_here(member).await,
             Change::Promote(id) => self.promote_here(id).await,
             Change::Remove(id) => self.remove_here(id).await,
+            Change::Transfer(0) => self.transfer_away().await,
+            Change::Transfer(id) => self.transfer_to(id).await,
         }
+    }
+
+    /// Ends a change that an earlier leader died in the middle of: between its two entries the cluster needs majorities of
+    /// both the old and the new voters. Called whenever this member begins to lead.
+    pub(crate) async fn finish_change(&self) -> Result<(), Error> {
+        let half_made = || {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.membership().get_joint_config().len() > 1
+        };
+        if !half_made() {
+            return Ok(());
+        }
+        tracing::warn!("an earlier leader left a change of members half made; finishing it");
+        // Changes nothing but that the newest voters become the only ones.
+        self.propose_membership(ChangeMembers::AddVoterIds(BTreeSet::new())).await
     }
 
     async fn add_learner_here(&self, member: Member) -> Result<(), Error> {
@@ -213,14 +251,34 @@ impl Inner {
             if known.member == member {
                 return Ok(());
             }
-            let nodes = BTreeMap::from([(member.id, member)]);
-            return self.propose_membership(ChangeMembers::SetNodes(nodes)).await;
+            self.check_address(&member)?;
+            let nodes = BTreeMap::from([(member.id, member.clone())]);
+            self.propose_membership(ChangeMembers::SetNodes(nodes)).await?;
+            let now = self.members().into_iter().find(|known| known.member.id == member.id);
+            return match now {
+                Some(now) if now.member == member => Ok(()),
+                _ => Err(Error::Timeout(format!("another change of member {} came in between; try again", member.id))),
+            };
         }
+        self.check_address(&member)?;
         self.propose(move |raft| {
             let member = member.clone();
             async move { raft.add_learner(member.id, member, false).await }
         })
         .await
+    }
+
+    /// Two members at one peer address would both be half reachable.
+    fn check_address(&self, member: &Member) -> Result<(), Error> {
+        let taken =
+            |known: &MemberState| known.member.id != member.id && known.member.peer_address == member.peer_address;
+        match self.members().into_iter().find(taken) {
+            None => Ok(()),
+            Some(other) => Err(Error::Invalid(format!(
+                "member {} ({}) has the peer address {} already",
+                other.member.id, other.member.name, member.peer_address
+            ))),
+        }
     }
 
     async fn promote_here(&self, id: MemberId) -> Result<(), Error> {
@@ -259,11 +317,57 @@ impl Inner {
         if members.iter().filter(|member| member.voter).count() == 1 {
             return Err(Error::Invalid("the last master cannot be removed".into()));
         }
+        self.check_majority(id).await?;
         if id == self.id {
             self.transfer_away().await?;
             return Err(self.not_leader());
         }
         self.propose_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await
+    }
+
+    /// The voters that answer this leader from now on, itself among them. Waits until they are `enough`, but not for long.
+    /// That one answered a moment ago is not asked: it may have died since, and a change that counts on it hangs.
+    async fn living(&self, enough: impl Fn(&BTreeSet<MemberId>) -> bool + Send + Sync) -> BTreeSet<MemberId> {
+        let since = Instant::now();
+        let living = |metrics: &RaftMetrics<Types>| -> BTreeSet<MemberId> {
+            let answered = |one: &MemberState| one.heard.is_some_and(|heard| heard < since.elapsed());
+            let all = members(metrics).into_iter();
+            all.filter(|one| one.voter && (one.member.id == self.id || answered(one)))
+                .map(|one| one.member.id)
+                .collect()
+        };
+        let mut metrics = self.raft.metrics();
+        let found = metrics.wait_until(|metrics| enough(&living(metrics)));
+        // In vain when some are down, which is what the caller then sees.
+        let _ = tokio::time::timeout(ALIVE, found).await;
+        living(&self.raft.metrics().borrow_watched().clone())
+    }
+
+    /// A change needs a majority of the voters before and after it: one that would not get it hangs half made, or leaves a
+    /// cluster that cannot write.
+    async fn check_majority(&self, removed: MemberId) -> Result<(), Error> {
+        let voters: Vec<MemberState> = self.members().into_iter().filter(|member| member.voter).collect();
+        let ids: BTreeSet<MemberId> = voters.iter().map(|one| one.member.id).collect();
+        let rest: BTreeSet<MemberId> = ids.iter().copied().filter(|id| *id != removed).collect();
+        let majority =
+            |of: &BTreeSet<MemberId>, living: &BTreeSet<MemberId>| of.intersection(living).count() > of.len() / 2;
+        let living = self.living(|living| majority(&ids, living) && majority(&rest, living)).await;
+        for (who, of) in [("present", &ids), ("remaining", &rest)] {
+            if !majority(of, &living) {
+                let silent =
+                    voters.iter().filter(|one| of.contains(&one.member.id) && !living.contains(&one.member.id));
+                let silent: Vec<&str> = silent.map(|one| one.member.name.as_str()).collect();
+                return Err(Error::Invalid(format!(
+                    "without member {removed} the cluster would lose its majority: of the {who} {} voting masters {} answer, \
+                     {} are needed; start {} first",
+                    of.len(),
+                    of.intersection(&living).count(),
+                    of.len() / 2 + 1,
+                    silent.join(", ")
+                )));
+            }
+        }
+        Ok(())
     }
 
     async fn propose_membership(&self, change: ChangeMembers<u64, Member>) -> Result<(), Error> {
@@ -311,10 +415,11 @@ impl Inner {
 
     /// Hands leadership to the voter that is furthest, and waits until it leads.
     pub(crate) async fn transfer_away(&self) -> Result<(), Error> {
+        let living = self.living(|living| living.len() > 1).await;
         let members = self.members();
-        let others = members.iter().filter(|member| member.voter && member.member.id != self.id);
+        let others = members.iter().filter(|one| living.contains(&one.member.id) && one.member.id != self.id);
         let best = others.max_by_key(|member| (member.matched, std::cmp::Reverse(member.heard)));
-        let best = best.ok_or_else(|| Error::Invalid("there is no other voter".into()))?;
+        let best = best.ok_or_else(|| Error::Invalid("no other voting master answers".into()))?;
         self.transfer_to(best.member.id).await
     }
 

@@ -103,14 +103,13 @@ impl Connection {
 impl RaftNetworkV2<Types> for Connection {
     type SnapshotData = SnapshotData;
 
-    /// Only heartbeats come this way; entries take [`Self::stream_append`].
+    /// Only heartbeats come this way, and openraft limits the time of each itself; entries take [`Self::stream_append`].
     async fn append_entries(
         &mut self,
         request: AppendEntriesRequest<Types>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let call = self.transport.heartbeat(&self.to, wire::encode_append(request));
-        let answer = self.within(option.hard_ttl(), call).await?;
+        let answer = self.transport.heartbeat(&self.to, wire::encode_append(request)).await.map_err(status)?;
         Ok(match wire::decode_append_answer(answer).map_err(malformed)? {
             Ok(_) => AppendEntriesResponse::Success,
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,

@@ -3,6 +3,7 @@
 //! Consensus has a runtime of its own, so that nothing else in the process delays a heartbeat.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::batcher::{Attempt, Batcher, COMMAND_BYTES, LIMIT, Parts};
+use crate::disk::Disk;
 use crate::leadership::{Contact, Watcher};
 use crate::log::{LogStore, Owner};
 use crate::members::{MemberState, Status};
@@ -28,13 +30,17 @@ use crate::peers::Peers;
 use crate::reads::Reads;
 use crate::snapshot::Snapshots;
 use crate::state_machine::{Published, StateMachine};
-use crate::state_store::StateStore;
+use crate::state_store::{Rebuild, StateStore};
 use crate::storage::{Storage, rocks::Rocks};
+use crate::supervisor::{Lasting, Slot};
 use crate::transport::{Change, PeerTransport};
 use crate::types::{Member, Raft};
 
 /// Between two tries of a proposal or read while there is no leader, unless leadership changes before.
 const RETRY: Duration = Duration::from_millis(20);
+
+/// How long a read waits on a member whose disk is full.
+const READ_FULL: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -55,6 +61,8 @@ pub struct Config {
     pub seed: u64,
     /// Threads of the consensus runtime.
     pub workers: usize,
+    /// Bytes free on the file system of `data_dir` below which this member takes nothing new; 0: it is not watched.
+    pub disk_reserve: u64,
 }
 
 impl Config {
@@ -63,7 +71,7 @@ impl Config {
             data_dir: data_dir.into(),
             cluster_id: cluster_id.into(),
             member,
-            heartbeat_ms: 40,
+            heartbeat_ms: 60,
             election_ms_min: 120,
             election_ms_max: 200,
             snapshot_entries: 10_000,
@@ -71,6 +79,7 @@ impl Config {
             keep_entries: 1_000,
             seed,
             workers: 1,
+            disk_reserve: 0,
         }
     }
 
@@ -100,7 +109,7 @@ impl Config {
     }
 }
 
-/// What all tasks and handles of one member share.
+/// What all tasks and handles of one member share, from one opening of its disk to the next.
 pub(crate) struct Inner {
     pub id: MemberId,
     pub raft: Raft,
@@ -113,7 +122,8 @@ pub(crate) struct Inner {
     pub batcher: Batcher,
     pub reads: Reads,
     leadership: watch::Receiver<Leadership>,
-    random: Mutex<StdRng>,
+    pub disk: Arc<Disk>,
+    random: Arc<Mutex<StdRng>>,
     member: Member,
     log: LogStore,
     store: StateStore,
@@ -121,7 +131,7 @@ pub(crate) struct Inner {
 
 /// A running member.
 pub struct Consensus {
-    inner: Arc<Inner>,
+    slot: Arc<Slot>,
     /// `None` once stopped.
     runtime: Mutex<Option<Runtime>>,
     handle: Handle,
@@ -146,10 +156,13 @@ pub async fn start_on(
         .enable_all()
         .build()?;
     let handle = runtime.handle().clone();
-    let started = handle.spawn(open(config, transport, storage)).await;
+    let disk = Disk::new(storage.clone(), &config.data_dir, config.disk_reserve);
+    let leadership = Arc::new(watch::Sender::new(Leadership::default()));
+    let random = Arc::new(Mutex::new(StdRng::seed_from_u64(config.seed)));
+    let started = handle.spawn(Slot::open(Lasting { config, transport, storage, disk, leadership, random })).await;
     let outcome = started.map_err(|error| Error::Stopped(error.to_string())).and_then(|outcome| outcome);
     match outcome {
-        Ok(inner) => Ok(Consensus { inner, runtime: Mutex::new(Some(runtime)), handle }),
+        Ok(slot) => Ok(Consensus { slot, runtime: Mutex::new(Some(runtime)), handle }),
         Err(error) => {
             runtime.shutdown_background();
             Err(error)
@@ -157,28 +170,43 @@ pub async fn start_on(
     }
 }
 
-async fn open(
-    config: Config,
-    transport: Arc<dyn PeerTransport>,
-    storage: Arc<dyn Storage>,
-) -> Result<Arc<Inner>, Error> {
+/// Opens the disk and starts openraft on it. `published` is what readers saw of an opening before.
+pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) -> Result<Arc<Inner>, Error> {
+    let Lasting { config, transport, storage, disk, leadership: out, random } = lasting;
     let id = config.member.id;
     let owner = Owner { cluster_id: config.cluster_id.clone(), member_id: id };
-    let (dir, disk) = (config.data_dir.clone(), storage.clone());
+    let (dir, files, watched) = (config.data_dir.clone(), storage.clone(), disk.clone());
     let opened = tokio::task::spawn_blocking(move || {
-        let log = LogStore::open(disk.as_ref(), &dir, &owner)?;
-        let (store, loaded) = StateStore::open(disk.clone(), &dir)?;
-        Ok::<_, Error>((log, store, loaded, Snapshots::open(disk, &dir)?))
+        let log = LogStore::open(files.as_ref(), watched, &dir, &owner)?;
+        let rest = || {
+            let snapshots = Snapshots::open(files.clone(), &dir)?;
+            let snapshot = snapshots.current().map(|snapshot| snapshot.snapshot);
+            let rebuild = Rebuild { from_the_start: log.is_from_the_start(), purged: log.purged(), snapshot };
+            let (store, loaded) = StateStore::open(files.clone(), &dir, &rebuild)?;
+            Ok::<_, Error>((store, loaded, snapshots))
+        };
+        let (store, loaded, snapshots) = rest().inspect_err(|_| log.close())?;
+        Ok::<_, Error>((log, store, loaded, snapshots))
     });
     let (log, store, loaded, snapshots) = opened.await.map_err(|error| Error::Stopped(error.to_string()))??;
     let snapshots = Arc::new(snapshots);
-    let published = Arc::new(Published::new(&loaded, config.snapshot_bytes));
+    let published = published.unwrap_or_else(|| Arc::new(Published::new(&loaded, config.snapshot_bytes)));
+    published.unsnapshotted.store(0, Ordering::Relaxed);
     let machine = StateMachine::new(loaded, published.clone(), store.clone(), snapshots.clone());
     let network = Network { transport: transport.clone() };
     let last_at_start = log.last().map(|id| id.index);
     let raft = Raft::new(id, Arc::new(config.raft()?), network, log.clone(), machine).await;
-    let raft =
-        raft.map_err(|error| Error::Storage(format!("cannot start from {}: {error}", config.data_dir.display())))?;
+    let raft = match raft {
+        Ok(raft) => raft,
+        Err(error) => {
+            let _ = tokio::task::spawn_blocking(move || {
+                store.close(false);
+                log.close();
+            })
+            .await;
+            return Err(Error::Storage(format!("cannot start from {}: {error}", config.data_dir.display())));
+        }
+    };
     // The metrics begin empty: whoever asks for the members right after the start must find those on disk.
     let stopped = |error: String| Error::Stopped(error);
     let members = raft.with_raft_state(|state| state.membership_state.effective().nodes().count()).await;
@@ -187,13 +215,13 @@ async fn open(
     known.map_err(|_| stopped("while starting".into()))?;
 
     let contact = Arc::new(Contact::new());
-    let (out, leadership) = watch::channel(Leadership::default());
+    let leadership = out.subscribe();
     let lease = Duration::from_millis(config.election_ms_max);
     let watcher = Watcher { id, raft: raft.clone(), contact: contact.clone(), lease, last_at_start, out };
     tokio::spawn(watcher.run());
     tokio::spawn(snapshot_by_bytes(raft.clone(), published.clone()));
     let parts = Parts { id, raft: raft.clone(), transport: transport.clone(), published: published.clone() };
-    Ok(Arc::new(Inner {
+    let inner = Arc::new(Inner {
         id,
         batcher: Batcher::start(parts),
         reads: Reads::start(id, raft.clone(), transport.clone(), published.clone()),
@@ -205,11 +233,37 @@ async fn open(
         snapshots,
         contact,
         leadership,
-        random: Mutex::new(StdRng::seed_from_u64(config.seed)),
+        disk,
+        random,
         member: config.member,
         log,
         store,
-    }))
+    });
+    tokio::spawn(finish_changes(Arc::downgrade(&inner), inner.leadership.clone()));
+    Ok(inner)
+}
+
+/// Whoever begins to lead ends what the leader before left half made.
+async fn finish_changes(inner: std::sync::Weak<Inner>, mut leadership: watch::Receiver<Leadership>) {
+    let mut finished = None;
+    loop {
+        let leading = leadership.borrow_and_update().leading;
+        if leading.is_some() && leading != finished {
+            let Some(inner) = inner.upgrade() else { return };
+            match inner.finish_change().await {
+                Ok(()) => finished = leading,
+                Err(error) => {
+                    tracing::warn!(%error, "a change of members stays half made; trying again");
+                    drop(inner);
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            }
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// openraft takes snapshots by entries; large entries make one due earlier.
@@ -217,6 +271,8 @@ async fn snapshot_by_bytes(raft: Raft, published: Arc<Published>) {
     loop {
         published.snapshot_wanted.notified().await;
         if raft.trigger().snapshot().await.is_err() {
+            // Perhaps the next opening of the disk listens already.
+            published.snapshot_wanted.notify_one();
             return;
         }
     }
@@ -225,12 +281,12 @@ async fn snapshot_by_bytes(raft: Raft, published: Arc<Published>) {
 impl Consensus {
     /// The handle for everything above.
     pub fn replica(&self) -> Replica {
-        Replica::new(self.inner.clone())
+        Replica::new(self.slot.clone())
     }
 
     /// What other members call.
     pub fn peers(&self) -> Peers {
-        Peers(self.inner.clone())
+        Peers(self.slot.clone())
     }
 
     /// The runtime on which the peer port should be served too, so that nothing else delays its heartbeats.
@@ -239,18 +295,19 @@ impl Consensus {
     }
 
     pub fn id(&self) -> MemberId {
-        self.inner.id
+        self.slot.now().id
     }
 
     /// Makes this the first and only member of a new cluster. Nothing if it is a member already.
     pub async fn initialize(&self) -> Result<(), Error> {
         let stopped = |error: String| Error::Stopped(error);
-        if self.inner.raft.is_initialized().await.map_err(|error| stopped(error.to_string()))? {
+        let inner = self.slot.now();
+        if inner.raft.is_initialized().await.map_err(|error| stopped(error.to_string()))? {
             return Ok(());
         }
-        let members = std::collections::BTreeMap::from([(self.inner.id, self.inner.member.clone())]);
-        self.inner.raft.initialize(members).await.map_err(|error| Error::Invalid(error.to_string()))?;
-        let mut leadership = self.inner.leadership.clone();
+        let members = std::collections::BTreeMap::from([(inner.id, inner.member.clone())]);
+        inner.raft.initialize(members).await.map_err(|error| Error::Invalid(error.to_string()))?;
+        let mut leadership = inner.leadership.clone();
         leadership
             .wait_for(|leadership| leadership.leading.is_some())
             .await
@@ -260,58 +317,69 @@ impl Consensus {
 
     /// Adds a member that receives everything and votes on nothing, or changes a member's addresses. Asks the leader.
     pub async fn add_learner(&self, member: Member) -> Result<(), Error> {
-        self.inner.change(Change::AddLearner(member)).await
+        self.slot.now().change(Change::AddLearner(member)).await
     }
 
     /// Makes a learner a voter as soon as it has caught up. Asks the leader.
     pub async fn promote(&self, id: MemberId) -> Result<(), Error> {
-        self.inner.change(Change::Promote(id)).await
+        self.slot.now().change(Change::Promote(id)).await
     }
 
     /// Removes a member; a leader hands over first. Asks the leader. Its id is never used again.
     pub async fn remove(&self, id: MemberId) -> Result<(), Error> {
-        self.inner.change(Change::Remove(id)).await
+        self.slot.now().change(Change::Remove(id)).await
     }
 
     /// Hands leadership to a voter, or (0) to the one that is furthest. Only the leader can.
     pub async fn transfer_leader(&self, to: MemberId) -> Result<(), Error> {
-        if to == 0 { self.inner.transfer_away().await } else { self.inner.transfer_to(to).await }
+        if to == 0 { self.slot.now().transfer_away().await } else { self.slot.now().transfer_to(to).await }
+    }
+
+    /// As [`Self::transfer_leader`], asking the leader.
+    pub async fn ask_to_transfer(&self, to: MemberId) -> Result<(), Error> {
+        self.slot.now().change(Change::Transfer(to)).await
     }
 
     pub fn members(&self) -> Vec<MemberState> {
-        self.inner.members()
+        self.slot.now().members()
     }
 
     pub async fn status(&self) -> Result<Status, Error> {
-        let inner = self.inner.clone();
-        tokio::task::spawn_blocking(move || inner.status()).await.map_err(|error| Error::Stopped(error.to_string()))
+        let slot = self.slot.clone();
+        let status = tokio::task::spawn_blocking(move || {
+            let mut status = slot.now().status();
+            status.problem = slot.trouble().or(status.problem);
+            status
+        });
+        status.await.map_err(|error| Error::Stopped(error.to_string()))
     }
 
-    /// Waits until consensus has stopped by itself, because the disk failed, and says why. The process must be started
-    /// again: what a failed sync left behind is only known from disk.
+    /// Why this member takes nothing new: its disk is full, or it failed and is not open again yet.
+    pub fn disk_problem(&self) -> Option<String> {
+        self.slot.trouble().or_else(|| self.slot.disk.full())
+    }
+
+    pub fn is_disk_full(&self) -> bool {
+        self.slot.disk.is_full()
+    }
+
+    /// Waits until this member cannot go on, because what is on its disk cannot be trusted, and says why.
     pub async fn failed(&self) -> String {
-        let mut metrics = self.inner.raft.metrics();
-        // On consensus' own runtime: the metrics change with every heartbeat, which must wake no other thread.
-        let failure = self.handle.spawn(async move {
-            match metrics.wait_until(|metrics| metrics.running_state.is_err()).await {
-                Ok(metrics) => metrics.running_state.err().map(|error| error.to_string()).unwrap_or_default(),
-                Err(_) => "stopped".into(),
-            }
-        });
-        failure.await.unwrap_or_else(|_| "stopped".into())
+        self.slot.over().await
     }
 
     /// Takes a snapshot now, in the background.
     pub async fn snapshot(&self) -> Result<(), Error> {
-        self.inner.raft.trigger().snapshot().await.map_err(|error| Error::Stopped(error.to_string()))
+        self.slot.now().raft.trigger().snapshot().await.map_err(|error| Error::Stopped(error.to_string()))
     }
 
     /// A planned stop: hands leadership over if it can, then stops and leaves everything on disk.
     pub async fn shutdown(&self) {
-        let lonely = self.inner.members().iter().filter(|member| member.voter).count() < 2;
+        let inner = self.slot.now();
+        let lonely = inner.members().iter().filter(|member| member.voter).count() < 2;
         if !lonely
-            && self.inner.leadership.borrow().leading.is_some()
-            && let Err(error) = self.inner.transfer_away().await
+            && inner.leadership.borrow().leading.is_some()
+            && let Err(error) = inner.transfer_away().await
         {
             tracing::warn!("stopping as the leader: {error}");
         }
@@ -319,8 +387,8 @@ impl Consensus {
     }
 
     #[cfg(test)]
-    pub(crate) fn inner(&self) -> &Inner {
-        &self.inner
+    pub(crate) fn inner(&self) -> Arc<Inner> {
+        self.slot.now()
     }
 
     /// Stops at once, as a crash of the process would.
@@ -331,13 +399,9 @@ impl Consensus {
 
     async fn stop(&self, flush: bool) {
         let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let _ = self.inner.raft.shutdown().await;
-        let (log, store) = (self.inner.log.clone(), self.inner.store.clone());
-        let closed = tokio::task::spawn_blocking(move || {
-            store.close(flush);
-            log.close();
-        });
-        let _ = closed.await;
+        // On its own runtime: the state of openraft's tasks is there.
+        let slot = self.slot.clone();
+        let _ = self.handle.spawn(async move { slot.stop(flush).await }).await;
         runtime.shutdown_background();
     }
 }
@@ -352,6 +416,40 @@ impl Drop for Consensus {
 }
 
 impl Inner {
+    /// Waits until the log or the state cannot be written any more, and says why.
+    pub(crate) async fn failure(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        tokio::select! {
+            stopped = metrics.wait_until(|metrics| metrics.running_state.is_err()) => match stopped {
+                Ok(metrics) => metrics.running_state.err().map(|error| error.to_string()).unwrap_or_default(),
+                Err(_) => "consensus has stopped".into(),
+            },
+            why = self.store.failure() => why,
+        }
+    }
+
+    /// Stops, and closes the databases.
+    pub(crate) async fn close(&self, flush: bool) {
+        let _ = self.raft.shutdown().await;
+        let (log, store) = (self.log.clone(), self.store.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            store.close(flush);
+            log.close();
+        });
+        let _ = closed.await;
+    }
+
+    fn is_over(&self) -> bool {
+        self.raft.metrics().borrow_watched().running_state.is_err()
+    }
+
+    fn check_room(&self) -> Result<(), replica::Error> {
+        match self.disk.full() {
+            Some(why) => Err(replica::Error::Unavailable(format!("member {} {why}", self.id))),
+            None => Ok(()),
+        }
+    }
+
     fn fresh_proposal(&self) -> Bytes {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         random.random::<u128>().to_be_bytes().to_vec().into()
@@ -381,18 +479,22 @@ impl Inner {
 #[async_trait::async_trait]
 impl Backend for Inner {
     async fn propose(&self, command: Command) -> Result<Outcome, replica::Error> {
+        self.check_room()?;
         let bytes = self.encode(command)?;
         let deadline = Instant::now() + LIMIT;
         let mut unknown = None;
+        let mut refused: Option<String> = None;
         loop {
             let mut leadership = self.leadership.clone();
             leadership.mark_unchanged();
             let why = match self.batcher.attempt(vec![bytes.clone()], deadline).await {
                 Attempt::Applied { outcomes, .. } => return Ok(outcomes.into_iter().next().unwrap_or_default()),
-                Attempt::Refused(why) => why,
+                // A try that the deadline ended says less than the one before.
+                Attempt::Refused(why) if Instant::now() >= deadline => refused.take().unwrap_or(why),
+                Attempt::Refused(why) => refused.insert(why).clone(),
                 Attempt::Unknown(why) => unknown.insert(why).clone(),
             };
-            if Instant::now() >= deadline || leadership.has_changed().is_err() {
+            if Instant::now() >= deadline || self.is_over() {
                 return Err(unknown.map_or(replica::Error::Unavailable(why), replica::Error::Unknown));
             }
             self.before_retry(&mut leadership, deadline).await;
@@ -404,6 +506,7 @@ impl Backend for Inner {
         if !leads() {
             return Err(replica::Error::Deposed(term));
         }
+        self.check_room()?;
         command.term = term;
         let bytes = self.encode(command)?;
         match self.batcher.attempt_here(vec![bytes], Instant::now() + LIMIT).await {
@@ -421,7 +524,9 @@ impl Backend for Inner {
     }
 
     async fn read(&self) -> Result<Arc<State>, replica::Error> {
-        let deadline = Instant::now() + LIMIT;
+        // A full member gets nothing new: whatever it does not have soon it will not have.
+        let limit = if self.disk.is_full() { READ_FULL } else { LIMIT };
+        let deadline = Instant::now() + limit;
         loop {
             let mut leadership = self.leadership.clone();
             leadership.mark_unchanged();
@@ -430,7 +535,7 @@ impl Backend for Inner {
                 Ok(Err(why)) => why,
                 Err(_) => "no leader confirmed the read in time".to_string(),
             };
-            if Instant::now() >= deadline || leadership.has_changed().is_err() {
+            if Instant::now() >= deadline || self.is_over() {
                 return Err(replica::Error::Unavailable(why));
             }
             self.before_retry(&mut leadership, deadline).await;

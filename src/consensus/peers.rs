@@ -12,7 +12,7 @@ use tonic::Status;
 
 use crate::Error;
 use crate::batcher::{Attempt, LIMIT};
-use crate::node::Inner;
+use crate::supervisor::Slot;
 use crate::transport::{Change, Chunk, Proposed};
 use crate::wire::{self, Malformed};
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -22,7 +22,7 @@ const DISK_PATIENCE: Duration = Duration::from_millis(5);
 
 /// A cheaply cloned handle.
 #[derive(Clone)]
-pub struct Peers(pub(crate) Arc<Inner>);
+pub struct Peers(pub(crate) Arc<Slot>);
 
 fn malformed(error: Malformed) -> Status {
     Status::invalid_argument(error.0)
@@ -33,9 +33,17 @@ fn fatal(error: impl std::fmt::Display) -> Status {
 }
 
 impl Peers {
+    /// Nothing was done, so the caller may try elsewhere.
+    fn check_room(&self) -> Result<(), Status> {
+        match self.0.disk.full() {
+            Some(why) => Err(Status::failed_precondition(format!("member {} {why}", self.0.now().id))),
+            None => Ok(()),
+        }
+    }
+
     pub async fn vote(&self, body: Bytes) -> Result<Bytes, Status> {
         let (request, pre_vote) = wire::decode_vote(body).map_err(malformed)?;
-        let raft = &self.0.raft;
+        let raft = &self.0.now().raft;
         let answer = if pre_vote { raft.pre_vote(request).await } else { raft.vote(request).await };
         Ok(wire::encode_vote_answer(&answer.map_err(fatal)?))
     }
@@ -46,13 +54,17 @@ impl Peers {
     pub async fn heartbeat(&self, body: Bytes) -> Result<Bytes, Status> {
         let request = wire::decode_append(body).map_err(malformed)?;
         let (vote, previous) = (request.vote, request.prev_log_id);
-        let metrics = self.0.raft.metrics();
-        let append = self.0.raft.append_entries(request);
+        let inner = self.0.now();
+        let metrics = inner.raft.metrics();
+        let append = inner.raft.append_entries(request);
         tokio::pin!(append);
         let taken = async {
+            // Nothing waits for the disk as a rule: the core answers at its next turn, before a timer is worth setting.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
             tokio::time::sleep(DISK_PATIENCE).await;
             let durable = metrics.borrow_watched().vote == vote;
-            let seen = self.0.raft.with_raft_state(move |state| *state.vote_ref() == vote).await;
+            let seen = inner.raft.with_raft_state(move |state| *state.vote_ref() == vote).await;
             if !(durable && seen.is_ok_and(|same| same)) {
                 std::future::pending::<()>().await;
             }
@@ -67,7 +79,7 @@ impl Peers {
             () = taken => Ok(previous),
         };
         if answer.is_ok() {
-            self.0.contact.note();
+            inner.contact.note();
         }
         Ok(wire::encode_append_answer(&answer))
     }
@@ -77,7 +89,15 @@ impl Peers {
         requests: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
     ) -> BoxStream<'static, Result<Bytes, Status>> {
         // A request that cannot be read ends the stream; the leader opens another.
-        let decoded = requests.map(|body| wire::decode_append(body?).map_err(malformed));
+        let disk = self.0.disk.clone();
+        let decoded = requests.map(move |body| {
+            let request = wire::decode_append(body?).map_err(malformed)?;
+            // Without entries it tells what is committed, which takes no room.
+            match disk.full().filter(|_| !request.entries.is_empty()) {
+                Some(why) => Err(Status::failed_precondition(why)),
+                None => Ok(request),
+            }
+        });
         let decoded = decoded.take_while(|request| {
             if let Err(status) = request {
                 tracing::warn!("append stream ends: {}", status.message());
@@ -85,8 +105,9 @@ impl Peers {
             std::future::ready(request.is_ok())
         });
         let decoded = decoded.filter_map(|request| std::future::ready(request.ok()));
-        let inner = self.0.clone();
-        let answers = self.0.raft.stream_append(decoded).map(move |answer| {
+        let inner = self.0.now();
+        let raft = inner.raft.clone();
+        let answers = raft.stream_append(decoded).map(move |answer| {
             let answer = answer.map_err(fatal)?;
             if answer.is_ok() {
                 inner.contact.note();
@@ -97,22 +118,26 @@ impl Peers {
     }
 
     pub async fn snapshot(&self, chunks: BoxStream<'static, Result<Chunk, Status>>) -> Result<Bytes, Status> {
-        let (vote, snapshot) = self.0.snapshots.receive(chunks).await?;
-        let answer = self.0.raft.install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
-        self.0.contact.note();
+        let inner = self.0.now();
+        self.check_room()?;
+        let (vote, snapshot) = inner.snapshots.receive(chunks).await?;
+        let answer = inner.raft.install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
+        inner.contact.note();
         Ok(wire::encode_snapshot_answer(&answer))
     }
 
     pub async fn transfer_leader(&self, body: Bytes) -> Result<Bytes, Status> {
         let request = wire::decode_transfer(body).map_err(malformed)?;
-        let outcome = self.0.raft.handle_transfer_leader(request).await.map_err(fatal)?;
+        self.check_room()?;
+        let outcome = self.0.now().raft.handle_transfer_leader(request).await.map_err(fatal)?;
         outcome.map_err(|error| Status::aborted(error.to_string()))?;
         Ok(Bytes::new())
     }
 
     /// Commands of a follower. Never forwarded further.
     pub async fn propose(&self, commands: Vec<Bytes>) -> Result<Proposed, Status> {
-        match self.0.batcher.attempt_here(commands, Instant::now() + LIMIT).await {
+        self.check_room()?;
+        match self.0.now().batcher.attempt_here(commands, Instant::now() + LIMIT).await {
             Attempt::Applied { outcomes, index } => Ok(Proposed {
                 outcomes: outcomes.iter().map(|outcome| prost::Message::encode_to_vec(outcome).into()).collect(),
                 index,
@@ -123,11 +148,11 @@ impl Peers {
     }
 
     pub async fn read_index(&self) -> Result<u64, Status> {
-        self.0.reads.leader_index().await.map_err(Status::failed_precondition)
+        self.0.now().reads.leader_index().await.map_err(Status::failed_precondition)
     }
 
     pub async fn change_membership(&self, change: Change) -> Result<(), Status> {
-        self.0.change_here(change).await.map_err(|error| match error {
+        self.0.now().change_here(change).await.map_err(|error| match error {
             Error::NotLeader { .. } => Status::failed_precondition(error.to_string()),
             Error::Invalid(message) => Status::invalid_argument(message),
             other => Status::aborted(other.to_string()),

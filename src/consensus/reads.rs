@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use openraft::ReadPolicy;
 use state::State;
 use tokio::sync::{mpsc, oneshot};
@@ -46,7 +48,7 @@ impl Reads {
     pub fn start(id: u64, raft: Raft, transport: Arc<dyn PeerTransport>, published: Arc<Published>) -> Self {
         let (readers, queue) = mpsc::channel(QUEUE);
         let parts = Parts { id, raft, transport, published: published.clone() };
-        tokio::spawn(run(Arc::new(parts), queue));
+        tokio::spawn(run(parts, queue));
         Self { readers, published }
     }
 
@@ -69,21 +71,22 @@ impl Reads {
     }
 }
 
-async fn run(parts: Arc<Parts>, mut queue: mpsc::Receiver<Reader>) {
-    let slots = Arc::new(tokio::sync::Semaphore::new(ROUNDS));
+async fn run(parts: Parts, mut queue: mpsc::Receiver<Reader>) {
+    let mut rounds = FuturesUnordered::new();
     loop {
-        let Some(first) = queue.recv().await else { return };
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let first = tokio::select! {
+            biased;
+            Some(()) = rounds.next() => continue,
+            first = queue.recv(), if rounds.len() < ROUNDS => first,
+        };
+        let Some(first) = first else { break };
         let mut readers = vec![first];
         while let Ok(reader) = queue.try_recv() {
             readers.push(reader);
         }
-        let parts = parts.clone();
-        tokio::spawn(async move {
-            parts.round(readers).await;
-            drop(slot);
-        });
+        rounds.push(parts.round(readers));
     }
+    while rounds.next().await.is_some() {}
 }
 
 impl Parts {

@@ -16,6 +16,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use replica::hub::Hub;
 use state::{EntryId, Event, Outcome, Revision, State};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::rows;
 use crate::snapshot::{Snapshot, SnapshotData, Snapshots};
@@ -53,6 +54,8 @@ pub struct Published {
     /// Told when that passes the limit.
     pub snapshot_wanted: tokio::sync::Notify,
     pub snapshot_bytes: u64,
+    /// Why this build cannot go on with the log: its state follows rules of a newer one.
+    pub beyond: std::sync::OnceLock<String>,
 }
 
 impl Published {
@@ -65,6 +68,7 @@ impl Published {
             unsnapshotted: AtomicU64::new(0),
             snapshot_wanted: tokio::sync::Notify::new(),
             snapshot_bytes,
+            beyond: std::sync::OnceLock::new(),
         }
     }
 
@@ -114,6 +118,10 @@ impl StateMachine {
 
     fn publish(&self, events: &[Arc<Event>]) {
         let published = &self.published;
+        // Applied again after the disk was opened again: readers have seen more already.
+        if self.state.applied() < published.root.load().applied() {
+            return;
+        }
         published.root.store(Arc::new(self.state.clone()));
         let now = self.state.revision();
         published.revision.send_if_modified(|revision| std::mem::replace(revision, now) != now);
@@ -139,6 +147,18 @@ impl StateMachine {
     }
 }
 
+/// Whether this build knows the rules of a state.
+pub fn known(version: u32) -> Result<(), crate::Error> {
+    if version <= state::VERSION {
+        return Ok(());
+    }
+    Err(crate::Error::Mismatch(format!(
+        "the cluster's state follows the rules of version {version}, this hactl knows those up to {}: install the newer hactl that \
+         the other masters run; nothing here was changed",
+        state::VERSION
+    )))
+}
+
 impl RaftStateMachine<Types> for StateMachine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
@@ -159,10 +179,19 @@ impl RaftStateMachine<Types> for StateMachine {
             let mut events = Vec::new();
             match &entry.payload {
                 EntryPayload::Blank => {}
-                EntryPayload::Normal(batch) => (answers.outcomes, events) = self.apply_batch(at, batch),
+                EntryPayload::Normal(batch) => {
+                    let started = Instant::now();
+                    (answers.outcomes, events) = self.apply_batch(at, batch);
+                    metrics::histogram!("hactl_apply_seconds").record(started.elapsed().as_secs_f64());
+                }
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
                 }
+            }
+            // Before anything of it is shown or stored: what follows is a newer hactl's to apply.
+            if let Err(error) = known(self.state.version()) {
+                let _ = self.published.beyond.set(error.to_string());
+                return Err(io::Error::other(error));
             }
             self.applied = Some(entry.log_id);
             self.publish(&events);

@@ -5,7 +5,11 @@
 //!   <data-dir>/state/<n>/         the database; a snapshot is installed as <n+1>, then `current` is replaced
 //! ```
 //!
-//! After a crash the database is at its last flush, and the log replays the rest. A full queue holds `apply` back.
+//! After a crash the database is at its last flush, and the log replays the rest. A full queue holds `apply` back. After the
+//! first write that fails nothing is written any more: [`StateStore::failure`] says so, and all is opened again.
+//!
+//! A damaged database is built again from the snapshot beside it, or from nothing, where the log holds all that follows:
+//! vote and log are what the other members count on, and they have their own checks.
 //!
 //! **Invariant:** rows, applied id and membership of one applied batch are written together or not at all.
 
@@ -14,10 +18,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use state::State;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Error;
 use crate::rows;
+use crate::snapshot::SnapshotData;
 use crate::storage::{Database, Durability, Purpose, Storage, Write, rocks::corrupt};
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
 use crate::wire;
@@ -25,7 +30,7 @@ use crate::wire;
 /// Applied batches that may wait to be written; each is at most a few MiB.
 const QUEUE: usize = 16;
 
-const META: &[u8] = b"m/applied";
+pub(crate) const META: &[u8] = b"m/applied";
 
 /// What a database holds.
 pub struct Loaded {
@@ -46,11 +51,21 @@ enum Job {
 pub struct StateStore {
     jobs: mpsc::Sender<Job>,
     handle: Arc<Mutex<Option<JoinHandle<()>>>>,
+    failure: watch::Receiver<Option<String>>,
+}
+
+/// What a damaged `state/` can be built again from, if its log is whole.
+pub struct Rebuild {
+    /// The log begins with the first entry of all.
+    pub from_the_start: bool,
+    /// The log holds all entries after this one.
+    pub purged: Option<LogId>,
+    pub snapshot: Option<SnapshotData>,
 }
 
 impl StateStore {
     /// Opens the database and loads what it holds. Blocks.
-    pub fn open(storage: Arc<dyn Storage>, data_dir: &Path) -> Result<(Self, Loaded), Error> {
+    pub fn open(storage: Arc<dyn Storage>, data_dir: &Path, rebuild: &Rebuild) -> Result<(Self, Loaded), Error> {
         let dir = data_dir.join("state");
         let current = match storage.read(&dir.join("current"))? {
             Some(name) => String::from_utf8_lossy(&name).trim().to_string(),
@@ -65,13 +80,30 @@ impl StateStore {
                 storage.remove_directory(&dir.join(name))?;
             }
         }
-        let db = storage.database(&dir.join(&current), Purpose::State)?;
-        let loaded = load(db.as_ref(), &dir.join(&current))?;
+        let path = dir.join(&current);
+        let opened = storage.database(&path, Purpose::State).and_then(|db| Ok((load(db.as_ref(), &path)?, db)));
+        let (current, loaded, db) = match opened {
+            Ok((loaded, db)) => (current, loaded, db),
+            Err(Error::Corrupt(why)) => rebuild.run(storage.as_ref(), &dir, &current, why)?,
+            Err(error) => return Err(error),
+        };
         let meta = SnapshotMeta { last_log_id: loaded.applied, last_membership: loaded.membership.clone() };
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let worker = Worker { storage, dir, current, db, meta, failed: None };
+        let (failed, failure) = watch::channel(None);
+        let worker = Worker { storage, dir, current, db, meta, failed };
         let handle = std::thread::Builder::new().name("hactl-state".into()).spawn(move || worker.run(queue))?;
-        Ok((Self { jobs, handle: Arc::new(Mutex::new(Some(handle))) }, loaded))
+        Ok((Self { jobs, handle: Arc::new(Mutex::new(Some(handle))), failure }, loaded))
+    }
+
+    /// Waits until a write has failed, and says why.
+    pub async fn failure(&self) -> String {
+        let mut failure = self.failure.clone();
+        let why = failure.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        match why {
+            Some(why) => why,
+            // Closed in order.
+            None => std::future::pending().await,
+        }
     }
 
     /// Queues the rows of an applied batch; waits while the queue is full.
@@ -116,7 +148,7 @@ fn stopped() -> Error {
     Error::Storage("the state thread has stopped".into())
 }
 
-fn load(db: &dyn Database, dir: &Path) -> Result<Loaded, Error> {
+pub(crate) fn load(db: &dyn Database, dir: &Path) -> Result<Loaded, Error> {
     let meta = match db.get(META)? {
         Some(bytes) => {
             let decoded = wire::decode_snapshot_meta(&bytes.into());
@@ -125,7 +157,57 @@ fn load(db: &dyn Database, dir: &Path) -> Result<Loaded, Error> {
         None => SnapshotMeta::default(),
     };
     let state = rows::load(db, dir)?;
+    crate::state_machine::known(state.version())?;
     Ok(Loaded { state, applied: meta.last_log_id, membership: meta.last_membership })
+}
+
+impl Rebuild {
+    /// Puts a new database in place of the damaged one.
+    fn run(
+        &self,
+        storage: &dyn Storage,
+        dir: &Path,
+        damaged: &str,
+        why: String,
+    ) -> Result<(String, Loaded, Arc<dyn Database>), Error> {
+        let name = next_name(damaged);
+        let path = dir.join(&name);
+        let reaches = |snapshot: &&SnapshotData| snapshot.meta.last_log_id >= self.purged;
+        let source = match self.snapshot.as_ref().filter(reaches) {
+            Some(snapshot) => {
+                storage.link_directory(&snapshot.data(), &path)?;
+                "its last snapshot"
+            }
+            None if self.from_the_start && self.purged.is_none() => "nothing",
+            None => return Err(Error::Corrupt(why)),
+        };
+        // Tables are shared with the snapshot: damage to one of them is damage to both.
+        let opened = storage.database(&path, Purpose::State).and_then(|db| Ok((load(db.as_ref(), &path)?, db)));
+        let (loaded, db) = match opened {
+            Ok(opened) => opened,
+            Err(Error::Corrupt(_)) => {
+                storage.remove_directory(&path)?;
+                if !self.from_the_start || self.purged.is_some() {
+                    return Err(Error::Corrupt(why));
+                }
+                let db = storage.database(&path, Purpose::State)?;
+                (load(db.as_ref(), &path)?, db)
+            }
+            Err(error) => return Err(error),
+        };
+        storage.replace(&dir.join("current"), name.as_bytes())?;
+        storage.remove_directory(&dir.join(damaged))?;
+        tracing::error!("{why}");
+        tracing::warn!(
+            "the log of this member is whole, so none of that is needed: the state is built again from {source} and the log. \
+             Check the disk all the same"
+        );
+        Ok((name, loaded, db))
+    }
+}
+
+fn next_name(name: &str) -> String {
+    (name.parse::<u64>().unwrap_or(0) + 1).to_string()
 }
 
 struct Worker {
@@ -136,7 +218,7 @@ struct Worker {
     db: Arc<dyn Database>,
     /// Of the rows written last.
     meta: SnapshotMeta,
-    failed: Option<String>,
+    failed: watch::Sender<Option<String>>,
 }
 
 impl Worker {
@@ -145,7 +227,6 @@ impl Worker {
             match job {
                 Job::Write { writes, applied, membership } => {
                     let meta = SnapshotMeta { last_log_id: applied, last_membership: membership };
-                    // The log still has it all: a member whose state/ fails goes on until its next snapshot fails too.
                     if let Err(error) = self.write(writes, meta) {
                         self.fail(&error);
                     }
@@ -158,11 +239,15 @@ impl Worker {
                     let _ = done.send(outcome);
                 }
                 Job::Install { from, done } => {
-                    let _ = done.send(self.install(&from));
+                    let outcome = self.install(&from);
+                    if let Err(error) = &outcome {
+                        self.fail(error);
+                    }
+                    let _ = done.send(outcome);
                 }
                 Job::Stop { flush } => {
                     if flush
-                        && self.failed.is_none()
+                        && self.failed.borrow().is_none()
                         && let Err(error) = self.db.flush()
                     {
                         self.fail(&error);
@@ -174,15 +259,22 @@ impl Worker {
     }
 
     fn fail(&mut self, error: &Error) {
-        tracing::error!(
-            "{}: {error}; nothing more is written there until this member is started again",
-            self.dir.display()
-        );
-        self.failed = Some(error.to_string());
+        // Whoever wrote later failed because of the first.
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            if first {
+                tracing::error!(
+                    "{}: {error}; nothing more is written there until it is opened again",
+                    self.dir.display()
+                );
+                *failed = Some(error.to_string());
+            }
+            first
+        });
     }
 
     fn healthy(&self) -> Result<(), Error> {
-        match &self.failed {
+        match &*self.failed.borrow() {
             Some(error) => Err(Error::Storage(error.clone())),
             None => Ok(()),
         }
@@ -203,8 +295,7 @@ impl Worker {
     }
 
     fn install(&mut self, from: &Path) -> Result<Loaded, Error> {
-        let number: u64 = self.current.parse().unwrap_or(0);
-        let name = (number + 1).to_string();
+        let name = next_name(&self.current);
         let dir = self.dir.join(&name);
         self.storage.remove_directory(&dir)?;
         self.storage.link_directory(from, &dir)?;
@@ -214,7 +305,6 @@ impl Worker {
         let old = self.dir.join(std::mem::replace(&mut self.current, name));
         self.db = db;
         self.meta = SnapshotMeta { last_log_id: loaded.applied, last_membership: loaded.membership.clone() };
-        self.failed = None;
         self.storage.remove_directory(&old)?;
         Ok(loaded)
     }

@@ -37,6 +37,8 @@ pub enum Change {
     AddLearner(Member),
     Promote(u64),
     Remove(u64),
+    /// Leadership goes to this member, or (0) to the one that is furthest.
+    Transfer(u64),
 }
 
 /// Calls to other members. An implementation never retries by itself: openraft and the callers here do.

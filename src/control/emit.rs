@@ -3,6 +3,9 @@
 //!
 //! **Invariant:** every command expects what its plan has seen, so a plan that comes late changes nothing.
 
+use std::sync::Arc;
+
+use objects::selector::LabelSelector;
 use objects::{Kind, Kinds, meta};
 use serde_json::{Value, json};
 use state::{Command, Expect, Key, Op, Record, State};
@@ -160,13 +163,34 @@ pub fn disown(key: &Key, present: &Record, owner: &str) -> Option<Command> {
 }
 
 /// Every object of every kind.
-pub fn everything(root: &State) -> impl Iterator<Item = (&Key, &std::sync::Arc<Record>)> {
+pub fn everything(root: &State) -> impl Iterator<Item = (&Key, &Arc<Record>)> {
     Kinds::builtin().all().flat_map(|kind| root.list(kind.group, kind.plural, None))
 }
 
 /// A field of the header; "" where there is none.
 pub fn field<'a>(record: &'a Record, name: &str) -> &'a str {
-    record.header.fields.get(name).map_or("", String::as_str)
+    record.header.fields.get(name).unwrap_or("")
+}
+
+/// Whether the object's labels are selected.
+pub fn is_selected(selector: &LabelSelector, record: &Record) -> bool {
+    selector.selects(|label| record.header.labels.get(label))
+}
+
+/// The selected objects of a resource and namespace. Costs what those with the selector's rarest label cost.
+pub fn selected<'a>(
+    root: &'a State,
+    (group, resource): (&'a str, &'a str),
+    namespace: &'a str,
+    selector: &LabelSelector,
+) -> Vec<(&'a Key, &'a Arc<Record>)> {
+    let pairs = selector.pairs();
+    let mut found = match pairs.is_empty() {
+        true => root.list(group, resource, Some(namespace)).collect(),
+        false => root.labelled(group, resource, namespace, &pairs),
+    };
+    found.retain(|(_, record)| is_selected(selector, record));
+    found
 }
 
 /// Whether the pod's containers have all stopped for good.

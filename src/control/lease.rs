@@ -1,6 +1,5 @@
 //! The Leases of living nodes, for people and clients that look there. Nothing inside hactl reads them.
 
-use jiff::Timestamp;
 use objects::meta;
 use serde_json::json;
 use state::{Command, Key, Op, State};
@@ -20,8 +19,8 @@ pub fn plan(root: &State, alive: &[&str], cx: &mut Context) -> Option<Command> {
     let kind = emit::kind(GROUP, "leases")?;
     let age_ms = |name: &str| {
         let lease = root.get(&record::key(kind, NAMESPACE, name))?;
-        let renewed: Timestamp = json::text(&record::parse(lease), "spec.renewTime").parse().ok()?;
-        Some(cx.now_ms() - renewed.as_millisecond())
+        let renewed_ms: i64 = emit::field(lease, "renewed").parse().ok()?;
+        Some(cx.now_ms() - renewed_ms)
     };
     let ages: Vec<(&str, i64)> = alive.iter().map(|name| (*name, age_ms(name).unwrap_or(i64::MAX))).collect();
     if ages.iter().all(|(_, age)| (0..RENEW_MS).contains(age)) {

@@ -50,6 +50,7 @@ mod lease;
 pub mod nodelife;
 pub mod record;
 pub mod scheduler;
+pub mod seal;
 
 /// What the cluster's operator chose, and what the leader knows of the masters. Cheap to share.
 #[derive(Clone, Debug)]
@@ -68,6 +69,8 @@ pub struct Settings {
     pub masters: Vec<std::net::SocketAddr>,
     /// The certificates (PEM) a client trusts the API by: ConfigMap `kube-root-ca.crt` of every namespace.
     pub root_ca_pem: String,
+    /// Seals Secrets; absent where nothing is kept (tests, simulations).
+    pub sealer: Option<Arc<dyn seal::Sealer>>,
 }
 
 impl Default for Settings {
@@ -80,6 +83,7 @@ impl Default for Settings {
             event_ttl: Duration::from_secs(3600),
             masters: Vec::new(),
             root_ca_pem: String::new(),
+            sealer: None,
         }
     }
 }

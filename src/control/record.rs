@@ -7,8 +7,8 @@
 //!                                                ,"name":…}…}    body[split..]
 //! ```
 //!
-//! Nothing else builds headers or bodies, so whatever concerns what is stored (sealing Secrets, say) is put in
-//! [`put`] and undone in [`parse`], and nowhere else.
+//! Nothing else builds headers or bodies. Secrets are sealed between [`put`] and the store, and opened between the store and
+//! [`parse`], by [`crate::seal`].
 //!
 //! **Invariant:** `parse(put(object))` is the object, but for `resourceVersion`, which is the record's revision.
 
@@ -16,6 +16,8 @@ use objects::{FieldError, Kind, Reason, meta};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use state::{Header, Key, Owner, Put, Record};
+
+use crate::seal;
 
 /// Builds the Put of a complete JSON object, which names itself in `metadata`. What the store adds (resourceVersion) is
 /// left out of the body; managed fields are kept beside it.
@@ -61,12 +63,20 @@ pub fn key(kind: &Kind, namespace: &str, name: &str) -> Key {
     Key::new(kind.group, kind.plural, if kind.namespaced { namespace } else { "" }, name)
 }
 
+fn fields(kind: &Kind, object: &Value) -> std::collections::BTreeMap<String, String> {
+    let mut fields = kind.fields(object);
+    if kind.group.is_empty() && kind.plural == "secrets" {
+        fields.extend(seal::key_in(object).map(|key| (seal::KEY.to_owned(), key.to_owned())));
+    }
+    fields
+}
+
 fn header(kind: &Kind, object: &Value) -> Header {
     let millis = |path: &[&str]| meta::time(object, path).map_or(0, |time| time.as_millisecond());
     let pod = kind.group.is_empty() && kind.plural == "pods";
     Header {
         uid: meta::uid(object).to_owned(),
-        labels: meta::labels(object),
+        labels: meta::labels(object).into_iter().collect(),
         owners: meta::owners(object)
             .into_iter()
             .map(|owner| Owner {
@@ -75,7 +85,7 @@ fn header(kind: &Kind, object: &Value) -> Header {
                 block_deletion: owner.block_owner_deletion,
             })
             .collect(),
-        fields: kind.fields(object),
+        fields: fields(kind, object).into_iter().collect(),
         claims: kind.claims(object),
         node: if pod { meta::text(object, &["spec", "nodeName"]).to_owned() } else { String::new() },
         deletion_ms: millis(&["metadata", "deletionTimestamp"]),
@@ -110,6 +120,13 @@ fn body(kind: &Kind, object: &Value) -> Result<(Vec<u8>, u32), serde_json::Error
     }
     out.push(b'}');
     Ok((out, split))
+}
+
+/// A value as JSON in the form of the bodies: equal values have equal bytes.
+pub(crate) fn canonical(value: &Value) -> Result<Vec<u8>, serde_json::Error> {
+    let mut out = Vec::new();
+    write(&mut out, value)?;
+    Ok(out)
 }
 
 /// The members but those of `without` and nulls, in the order of their names.

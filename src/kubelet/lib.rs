@@ -30,11 +30,12 @@ mod session;
 mod shared;
 mod status;
 mod streams;
+mod subpath;
 mod sync;
 mod volumes;
 mod worker;
 
-pub use run::{kill_containers, run, teardown};
+pub use run::{kill_containers, known_masters_of, release_volumes, run, teardown};
 
 /// What one kubelet needs to know. Certificates are read from `<data_dir>/pki` by `rpc::pki`.
 #[derive(Clone, Debug)]

@@ -65,6 +65,11 @@ impl Addresses {
         None
     }
 
+    /// Gives the address to nobody any more, until the kubelet starts anew.
+    pub fn avoid(&mut self, address: Ipv4Addr) {
+        self.held.insert(address, String::new());
+    }
+
     pub fn release(&mut self, uid: &str) {
         self.held.retain(|_, owner| owner != uid);
     }
@@ -157,6 +162,8 @@ mod tests {
         assert_eq!(addresses.take(subnet, "e"), None);
         addresses.release("b");
         assert_eq!(addresses.take(subnet, "e"), at(4));
+        addresses.avoid(Ipv4Addr::new(10, 1, 0, 4));
+        assert_eq!(addresses.take(subnet, "e"), None, "its address is another's, and no other is free");
         assert_eq!(addresses.take("10.2.0.0/31".parse().expect("a network"), "x"), None);
     }
 

@@ -63,6 +63,8 @@ pub struct Memory {
     pub unhealthy: BTreeMap<String, i64>,
     /// Kept on disk: the pod has ended for good.
     pub finished: bool,
+    /// Kept on disk: the newest attempt of each container that was ever seen, by name.
+    pub attempts: BTreeMap<String, u32>,
 }
 
 pub struct Given<'a> {
@@ -320,7 +322,9 @@ fn replace_sandbox(given: &Given<'_>, old: Option<&Container>, plan: &mut Plan) 
 fn keep(given: &Given<'_>, pod: &core::Pod, wanted: &core::Container, present: Option<&Container>, plan: &mut Plan) {
     let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
     let Some(present) = present else {
-        return start(given, wanted, 0, 0, plan);
+        // None, or it was removed by somebody else: that counts as a restart.
+        let attempt = given.memory.attempts.get(&wanted.name).map_or(0, |seen| seen + 1);
+        return start(given, wanted, attempt, 0, plan);
     };
     let changed = present.label(label::SPEC_HASH) != spec_hash(wanted);
     match present.state {

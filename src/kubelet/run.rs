@@ -19,7 +19,7 @@ use crate::runtime::{self, Bridge, Runtime};
 use crate::saved::{Saved, Store};
 use crate::session::Session;
 use crate::shared::{BRIDGE_STARTING, Parts, Shared};
-use crate::sync::{Pods, RETURN_WAIT, adopt};
+use crate::sync::{Pods, RETURN_WAIT, adopt, in_time};
 use crate::{Config, Error, network, node, podspec, saved, volumes};
 
 const NETWORK_RETRY: Duration = Duration::from_secs(5);
@@ -74,7 +74,7 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
         let text = format!("Node {} has been rebooted, boot id: {}", config.node_name, saved::boot_id());
         recorder.node(&config.node_uid, "Warning", "Rebooted", &text);
     }
-    let alive = match runtime.list(None).await {
+    let alive = match in_time(runtime.list(None)).await {
         Ok(containers) => {
             tracing::info!(containers = containers.len(), rebooted, "node starts");
             adopt(&shared, &containers)
@@ -146,6 +146,11 @@ fn masters(config: &Config) -> Result<(Masters, tls::Certificate), Error> {
     Ok((Masters::new(config.masters.clone(), client), certificate))
 }
 
+/// The API addresses that the masters last told the node of this data dir; none when it never ran.
+pub fn known_masters_of(data_dir: &Path) -> Vec<String> {
+    Store::open(data_dir).map(|store| store.load().masters).unwrap_or_default()
+}
+
 /// What the masters last said they are, then what this node was told at first.
 fn known_masters(config: &Config, saved: &Saved) -> Vec<String> {
     let mut known = saved.masters.clone();
@@ -198,6 +203,7 @@ async fn keep_network(
             () = shutdown.cancelled() => return,
             changed = cidr.changed() => if changed.is_err() { return },
             changed = engine.changed() => if changed.is_err() { return },
+            () = shared.bridge_missed.notified() => {}
             () = pause => {}
         }
     }
@@ -296,6 +302,14 @@ pub async fn teardown(docker_host: &str, cluster_id: &str, node_uid: &str, data_
     kill_containers(docker_host, cluster_id, node_uid).await?;
     let docker = Docker::new(docker_host, cluster_id, node_uid);
     docker.remove_networks().await.map_err(refused)?;
+    release_volumes(data_dir)
+}
+
+/// Unmounts and removes the volumes of all pods of this data dir; what is mounted from elsewhere is left as it is.
+///
+/// # Errors
+/// When one stays mounted: then the data dir must not be removed.
+pub fn release_volumes(data_dir: &Path) -> Result<(), Error> {
     for uid in volumes::homes(data_dir) {
         volumes::release(&volumes::Home::of(data_dir, &uid)).map_err(Error::Invalid)?;
     }

@@ -34,6 +34,9 @@ pub struct PodRecord {
     pub finished: bool,
     /// The last status computed.
     pub status: Option<PodStatus>,
+    /// How often each container was started again, should the containers that say so be removed by hand.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attempts: BTreeMap<String, u32>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

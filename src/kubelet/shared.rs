@@ -36,6 +36,8 @@ pub struct Shared {
     pub pulls: Semaphore,
     /// The bridge once it stands, or why it does not.
     pub bridge: watch::Receiver<Result<Bridge, String>>,
+    /// The engine has lost the bridge: somebody removed it.
+    pub bridge_missed: Notify,
     state: Mutex<State>,
     /// Something that is kept on disk has changed.
     pub unsaved: Notify,
@@ -84,6 +86,7 @@ impl Shared {
             operations: Semaphore::new(DOCKER_OPERATIONS_MAX),
             pulls: Semaphore::new(PULLS_MAX),
             bridge: parts.bridge,
+            bridge_missed: Notify::new(),
             state: Mutex::new(State { saved, objects, addresses }),
             unsaved: Notify::new(),
         }
@@ -164,6 +167,11 @@ impl Shared {
 
     pub fn take_address(&self, uid: &str, subnet: ipnet::Ipv4Net) -> Option<Ipv4Addr> {
         self.state().addresses.take(subnet, uid)
+    }
+
+    /// Never gives this address out again: something that is not ours uses it.
+    pub fn avoid_address(&self, address: Ipv4Addr) {
+        self.state().addresses.avoid(address);
     }
 
     pub fn release(&self, uid: &str) {

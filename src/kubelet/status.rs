@@ -97,7 +97,10 @@ fn phase(seen: &Seen<'_>, statuses: &[core::ContainerStatus]) -> String {
         // Its containers go one after the other; what it was stays until all have ended.
         return old.unwrap_or("Pending").to_owned();
     }
-    let never_ran = statuses.iter().any(|status| !newest.contains_key(status.name.as_str()));
+    let never_ran = statuses.iter().any(|status| {
+        let name = status.name.as_str();
+        !newest.contains_key(name) && !seen.memory.attempts.contains_key(name)
+    });
     if never_ran { "Pending" } else { "Running" }.to_owned()
 }
 
@@ -111,6 +114,8 @@ fn container_status(seen: &Seen<'_>, wanted: &core::Container, present: Option<&
     };
     let waiting = waiting(seen, wanted);
     let Some(present) = present else {
+        let attempts = seen.memory.attempts.get(&wanted.name).copied().unwrap_or(0);
+        status.restart_count = i32::try_from(attempts).unwrap_or(i32::MAX);
         let (reason, message) = waiting.unwrap_or(("ContainerCreating".to_owned(), String::new()));
         status.state = Some(waiting_state(&reason, &message));
         return status;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use rpc::pb;
@@ -17,7 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::plan::Order;
-use crate::runtime::{Container, State, label};
+use crate::runtime::{self, Container, State, label};
 use crate::saved::Object;
 use crate::shared::{Shared, key};
 use crate::worker::{Wanted, Worker};
@@ -27,6 +28,9 @@ const RESYNC: Duration = Duration::from_secs(60);
 /// A node that comes back waits so long for a master's word before it starts what it ran before.
 pub const RETURN_WAIT: Duration = Duration::from_secs(10);
 const ENGINE_RETRY: Duration = Duration::from_secs(2);
+/// How often the engine is asked whether it answers, and how long it may take before the node says that it does not.
+const ENGINE_LOOK: Duration = Duration::from_secs(10);
+const ENGINE_ANSWER_MAX: Duration = Duration::from_secs(20);
 /// Between an orphan's first sight and its removal nothing else is asked, so its own label says how politely it is stopped.
 const ORPHAN_GRACE_SECONDS: i64 = 30;
 
@@ -47,8 +51,42 @@ pub struct Pods {
     /// What is wrong with the engine; empty when it answers.
     engine: watch::Sender<String>,
     generation: u64,
-    /// A full assignment came while the engine could not say what runs.
+    /// A full assignment came, and what else runs here has not been looked at since.
     unknown_left: bool,
+}
+
+/// What the engine was asked and has not answered yet. It may take minutes or for ever, so nothing ever waits for it: assignments
+/// are taken over and heartbeats go on meanwhile.
+#[derive(Default)]
+struct Asked {
+    events: Option<BoxFuture<'static, runtime::Result<Events>>>,
+    containers: Option<BoxFuture<'static, runtime::Result<Vec<Container>>>>,
+    ping: Option<BoxFuture<'static, runtime::Result<()>>>,
+}
+
+type Events = futures::stream::BoxStream<'static, runtime::Event>;
+
+/// Bounds a question whose answer says whether the engine works.
+pub async fn in_time<T>(question: impl Future<Output = runtime::Result<T>>) -> runtime::Result<T> {
+    let answered = tokio::time::timeout(ENGINE_ANSWER_MAX, question).await;
+    answered.unwrap_or_else(|_| {
+        Err(runtime::Error::Down(format!(
+            "the Docker Engine has not answered for {} s: look at its log (journalctl -u docker) and restart it",
+            ENGINE_ANSWER_MAX.as_secs()
+        )))
+    })
+}
+
+/// The answer to a question, if one was asked; it is forgotten then.
+async fn answer<T>(question: &mut Option<BoxFuture<'static, T>>) -> T {
+    match question {
+        Some(asked) => {
+            let answer = asked.await;
+            *question = None;
+            answer
+        }
+        None => std::future::pending().await,
+    }
 }
 
 impl Pods {
@@ -67,11 +105,15 @@ impl Pods {
     ) {
         self.start_saved(|uid| alive.contains(uid));
         let mut held = Some(Box::pin(tokio::time::sleep(hold)));
-        let mut events = futures::stream::empty().boxed();
+        let mut events: Option<Events> = None;
+        let mut asked = Asked::default();
         let mut reconnect = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let mut connected = false;
-        let mut resync = tokio::time::interval(RESYNC);
-        resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let every = |period| {
+            let mut ticks = tokio::time::interval(period);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            ticks
+        };
+        let (mut resync, mut look) = (every(RESYNC), every(ENGINE_LOOK));
         let mut bridge = self.shared.bridge.clone();
         loop {
             let release = async {
@@ -80,11 +122,18 @@ impl Pods {
                     None => std::future::pending().await,
                 }
             };
+            let connected = events.is_some();
+            let next = async {
+                match events.as_mut() {
+                    Some(events) => events.next().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 Some(assignment) = assignments.recv() => {
                     // A master has spoken: nothing needs to be guessed from the disk any more.
-                    if self.assign(assignment).await && held.take().is_some() {
+                    if self.assign(assignment) && held.take().is_some() {
                         self.start_saved(|_| true);
                     }
                 }
@@ -92,36 +141,50 @@ impl Pods {
                     held = None;
                     self.start_saved(|_| true);
                 }
-                () = &mut reconnect, if !connected => match self.shared.runtime.events().await {
+                () = &mut reconnect, if !connected && asked.events.is_none() => {
+                    let runtime = self.shared.runtime.clone();
+                    asked.events = Some(Box::pin(in_time(async move { runtime.events().await })));
+                }
+                answered = answer(&mut asked.events) => match answered {
                     Ok(stream) => {
-                        events = stream;
-                        connected = true;
-                        self.engine.send_if_modified(|text| { let bad = !text.is_empty(); text.clear(); bad });
-                        if self.unknown_left {
-                            self.stop_unknown().await;
-                        }
+                        events = Some(stream);
+                        self.engine_is("");
                         self.wake_all();
                     }
                     Err(error) => {
-                        let text = error.to_string();
-                        if *self.engine.borrow() != text {
-                            tracing::error!("{text}");
-                        }
-                        self.engine.send_replace(text);
+                        self.engine_is(&error.to_string());
                         reconnect = Box::pin(tokio::time::sleep(ENGINE_RETRY));
                     }
                 },
-                event = events.next(), if connected => match event {
+                event = next => match event {
                     Some(event) => {
                         if let Some(handle) = self.workers.get(&event.pod_uid) {
                             handle.wake.notify_one();
                         }
                     }
                     None => {
-                        connected = false;
+                        events = None;
                         reconnect = Box::pin(tokio::time::sleep(Duration::from_millis(100)));
                     }
                 },
+                listed = answer(&mut asked.containers) => match listed {
+                    Ok(containers) => self.stop_unknown(&containers),
+                    // Asked again: a pod that runs elsewhere by now must not stay.
+                    Err(error) => {
+                        self.unknown_left = true;
+                        tracing::warn!(%error, "cannot look for containers of unknown pods");
+                    }
+                },
+                _ = look.tick(), if connected && asked.ping.is_none() => {
+                    let runtime = self.shared.runtime.clone();
+                    asked.ping = Some(Box::pin(in_time(async move { runtime.ping().await })));
+                }
+                answered = answer(&mut asked.ping) => {
+                    let wrong = answered.err().map(|error| error.to_string()).unwrap_or_default();
+                    if self.engine_is(&wrong) && wrong.is_empty() {
+                        self.wake_all();
+                    }
+                }
                 _ = resync.tick() => {
                     self.workers.retain(|_, handle| !handle.task.is_finished());
                     if held.is_none() {
@@ -130,9 +193,6 @@ impl Pods {
                         self.start_saved(|uid| !known.contains(uid));
                     }
                     metrics::gauge!("hactl_kubelet_pods").set(self.workers.len() as f64);
-                    if self.unknown_left {
-                        self.stop_unknown().await;
-                    }
                     self.wake_all();
                 }
                 Ok(()) = bridge.changed() => {
@@ -142,7 +202,25 @@ impl Pods {
                     }
                 }
             }
+            // While the engine is away, its return is waited for.
+            if self.unknown_left && asked.containers.is_none() && events.is_some() {
+                self.unknown_left = false;
+                let runtime = self.shared.runtime.clone();
+                asked.containers = Some(Box::pin(async move { runtime.list(None).await }));
+            }
         }
+    }
+
+    /// Notes what is wrong with the engine, or nothing; says whether that is news.
+    fn engine_is(&self, wrong: &str) -> bool {
+        self.engine.send_if_modified(|text| {
+            let changed = *text != wrong;
+            if changed && !wrong.is_empty() {
+                tracing::error!("{wrong}");
+            }
+            wrong.clone_into(text);
+            changed
+        })
     }
 
     fn wake_all(&self) {
@@ -172,7 +250,7 @@ impl Pods {
     }
 
     /// Follows an assignment; says whether it was followed.
-    pub async fn assign(&mut self, assignment: pb::Assignment) -> bool {
+    pub fn assign(&mut self, assignment: pb::Assignment) -> bool {
         let position = (assignment.epoch, assignment.revision);
         if position < self.shared.position() {
             tracing::warn!(?position, followed = ?self.shared.position(), "ignoring an older assignment");
@@ -210,7 +288,8 @@ impl Pods {
             self.objects_changed(Some(&namespaces));
         }
         if full {
-            self.stop_unknown().await;
+            self.stop_unassigned();
+            self.unknown_left = true;
         }
         true
     }
@@ -291,26 +370,25 @@ impl Pods {
         self.workers.insert(uid.to_owned(), handle);
     }
 
+    fn assigned(&self) -> BTreeSet<String> {
+        self.shared.objects_of("pods").into_iter().map(|object| object.uid).collect()
+    }
+
     /// After a full assignment: what it does not name goes.
-    async fn stop_unknown(&mut self) {
-        let assigned: BTreeSet<String> = self.shared.objects_of("pods").into_iter().map(|object| object.uid).collect();
+    fn stop_unassigned(&mut self) {
+        let assigned = self.assigned();
         let unassigned: Vec<String> = self.workers.keys().filter(|uid| !assigned.contains(*uid)).cloned().collect();
         for uid in unassigned {
             self.unassign(&uid);
         }
-        let listed = self.shared.runtime.list(None).await;
-        // Tried again when the engine answers: a pod that runs elsewhere by now must not stay.
-        self.unknown_left = listed.is_err();
-        let containers = match listed {
-            Ok(containers) => containers,
-            Err(error) => {
-                tracing::warn!(%error, "cannot look for containers of unknown pods");
-                return;
-            }
-        };
+    }
+
+    /// And so does what the engine runs that nobody here looks after.
+    fn stop_unknown(&mut self, containers: &[Container]) {
+        let assigned = self.assigned();
         let mut orphans: BTreeMap<String, i64> =
             crate::volumes::homes(&self.shared.data_dir).into_iter().map(|uid| (uid, ORPHAN_GRACE_SECONDS)).collect();
-        for container in &containers {
+        for container in containers {
             let grace = container.label(label::GRACE).parse().unwrap_or(ORPHAN_GRACE_SECONDS);
             orphans.insert(container.label(label::POD_UID).to_owned(), grace);
         }

@@ -383,3 +383,79 @@ async fn nothing_is_made_before_the_hold_ends() {
     assert!(all.iter().all(|c| c.label(label::POD_UID) == "b" && c.state == State::Running));
     node.stop().await;
 }
+
+#[tokio::test]
+async fn an_engine_that_hangs_holds_up_no_assignment() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (runtime, mut node) = hollow_node(&dir, Saved::default(), RETURN_WAIT).await;
+    node.assign(true, &[("pods", &pod("a", sample()))]).await;
+    node.ready("a").await;
+    runtime.hang(true);
+    let taken = async {
+        // More than any queue holds; each asks for a look at what else runs.
+        for _ in 0..50 {
+            node.assign(true, &[("pods", &pod("a", sample())), ("pods", &pod("b", sample()))]).await;
+        }
+        while node.shared.position() != (1, node.revision) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), taken).await.expect("assignments are taken over");
+    runtime.hang(false);
+    node.ready("b").await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_something_else_uses_is_left_to_it() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (runtime, mut node) = hollow_node(&dir, Saved::default(), RETURN_WAIT).await;
+    crate::images::load(runtime.as_ref(), "hactl.local/sample:1").await.expect("loaded");
+    let stranger = crate::runtime::Spec {
+        name: "stranger".to_owned(),
+        image: "hactl.local/sample:1".to_owned(),
+        // Known to be ours, so that nobody removes it as an orphan.
+        labels: BTreeMap::from([(label::POD_UID.to_owned(), "s".to_owned())]),
+        network: crate::runtime::Network::Bridge {
+            name: hollow().1.name,
+            address: std::net::Ipv4Addr::new(10, 9, 0, 2),
+        },
+        ..Default::default()
+    };
+    let id = runtime.create(&stranger).await.expect("created");
+    runtime.start(&id).await.expect("started");
+    node.assign(false, &[("pods", &pod("a", sample()))]).await;
+    let status = node.ready("a").await;
+    assert_eq!(status["podIP"], "10.9.0.3");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_container_removed_by_hand_is_made_again_and_counted() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (runtime, mut node) = hollow_node(&dir, Saved::default(), RETURN_WAIT).await;
+    node.assign(true, &[("pods", &pod("a", sample()))]).await;
+    node.ready("a").await;
+    for container in runtime.list(None).await.expect("a list") {
+        runtime.remove(&container.id).await.expect("removed");
+    }
+    let restarted =
+        |status: &Value| status["containerStatuses"][0]["restartCount"] == 1 && condition(status, "Ready") == "True";
+    let status = node.status("a", "a restart", restarted).await;
+    assert_eq!(status["phase"], "Running");
+    let saved = node.stop().await;
+    assert_eq!(saved.pods["a"].attempts["web"], 1, "a restarted kubelet goes on counting");
+}
+
+#[tokio::test]
+async fn a_bridge_removed_by_hand_is_asked_for() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (runtime, mut node) = hollow_node(&dir, Saved::default(), RETURN_WAIT).await;
+    runtime.remove_networks().await.expect("removed");
+    node.assign(true, &[("pods", &pod("a", sample()))]).await;
+    let asked = tokio::time::timeout(Duration::from_secs(60), node.shared.bridge_missed.notified()).await;
+    asked.expect("the bridge is missed");
+    runtime.ensure_bridge(&hollow().1).await.expect("made again");
+    node.ready("a").await;
+    node.stop().await;
+}

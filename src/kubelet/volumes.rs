@@ -5,6 +5,7 @@
 //!                                 ..data -> ..<n>    contents are swapped by one rename
 //!                               hosts                mounted as /etc/hosts
 //!                               messages/<container>_<attempt>
+//!                               subpaths/<container>/<attempt>_<n>   what a subPath names, bound there
 //! ```
 //! Blocking; called off the async threads. Not here: which ConfigMaps exist (`env::Source`). Invariant: doing it again changes nothing
 //! unless the contents changed.
@@ -16,11 +17,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1 as core;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 
 use crate::env::Source;
 use crate::podspec::uid;
 use crate::runtime::Mount;
+use crate::subpath;
 
 /// The end of a termination message that is kept.
 pub const MESSAGE_BYTES_MAX: u64 = 4096;
@@ -38,6 +40,9 @@ impl Home {
     }
     fn hosts(&self) -> PathBuf {
         self.0.join("hosts")
+    }
+    fn sub_paths(&self, container: &str) -> PathBuf {
+        self.0.join("subpaths").join(container)
     }
     fn message(&self, container: &str, attempt: u32) -> PathBuf {
         self.0.join("messages").join(format!("{container}_{attempt}"))
@@ -278,7 +283,8 @@ pub fn mounts(
 ) -> Result<Vec<Mount>, String> {
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let mut out = Vec::new();
-    for wanted in container.volume_mounts.iter().flatten() {
+    release_sub_paths(&home.sub_paths(&container.name))?;
+    for (number, wanted) in container.volume_mounts.iter().flatten().enumerate() {
         let volume = volumes
             .iter()
             .find(|v| v.name == wanted.name)
@@ -291,7 +297,12 @@ pub fn mounts(
             _ => None,
         };
         let source = match sub {
-            Some(path) => sub_path(&base, &path)?,
+            Some(path) => {
+                inside(Path::new(&path))?;
+                let place = home.sub_paths(&container.name).join(format!("{attempt}_{number}"));
+                subpath::fix(&base, &path, &place)?;
+                place
+            }
             None => base,
         };
         let fixed = volume.config_map.is_some() || volume.secret.is_some();
@@ -340,16 +351,13 @@ fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(told("setting the mode of", path))
 }
 
-/// The real path below a volume; made as a directory when missing; never outside the volume, links included.
-fn sub_path(base: &Path, sub: &str) -> Result<PathBuf, String> {
-    inside(Path::new(sub))?;
-    let path = base.join(sub);
-    if !path.exists() {
-        fs::create_dir_all(&path).map_err(told("making", &path))?;
+/// The places of earlier attempts: the engine has its own mounts of them, for as long as such a container is there.
+fn release_sub_paths(dir: &Path) -> Result<(), String> {
+    subpath::unmount_below(dir)?;
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(told("removing", dir)(error)),
+        _ => Ok(()),
     }
-    let real = path.canonicalize().map_err(told("finding", &path))?;
-    let root = base.canonicalize().map_err(told("finding", base))?;
-    if real.starts_with(&root) { Ok(real) } else { Err(format!("the subPath {sub:?} leads out of its volume")) }
 }
 
 /// What a container left as its last words.
@@ -365,13 +373,8 @@ pub fn message(home: &Home, container: &str, attempt: u32) -> String {
 
 /// Unmounts and removes everything of the pod.
 pub fn release(home: &Home) -> Result<(), String> {
-    let volumes = home.0.join("volumes");
-    for entry in fs::read_dir(&volumes).into_iter().flatten().flatten() {
-        if is_mount_point(&entry.path()) {
-            umount2(&entry.path(), MntFlags::MNT_DETACH)
-                .map_err(|e| format!("unmounting {}: {e}", entry.path().display()))?;
-        }
-    }
+    // What is mounted here lies elsewhere, and must not be removed with the pod.
+    subpath::unmount_below(&home.0)?;
     match fs::remove_dir_all(&home.0) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(told("removing", &home.0)(error)),
         _ => Ok(()),
@@ -409,15 +412,6 @@ mod tests {
         publish(dir.path(), &files(&[("a", "3"), ("c", "4")]), None).expect("changed");
         assert_eq!((at("a"), at("sub/b"), at("c")), (Some("3".to_owned()), None, Some("4".to_owned())));
         assert!(!dir.path().join(before).exists());
-    }
-
-    #[test]
-    fn paths_stay_inside() {
-        let dir = tempfile::tempdir().expect("a directory");
-        symlink("/etc", dir.path().join("out")).expect("a link");
-        for (sub, fine) in [("a/b", true), ("../x", false), ("/etc", false), ("out", false), ("out/ssl", false)] {
-            assert_eq!(sub_path(dir.path(), sub).is_ok(), fine, "{sub}");
-        }
     }
 
     #[test]

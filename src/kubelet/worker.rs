@@ -19,7 +19,7 @@ use crate::env::Facts;
 use crate::plan::{self, Action, Failure, Given, ImageState, Memory, Order, Plan, Why};
 use crate::podspec;
 use crate::probe::{self, Kind, Report};
-use crate::runtime::{Container, Error, label};
+use crate::runtime::{Container, Error, State, label};
 use crate::saved::PodRecord;
 use crate::shared::Shared;
 use crate::status::Verdicts;
@@ -68,7 +68,7 @@ impl Worker {
             uid: uid.to_owned(),
             wanted,
             wake,
-            memory: Memory { finished: record.finished, ..Memory::default() },
+            memory: Memory { finished: record.finished, attempts: record.attempts.clone(), ..Memory::default() },
             verdicts: Verdicts::default(),
             probes: BTreeMap::new(),
             reports: mpsc::channel(16),
@@ -356,8 +356,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Drops what is remembered of containers that are gone.
+    /// Drops what is remembered of containers that are gone, but for how often they were started.
     fn forget_old(&mut self, containers: &[Container]) {
+        for (name, container) in plan::latest(containers) {
+            // One that was made and never started is removed and does not count.
+            let counts = name != label::SANDBOX && container.state != State::Created;
+            if counts && self.memory.attempts.get(name).is_none_or(|seen| *seen < container.attempt()) {
+                self.memory.attempts.insert(name.to_owned(), container.attempt());
+                self.record.attempts.clone_from(&self.memory.attempts);
+            }
+        }
         let known = |id: &String| containers.iter().any(|container| container.id == *id);
         self.memory.signalled.retain(|id, _| known(id));
         self.memory.unhealthy.retain(|id, _| known(id));

@@ -47,10 +47,6 @@ impl Addresses {
         self.api.borrow().clone()
     }
 
-    pub fn api_of(&self, id: Option<u64>) -> Option<String> {
-        self.member(id).map(|member| member.api_address)
-    }
-
     pub fn watch_api(&self) -> watch::Receiver<Vec<String>> {
         self.api.subscribe()
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rpc::pb::MemberInfo;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, PortLimits, StoreBounds};
 
 /// How often a leader is heard and how long its silence is borne.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +20,8 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(40),
-            election_min: Duration::from_millis(100),
+            heartbeat: Duration::from_millis(60),
+            election_min: Duration::from_millis(120),
             election_max: Duration::from_millis(200),
         }
     }
@@ -44,7 +44,13 @@ pub struct Config {
     /// `masters` and `root_ca_pem` are filled in here.
     pub settings: control::Settings,
     pub timing: Timing,
+    pub bounds: StoreBounds,
+    /// Snapshots that the leader saves by itself; none: it does not.
+    pub automatic_snapshots: Option<crate::snapshot::Plan>,
     pub lifetimes: rpc::pki::Lifetimes,
+    /// What the API takes on at once.
+    pub api_limits: apiserver::Limits,
+    pub port_limits: PortLimits,
     /// Further names and addresses of the API's certificate.
     pub api_names: Vec<String>,
     pub version: String,
@@ -66,7 +72,11 @@ impl Config {
             advertise_peer: "127.0.0.1:6444".into(),
             settings: control::Settings::default(),
             timing: Timing::default(),
+            bounds: StoreBounds::default(),
+            automatic_snapshots: None,
             lifetimes: rpc::pki::Lifetimes::default(),
+            api_limits: apiserver::Limits::default(),
+            port_limits: PortLimits::default(),
             api_names: Vec::new(),
             version: env!("CARGO_PKG_VERSION").into(),
             commit: String::new(),

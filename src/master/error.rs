@@ -6,11 +6,14 @@ use std::path::PathBuf;
 pub enum Error {
     #[error("{0}")]
     Pki(#[from] rpc::pki::Error),
-    #[error("{0}")]
+    #[error(transparent)]
     Join(#[from] rpc::join::Error),
     /// The other side refused; its message says why.
     #[error("{0}")]
     Refused(String),
+    /// No answer: it may have happened or not.
+    #[error("the answer was lost ({0}); run the same command again: the masters then recognise this machine")]
+    Lost(String),
     #[error("{0}")]
     Invalid(String),
     #[error(

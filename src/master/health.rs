@@ -1,10 +1,13 @@
 //! The reasons behind `/livez` and `/readyz`.
 
+use std::sync::Arc;
+
 use apiserver::{Check, Health};
-use replica::Replica;
+
+use crate::service::Shared;
 
 pub struct MasterHealth {
-    pub replica: Replica,
+    pub shared: Arc<Shared>,
 }
 
 impl Health for MasterHealth {
@@ -13,7 +16,7 @@ impl Health for MasterHealth {
     }
 
     fn ready(&self) -> Vec<Check> {
-        let now = self.replica.leadership().borrow().clone();
+        let now = self.shared.replica.leadership().borrow().clone();
         let leader = match now.leader {
             Some(_) => Ok(()),
             None => Err("no leader: too few masters are up or reach each other".to_owned()),
@@ -28,6 +31,10 @@ impl Health for MasterHealth {
             Check { name: "ping", result: Ok(()) },
             Check { name: "leader", result: leader },
             Check { name: "caught-up", result: serving },
+            Check {
+                name: "disk",
+                result: self.shared.consensus.disk_problem().map_or(Ok(()), |why| Err(format!("this master {why}"))),
+            },
         ]
     }
 }

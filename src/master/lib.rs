@@ -3,7 +3,7 @@
 //! ```text
 //!   create / join ─▶ <data-dir>/pki, master.json          once
 //!   run ─┬─ consensus                                     the replicated state
-//!        ├─ ports      6443: TLS ─▶ identity ─┬─ gRPC  ─▶ service::{cluster, node}
+//!        ├─ ports      6443: TLS ─▶ identity ─┬─ gRPC  ─▶ service::{cluster, node, bench}
 //!        │                                    └─ HTTP  ─▶ apiserver
 //!        │             6444: TLS ─▶ peer      ─── gRPC  ─▶ service::peer
 //!        ├─ sessions   the nodes that dialled this master
@@ -19,9 +19,16 @@
 //! request never replaces it.
 
 mod addresses;
+mod agreement;
+mod bounds;
 mod config;
+mod disk;
+pub mod epoch;
 mod error;
+mod fence;
 mod health;
+mod keys;
+mod latency;
 pub mod leader;
 mod metrics;
 mod own;
@@ -29,17 +36,25 @@ mod peers;
 mod ports;
 mod records;
 mod renewal;
+mod rotate;
 mod run;
 mod service;
 pub mod sessions;
 mod setup;
+pub mod snapshot;
+mod store;
 mod streams;
 mod upkeep;
+mod versions;
 
+pub use apiserver::Limits;
+pub use bounds::PortLimits;
 pub use config::{Config, MasterFile, Timing};
 pub use error::Error;
+pub use latency::sync_times;
 pub use run::run;
 pub use setup::{Create, Created, Join, JoinMaster, Joined, create, join, write_kubeconfig};
+pub use store::StoreBounds;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! Consensus' calls to other members, over gRPC: one connection per kind of traffic.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,18 +14,55 @@ use futures::{Stream, StreamExt};
 use rpc::channel::NeverConnected;
 use rpc::pb::{self, membership_request};
 use rpc::peer::{Client, Lane, PeerClients};
-use tonic::{Request, Status};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status, Streaming};
 
 /// Far above an election, so that it is openraft's own limits that end a call; only a hung connection meets these.
 const BEAT_LIMIT: Duration = Duration::from_secs(2);
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// [`PeerTransport`] over [`PeerClients`].
-pub struct Wire(pub PeerClients);
+pub struct Wire {
+    peers: PeerClients,
+    /// The heartbeat stream to each member, by its id and address.
+    beats: Mutex<BTreeMap<(u64, String), Slot>>,
+}
+
+/// Empty while a heartbeat is under way, and after one that failed or was given up: the next one opens a new stream.
+type Slot = Arc<tokio::sync::Mutex<Option<Beats>>>;
+
+struct Beats {
+    requests: mpsc::Sender<pb::RaftMessage>,
+    answers: Streaming<pb::RaftMessage>,
+}
 
 impl Wire {
+    pub fn new(peers: PeerClients) -> Self {
+        Self { peers, beats: Mutex::default() }
+    }
+
+    /// An error whose reason may be that the cluster went on without us.
+    fn noted(&self, status: Status) -> Status {
+        self.peers.refused(&status);
+        plain(status)
+    }
+
     fn client(&self, to: &Member, lane: Lane) -> Client {
-        self.0.client(to.id, &to.peer_address, lane)
+        self.peers.client(to.id, &to.peer_address, lane)
+    }
+
+    fn beats(&self, to: &Member) -> Slot {
+        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        beats.retain(|(id, address), _| *id != to.id || *address == to.peer_address);
+        beats.entry((to.id, to.peer_address.clone())).or_default().clone()
+    }
+
+    async fn open_beats(&self, to: &Member) -> Result<Beats, Status> {
+        let (requests, sent) = mpsc::channel(1);
+        let answers = self.client(to, Lane::Beat).heartbeats(ReceiverStream::new(sent)).await;
+        let answers = answers.map_err(|status| self.noted(status))?;
+        Ok(Beats { requests, answers: answers.into_inner() })
     }
 }
 
@@ -42,12 +81,21 @@ fn plain(status: Status) -> Status {
 impl PeerTransport for Wire {
     async fn vote(&self, to: &Member, body: Bytes) -> Result<Bytes, Status> {
         let answer = self.client(to, Lane::Beat).vote(limited(pb::RaftMessage { body }, BEAT_LIMIT)).await;
-        Ok(answer.map_err(plain)?.into_inner().body)
+        Ok(answer.map_err(|status| self.noted(status))?.into_inner().body)
     }
 
     async fn heartbeat(&self, to: &Member, body: Bytes) -> Result<Bytes, Status> {
-        let answer = self.client(to, Lane::Beat).heartbeat(limited(pb::RaftMessage { body }, BEAT_LIMIT)).await;
-        Ok(answer.map_err(plain)?.into_inner().body)
+        let slot = self.beats(to);
+        let mut slot = slot.lock().await;
+        let mut beats = match slot.take() {
+            Some(beats) => beats,
+            None => self.open_beats(to).await?,
+        };
+        let ended = || Status::unavailable("the heartbeat stream ended");
+        beats.requests.send(raft_message(body)).await.map_err(|_| ended())?;
+        let answer = beats.answers.message().await?.ok_or_else(ended)?;
+        *slot = Some(beats);
+        Ok(answer.body)
     }
 
     async fn append(
@@ -121,6 +169,7 @@ pub fn change_request(change: Change) -> pb::MembershipRequest {
         Change::AddLearner(member) => membership_request::Change::AddLearner(info(&member)),
         Change::Promote(id) => membership_request::Change::Promote(id),
         Change::Remove(id) => membership_request::Change::Remove(id),
+        Change::Transfer(id) => membership_request::Change::Transfer(id),
     };
     pb::MembershipRequest { change: Some(change) }
 }

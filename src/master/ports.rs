@@ -1,12 +1,20 @@
 //! The two ports: accept, TLS, identity, and then gRPC or HTTP by content type. One loop serves both.
 //!
+//! ```text
+//! accept ─▶ a seat among the connections ─▶ ClientHello ─▶ a turn to shake hands ─▶ requests ─▶ idle: closed
+//!           (in all, per address)           within a time   (in all, per address)    heads within a time
+//! ```
+//!
+//! Nobody is known before the handshake, so that what comes before it is bounded by address: one address never takes all.
+//!
 //! **Invariant:** every request carries the verified [`Identity`] of its connection, put there before any handler.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use apiserver::Pool;
 use axum::body::Body;
 use control::authz::User;
 use http::header::CONTENT_TYPE;
@@ -17,23 +25,21 @@ use rpc::Identity;
 use rpc::tls::Identifier;
 use rpc::transport::{Io, Listener, Transport};
 use rustls::ServerConfig;
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::Error;
+use crate::bounds::{Activity, PortLimits, Turns};
 
-/// Connections of one port; one more waits in the kernel's queue.
-const CONNECTIONS_MAX: usize = 10_000;
-/// A client that does not finish its handshake, or its request's head, within this is dropped.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// Half-open HTTP/2 connections are noticed within twice this.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Watches and node streams of one client share a connection.
-const STREAMS_MAX: u32 = 2_000;
+/// What one stream may have waiting for a client that does not read.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// All headers of one request.
+const HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// How long open requests may take to end at shutdown.
 const DRAIN_LIMIT: Duration = Duration::from_millis(1_500);
 /// Pause after `accept` failed: most likely no file descriptor is free.
@@ -55,8 +61,10 @@ pub struct Handlers {
 /// A bound port.
 pub struct Port {
     listener: Box<dyn Listener>,
-    tls: TlsAcceptor,
+    tls: Arc<ServerConfig>,
     identifier: Identifier,
+    limits: PortLimits,
+    which: Which,
 }
 
 /// Which port, for messages.
@@ -64,10 +72,19 @@ pub struct Port {
 pub struct Which {
     pub what: &'static str,
     pub setting: &'static str,
+    /// Whether settings name its bounds.
+    bounded: bool,
 }
 
-pub const API: Which = Which { what: "API", setting: "--listen-api" };
-pub const PEER: Which = Which { what: "peer", setting: "--listen-peer" };
+impl Which {
+    /// The setting that names a bound in `/metrics`; "" where none does.
+    fn bound(self, setting: &'static str) -> &'static str {
+        if self.bounded { setting } else { "" }
+    }
+}
+
+pub const API: Which = Which { what: "API", setting: "--listen-api", bounded: true };
+pub const PEER: Which = Which { what: "peer", setting: "--listen-peer", bounded: false };
 
 impl Port {
     /// # Errors
@@ -78,6 +95,7 @@ impl Port {
         address: &str,
         tls: Arc<ServerConfig>,
         identifier: Identifier,
+        limits: PortLimits,
     ) -> Result<Self, Error> {
         let listener = transport.listen(address).await.map_err(|source| Error::Port {
             what: which.what,
@@ -85,7 +103,7 @@ impl Port {
             address: address.to_owned(),
             source,
         })?;
-        Ok(Self { listener, tls: TlsAcceptor::from(tls), identifier })
+        Ok(Self { listener, tls, identifier, limits, which })
     }
 
     /// # Errors
@@ -96,27 +114,43 @@ impl Port {
 
     /// Serves until `shutdown`, then lets open requests end for a moment.
     pub async fn serve(self, handlers: Handlers, shutdown: CancellationToken) {
-        let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let limits = self.limits;
+        let seats = Pool::new(
+            (self.which.bound("api-connections"), limits.connections),
+            (self.which.bound("api-connections-per-address"), limits.connections_per_address),
+        );
+        let turns = Turns::new(self.which.bound("api-handshakes"), limits.handshakes);
         let connections = TaskTracker::new();
         loop {
-            let Ok(permit) = free.clone().acquire_owned().await else { break };
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, from) = match accepted {
+                Ok((stream, from)) => (stream, from.ip().to_canonical()),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            let (tls, identifier) = (self.tls.clone(), self.identifier.clone());
+            let seat = match seats.take(&from.to_string()) {
+                Ok(seat) => seat,
+                Err(full) => {
+                    tracing::debug!(%from, setting = full.0, "a connection is closed: the bound is met");
+                    continue;
+                }
+            };
+            let (tls, identifier, turns) = (self.tls.clone(), self.identifier.clone(), turns.clone());
             let (handlers, shutdown) = (handlers.clone(), shutdown.clone());
             connections.spawn(async move {
-                let _permit = permit;
-                serve_connection(stream, tls, identifier, handlers, shutdown).await;
+                let _seat = seat;
+                let shaken = tokio::time::timeout(limits.handshake_time, shake_hands(stream, from, tls, &turns)).await;
+                match shaken {
+                    Ok(Ok(stream)) => serve_connection(stream, identifier, handlers, limits, shutdown).await,
+                    Ok(Err(error)) => tracing::debug!(%from, %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%from, "TLS handshake took too long"),
+                }
             });
         }
         connections.close();
@@ -124,52 +158,58 @@ impl Port {
     }
 }
 
-async fn serve_connection(
+/// Whoever has not said hello yet takes no turn, so that silent connections keep nobody waiting.
+async fn shake_hands(
     stream: Io,
-    tls: TlsAcceptor,
+    from: IpAddr,
+    tls: Arc<ServerConfig>,
+    turns: &Turns,
+) -> std::io::Result<TlsStream<Io>> {
+    let greeted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let _turn = turns.wait(from).await;
+    greeted.into_stream(tls).await
+}
+
+async fn serve_connection(
+    stream: TlsStream<Io>,
     identifier: Identifier,
     handlers: Handlers,
+    limits: PortLimits,
     shutdown: CancellationToken,
 ) {
-    let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "TLS handshake failed");
-            return;
-        }
-        Err(_) => return,
-    };
     let Some(identity) = identifier.identify(stream.get_ref().1.peer_certificates()) else {
         tracing::debug!("a verified certificate names nobody");
         return;
     };
-    let asked = CancellationToken::new();
-    let first = asked.clone();
+    let activity = Activity::default();
+    let requests = activity.clone();
     let service = hyper::service::service_fn(move |request| {
-        first.cancel();
-        answer(request, identity.clone(), handlers.clone())
+        let open = requests.begin();
+        let answer = answer(request, identity.clone(), handlers.clone());
+        async move { Ok::<_, Infallible>(apiserver::until_sent(answer.await?, open)) }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_time);
     server
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(limits.streams)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_header_list_size(HEADER_BYTES_MAX)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
     let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     // Until hyper knows the protocol it waits for ever; whoever never asks must not hold one of the connections.
-    let mute = async {
-        if tokio::time::timeout(HEAD_LIMIT, asked.cancelled()).await.is_ok() {
-            std::future::pending::<()>().await;
-        }
-    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = mute => return,
+        () = activity.none_within(limits.header_time) => return,
+        () = activity.idle_for(limits.idle) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -13,6 +13,7 @@ use state::{Command, Expect, Header, Key, Op, Outcome, Put, Record, Refusal, Sta
 const GROUP: &str = "hactl.io";
 const TOKENS: &str = "jointokens";
 const MEMBERS: &str = "members";
+const RECOVERY: &str = "recovery";
 
 /// How often an id that another master took meanwhile is chosen anew.
 const TRIES: usize = 16;
@@ -39,6 +40,23 @@ pub struct MemberRecord {
     pub api_address: String,
     /// Its certificate opens nothing any more.
     pub removed: bool,
+    /// Fingerprint of the nonce it joined with: the same machine, asking again, is given the same id.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub joiner: String,
+}
+
+/// What snapshots are encrypted to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RecoveryKey {
+    recipient: String,
+}
+
+/// The last automatic snapshot: when it was tried and when one was saved, in seconds since 1970, and that one's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutomaticSnapshot {
+    pub tried: i64,
+    pub saved: i64,
+    pub name: String,
 }
 
 /// Why a record could not be read or written; for gRPC.
@@ -61,6 +79,11 @@ pub fn tokens(root: &State) -> Vec<Token> {
 
 pub fn token(root: &State, id: &str) -> Option<Token> {
     Some(Token { id: id.to_owned(), ..spec(root.get(&token_key(id))?)? })
+}
+
+/// Every id that was ever given out.
+pub fn members(root: &State) -> Vec<(u64, MemberRecord)> {
+    root.list(GROUP, MEMBERS, None).filter_map(|(key, record)| Some((key.name.parse().ok()?, spec(record)?))).collect()
 }
 
 pub fn member(root: &State, id: u64) -> Option<MemberRecord> {
@@ -89,15 +112,24 @@ pub async fn delete_tokens(replica: &Replica, ids: &[String], now: jiff::Timesta
     accepted(propose(replica, Command { ops, time_ms: now.as_millisecond(), ..Command::default() }).await?)
 }
 
-/// Registers a member under the next free id.
+/// Registers a member under the next free id, or under the one that the same joiner was given before.
 ///
 /// # Errors
 /// When the leader cannot be reached.
 pub async fn register_member(replica: &Replica, member: &MemberRecord, now: jiff::Timestamp) -> Result<u64, Status> {
     for _ in 0..TRIES {
         let root = replica.root();
-        let last = root.list(GROUP, MEMBERS, None).last().and_then(|(key, _)| key.name.parse::<u64>().ok());
-        let id = last.unwrap_or(0) + 1;
+        let same = |known: &MemberRecord| !known.removed && !known.joiner.is_empty() && known.joiner == member.joiner;
+        if let Some((id, known)) = members(&root).into_iter().find(|(_, known)| same(known)) {
+            if known == *member {
+                return Ok(id);
+            }
+            let key = member_key(id);
+            let expects = vec![Expect::exists(key.clone())];
+            accepted(propose(replica, command(expects, put(key, member, false, now), now)).await?)?;
+            return Ok(id);
+        }
+        let id = last_member(&root) + 1;
         let key = member_key(id);
         let command = command(vec![Expect::absent(key.clone())], put(key, member, member.removed, now), now);
         match propose(replica, command).await?.refusal {
@@ -107,6 +139,11 @@ pub async fn register_member(replica: &Replica, member: &MemberRecord, now: jiff
         }
     }
     Err(Status::unavailable("other masters keep joining; try again"))
+}
+
+/// The highest id ever given out.
+fn last_member(root: &State) -> u64 {
+    root.list(GROUP, MEMBERS, None).last().and_then(|(key, _)| key.name.parse().ok()).unwrap_or(0)
 }
 
 /// Makes a member's certificate worthless.
@@ -119,6 +156,94 @@ pub async fn remove_member(replica: &Replica, id: u64, now: jiff::Timestamp) -> 
     let key = member_key(id);
     let command = command(vec![Expect::exists(key.clone())], put(key, &present, true, now), now);
     accepted(propose(replica, command).await?)
+}
+
+/// The next free member id, and the command that registers it; for a cluster that does not run.
+pub fn registration(root: &State, member: &MemberRecord, now: jiff::Timestamp) -> (u64, Command) {
+    let id = last_member(root) + 1;
+    let key = member_key(id);
+    (id, command(vec![Expect::absent(key.clone())], put(key, member, member.removed, now), now))
+}
+
+/// Makes the certificates of all members but one worthless; for a cluster that does not run.
+pub fn remove_members(root: &State, but: Option<u64>, now: jiff::Timestamp) -> Command {
+    let kept = but.map(member_key);
+    let ops =
+        root.list(GROUP, MEMBERS, None).filter(|(key, _)| Some(*key) != kept.as_ref()).filter_map(|(key, record)| {
+            let present = MemberRecord { removed: true, ..spec(record)? };
+            Some(Op::put(put(key.clone(), &present, true, now)))
+        });
+    Command { ops: ops.collect(), time_ms: now.as_millisecond(), ..Command::default() }
+}
+
+fn recovery_key() -> Key {
+    Key::new(GROUP, RECOVERY, "", "key")
+}
+
+/// What snapshots are encrypted to; none in a cluster that never had one.
+pub fn recovery_recipient(root: &State) -> Option<String> {
+    spec::<RecoveryKey>(root.get(&recovery_key())?).map(|key| key.recipient)
+}
+
+/// The key that Secrets are sealed with, once a rotation has named one.
+pub fn active_key(root: &State) -> Option<String> {
+    spec::<ActiveKey>(root.get(&active_key_key())?).map(|active| active.id)
+}
+
+/// When it was named, in milliseconds since 1970.
+pub fn active_key_since(root: &State) -> Option<i64> {
+    root.get(&active_key_key()).map(|record| record.header.creation_ms)
+}
+
+#[derive(Serialize, Deserialize)]
+struct ActiveKey {
+    id: String,
+}
+
+fn active_key_key() -> Key {
+    Key::new(GROUP, "datakeys", "", "active")
+}
+
+/// # Errors
+/// When the leader cannot be reached.
+pub async fn put_recovery_recipient(replica: &Replica, recipient: &str, now: jiff::Timestamp) -> Result<(), Status> {
+    let key = RecoveryKey { recipient: recipient.to_owned() };
+    let command = command(Vec::new(), put(recovery_key(), &key, false, now), now);
+    accepted(propose(replica, command).await?)
+}
+
+fn automatic_key() -> Key {
+    Key::new(GROUP, RECOVERY, "", "automatic")
+}
+
+/// The last automatic snapshot; none before the first try.
+pub fn automatic_snapshot(root: &State) -> Option<AutomaticSnapshot> {
+    spec(root.get(&automatic_key())?)
+}
+
+/// As the leader of a term. False: it is over.
+///
+/// # Errors
+/// When the majority cannot be reached.
+pub async fn note_automatic_snapshot(
+    replica: &Replica,
+    term: replica::Term,
+    snapshot: &AutomaticSnapshot,
+    now: jiff::Timestamp,
+) -> Result<bool, Status> {
+    let command = command(Vec::new(), put(automatic_key(), snapshot, false, now), now);
+    match replica.propose_as_leader(term, command).await {
+        Ok(outcome) => accepted(outcome).map(|()| true),
+        Err(replica::Error::Deposed(_)) => Ok(false),
+        Err(error) => Err(Status::unavailable(error.to_string())),
+    }
+}
+
+/// # Errors
+/// When the leader cannot be reached.
+pub async fn set_active_key(replica: &Replica, id: &str, now: jiff::Timestamp) -> Result<(), Status> {
+    let put = put(active_key_key(), &ActiveKey { id: id.to_owned() }, false, now);
+    accepted(propose(replica, command(Vec::new(), put, now)).await?)
 }
 
 /// Proposes, with errors as gRPC words them.
@@ -151,7 +276,7 @@ fn put(key: Key, spec: &impl Serialize, removed: bool, now: jiff::Timestamp) -> 
     let spec = serde_json::to_string(spec).unwrap_or_else(|_| "null".into());
     let mut header = Header { uid: format!("{key}"), creation_ms: now.as_millisecond(), ..Header::default() };
     if removed {
-        header.fields.insert("removed".into(), "true".into());
+        header.fields.insert("removed", "true");
     }
     let split = u32::try_from(head.len()).unwrap_or(u32::MAX);
     Put { key, header, body: format!(r#"{head}}},"spec":{spec}}}"#).into(), split, ..Put::default() }

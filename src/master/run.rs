@@ -19,16 +19,19 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::addresses::Addresses;
+use crate::bounds::PortLimits;
 use crate::config::{Config, MasterFile};
 use crate::health::MasterHealth;
+use crate::keys::{self, Keyring};
 use crate::leader::{Heard, Leader};
 use crate::peers::Wire;
 use crate::ports::{self, Admitted, Handlers, Port};
 use crate::renewal::Own;
-use crate::service::{Shared, cluster::ClusterService, node::NodeService, peer::PeerService};
+use crate::rotate::Rotations;
+use crate::service::{Shared, bench::BenchService, cluster::ClusterService, node::NodeService, peer::PeerService};
 use crate::sessions::{NodeStreams, Parts, Sessions};
 use crate::streams::PeerRelay;
-use crate::{Error, metrics, upkeep};
+use crate::{Error, agreement, disk, fence, metrics, snapshot, upkeep, versions};
 
 /// The largest message on either port: a batch of commands, or an assignment of many large Secrets.
 const MESSAGE_MAX: usize = 64 << 20;
@@ -63,24 +66,30 @@ pub(crate) async fn run_with(
     check_owner(&config, &file, &dir, &bundles)?;
     let issuers = Arc::new(dir.issuers()?);
     config.settings.root_ca_pem.clone_from(&bundles.client);
+    let keys = Keyring::load(dir.clone())?;
+    config.settings.sealer = Some(keys.clone());
     let own = Own::load(dir.clone(), issuers.clone(), config.clone(), now().as_second())?;
 
-    // Both ports are taken before anything on disk changes.
+    let prometheus = metrics::install();
     let transport: Arc<dyn Transport> = Arc::new(Tcp);
+    let me = PeerName { cluster_id: config.cluster_id.clone(), epoch: config.epoch, member: config.member_id };
+    let peers = PeerClients::new(transport.clone(), tls::peer_client(&own.peer, &bundles)?, me);
+    fence::alone(&peers, &config).await.map_err(Error::Invalid)?;
+    // Both ports are taken before anything on disk changes.
     let identifier = Identifier::new(&bundles)?;
     let api_tls = tls::api_server(&own.api, &bundles)?;
     let peer_tls = tls::peer_server(&own.peer, &bundles)?;
-    let api_port = Port::bind(&transport, ports::API, &config.listen_api, api_tls, identifier.clone()).await?;
-    let peer_port = Port::bind(&transport, ports::PEER, &config.listen_peer, peer_tls, identifier).await?;
+    let api_port =
+        Port::bind(&transport, ports::API, &config.listen_api, api_tls, identifier.clone(), config.port_limits).await?;
+    let peer_port =
+        Port::bind(&transport, ports::PEER, &config.listen_peer, peer_tls, identifier, PortLimits::peers()).await?;
     let unknown = |source| Error::File { path: "the port's own address".into(), source };
     let addresses = Bound { api: api_port.address().map_err(unknown)?, peer: peer_port.address().map_err(unknown)? };
     take_free_ports(&mut config, addresses);
     bound(addresses);
 
-    let me = PeerName { cluster_id: config.cluster_id.clone(), epoch: config.epoch, member: config.member_id };
-    let peers = PeerClients::new(transport, tls::peer_client(&own.peer, &bundles)?, me);
     make_private(&config.data_dir)?;
-    let consensus = consensus::start(consensus_config(&config), Arc::new(Wire(peers.clone()))).await?;
+    let consensus = consensus::start(consensus_config(&config), Arc::new(Wire::new(peers.clone()))).await?;
     if file.started && consensus.members().is_empty() {
         consensus.shutdown().await;
         return Err(Error::Invalid(format!(
@@ -89,8 +98,13 @@ pub(crate) async fn run_with(
             config.data_dir.display()
         )));
     }
+    if let Err(why) = fence::welcome(&consensus, &peers, &config).await {
+        consensus.shutdown().await;
+        return Err(Error::Invalid(why));
+    }
 
     let replica = consensus.replica();
+    keys.follow(replica.clone());
     let heard = Heard::default();
     let seed = Arc::new(AtomicU64::new(rand::random()));
     let known = Addresses::new(upkeep::members(&consensus));
@@ -106,6 +120,7 @@ pub(crate) async fn run_with(
         masters: known.watch_api(),
         now: now.clone(),
         seed: seed.clone(),
+        sealer: keys.clone(),
         shutdown: stop.clone(),
     });
     config.settings.masters = upkeep::resolve(&known.api()).await;
@@ -120,19 +135,24 @@ pub(crate) async fn run_with(
         issuers,
         bundles,
         dir,
+        keys,
+        rotations: Rotations::default(),
         now: now.clone(),
         consensus,
+        agreement: Default::default(),
+        incarnation: rand::random(),
+        trouble: Default::default(),
     });
 
-    let prometheus = metrics::install();
     let relay = Arc::new(PeerRelay { me: config.member_id, peers, addresses: known });
-    let health: Arc<dyn Health> = Arc::new(MasterHealth { replica: replica.clone() });
+    let health: Arc<dyn Health> = Arc::new(MasterHealth { shared: shared.clone() });
     let http = apiserver::service(apiserver::Config {
         replica: replica.clone(),
         settings: Arc::new(Settings::clone(&config.settings)),
         streams: Arc::new(NodeStreams { sessions, relay }),
         health,
         metrics: prometheus.clone(),
+        limits: config.api_limits,
         now: now.clone(),
         seed: rand::random(),
         version: config.version.clone(),
@@ -147,11 +167,19 @@ pub(crate) async fn run_with(
     // On consensus' own runtime, so that no other work delays a heartbeat. It ends last.
     let peer_stop = CancellationToken::new();
     let peer_port = shared.consensus.runtime().spawn(peer_port.serve(peer, peer_stop.clone()));
-    let leader = Leader { replica, settings: watched_settings, heard, now: now.clone(), seed };
+    let leader = Leader { replica, settings: watched_settings, heard, now: now.clone(), seed, bounds: config.bounds };
     tasks.spawn(leader.run(stop.clone()));
+    config.bounds.publish();
+    tasks.spawn(agreement::watch(shared.clone(), stop.clone()));
+    tasks.spawn(disk::step_aside(shared.clone(), stop.clone()));
     tasks.spawn(upkeep::follow(shared.clone(), settings, stop.clone()));
     tasks.spawn(upkeep::take_part(shared.clone(), file, stop.clone()));
+    tasks.spawn(keys::keep(shared.clone(), stop.clone()));
+    tasks.spawn(versions::keep(shared.clone(), stop.clone()));
     tasks.spawn(own.keep(now, stop.clone()));
+    if let Some(plan) = config.automatic_snapshots.clone() {
+        tasks.spawn(snapshot::auto::run(shared.clone(), plan, stop.clone()));
+    }
     if let Some(handle) = prometheus {
         tasks.spawn(metrics::upkeep(handle, stop.clone()));
     }
@@ -160,10 +188,11 @@ pub(crate) async fn run_with(
         api = %addresses.api, peer = %addresses.peer, member = config.member_id, cluster = config.cluster_id, "master runs"
     );
 
-    // A member whose disk failed serves nobody: only a start from what is on disk helps.
+    // Of all that goes wrong with a disk only this ends the process: what is on it cannot be trusted any more.
     let failed = tokio::select! {
         () = shutdown.cancelled() => None,
-        why = shared.consensus.failed() => Some(why),
+        why = shared.consensus.failed() => Some(Error::Consensus(consensus::Error::Corrupt(why))),
+        why = fence::watch(shared.clone()) => Some(Error::Invalid(why)),
     };
     // Leadership goes first, while everything still answers; a single master has nobody to give it to.
     let leads = shared.replica.leadership().borrow().leading.is_some();
@@ -183,7 +212,7 @@ pub(crate) async fn run_with(
     shared.consensus.shutdown().await;
     tracing::info!("master stopped");
     match failed {
-        Some(why) => Err(Error::Consensus(consensus::Error::Stopped(why))),
+        Some(error) => Err(error),
         None => Ok(()),
     }
 }
@@ -247,6 +276,10 @@ fn consensus_config(config: &Config) -> consensus::Config {
         heartbeat_ms: milliseconds(config.timing.heartbeat),
         election_ms_min: milliseconds(config.timing.election_min),
         election_ms_max: milliseconds(config.timing.election_max),
+        snapshot_entries: config.bounds.log_entries,
+        snapshot_bytes: config.bounds.log_bytes,
+        disk_reserve: config.bounds.disk_reserve,
+        keep_entries: (config.bounds.log_entries / 10).max(1),
         ..consensus::Config::new(&config.data_dir, &config.cluster_id, member, rand::random())
     }
 }
@@ -256,7 +289,8 @@ fn api_grpc(shared: &Arc<Shared>) -> axum::Router {
     let node = pb::node_session_server::NodeSessionServer::new(NodeService(shared.clone()))
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(MESSAGE_MAX);
-    Routes::new(cluster).add_service(node).prepare().into_axum_router()
+    let bench = pb::bench_server::BenchServer::new(BenchService(shared.clone()));
+    Routes::new(cluster).add_service(node).add_service(bench).prepare().into_axum_router()
 }
 
 fn peer_grpc(shared: &Arc<Shared>) -> axum::Router {
@@ -278,9 +312,12 @@ fn admitted(shared: &Arc<Shared>) -> Admitted {
         if !replica.leadership().borrow().serving {
             return Ok(());
         }
-        match replica.root().get(&state::Key::node(name)) {
+        let root = replica.root();
+        match root.get(&state::Key::node(name)) {
             Some(node) if node.header.uid == *uid => Ok(()),
             Some(_) => Err(format!("node {name} is another machine now; join again under another --node-name")),
+            // A cluster without any object is being made; what it then serves is refused elsewhere, too.
+            None if root.revision() == 0 => Ok(()),
             None => Err(format!("node {name} was deleted; `hactl cluster leave` there, then join again")),
         }
     })

@@ -2,11 +2,12 @@
 //! that can fail elsewhere has succeeded; what is written is `pki/`, `master.json` and the admin's kubeconfig.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rpc::pb;
 use rpc::pki::{
-    ApiName, Bundles, Credential, Dir, Issuers, Lifetimes, NodeName, PeerName, files, kubeconfig, signing_request,
-    unix_now,
+    ApiName, Bundles, Credential, DataKeys, Dir, Issuers, Lifetimes, NodeName, PeerName, files, kubeconfig,
+    signing_request, unix_now,
 };
 use rpc::token::Token;
 
@@ -17,6 +18,10 @@ use crate::{Error, own};
 const FIRST_EPOCH: u64 = 1;
 /// The id of the member that makes the cluster.
 pub(crate) const FIRST_MEMBER: u64 = 1;
+
+/// How long a join is asked for whose answer does not come, and the pause between.
+const JOIN_WITHIN: Duration = Duration::from_secs(30);
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the first master is made of.
 #[derive(Clone, Debug)]
@@ -72,6 +77,7 @@ pub fn create(options: &Create) -> Result<Created, Error> {
         _ => None,
     };
     dir.write_issuers(&issuers)?;
+    dir.write_data_keys(&DataKeys::generate()?)?;
     dir.write_credential(files::PEER, &peer)?;
     dir.write_credential(files::API, &api)?;
     if let Some(node) = node {
@@ -102,6 +108,10 @@ pub struct Join {
     /// As node: its name.
     pub node: Option<String>,
     pub version: String,
+    /// Random, and the same when the join is tried again: the masters know the machine by it.
+    pub nonce: String,
+    /// As master: name or id of the dead one whose place it takes.
+    pub replaces: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -120,24 +130,24 @@ pub struct Joined {
     pub masters: Vec<String>,
     pub member_id: Option<u64>,
     pub node_uid: Option<String>,
-    pub cluster_cidr: String,
+    /// What all machines share, by the names of docs/settings.md.
+    pub settings: std::collections::BTreeMap<String, String>,
 }
 
 /// Joins: verifies the cluster by the token's pin, has certificates signed, and writes them. A master becomes learner and
 /// then voter by itself when it first runs.
 ///
 /// # Errors
-/// With the cause and the cure; nothing is written then.
+/// With the cause and the cure; nothing is written then. [`Error::Lost`] when it may have happened all the same.
 pub async fn join(options: &Join) -> Result<Joined, Error> {
     let token = Token::parse(&options.token).map_err(|cause| Error::Invalid(cause.to_string()))?;
-    let (channel, bundles) = rpc::join::connect(&options.address, &token).await?;
     let (peer_key, peer_csr) = signing_request()?;
     let (api_key, api_csr) = signing_request()?;
     let (node_key, node_csr) = signing_request()?;
     let master = options.master.as_ref();
     let request = pb::JoinRequest {
-        token_id: token.id,
-        token_secret: token.secret,
+        token_id: token.id.clone(),
+        token_secret: token.secret.clone(),
         master: master.is_some(),
         node: options.node.is_some(),
         name: options.node.clone().or_else(|| master.map(|m| m.name.clone())).unwrap_or_default(),
@@ -148,15 +158,24 @@ pub async fn join(options: &Join) -> Result<Joined, Error> {
         api_csr_pem: if master.is_some() { api_csr } else { String::new() },
         node_csr_pem: if options.node.is_some() { node_csr } else { String::new() },
         version: options.version.clone(),
+        nonce: options.nonce.clone(),
+        replaces: options.replaces.clone().unwrap_or_default(),
     };
-    let mut client = pb::cluster_client::ClusterClient::new(channel);
-    let answer = client.join(request).await.map_err(|status| Error::Refused(status.message().to_owned()))?.into_inner();
-
+    let answer = ask_to_join(options, &token, &request).await?;
+    // Over the verified connection; they may be newer than those the token pins.
+    let bundles = Bundles {
+        peer: answer.peer_issuer_pem.clone(),
+        node: answer.node_issuer_pem.clone(),
+        client: answer.client_issuer_pem.clone(),
+    };
     let dir = Dir::of(&options.data_dir);
     if let Some(master) = master {
         let keys: [String; 3] = serde_json::from_slice(&answer.master_secrets)
             .map_err(|cause| Error::Refused(format!("the master's answer makes no sense: {cause}")))?;
         dir.write_issuers(&Issuers::from_parts(&bundles, &keys)?)?;
+        if !answer.data_keys.is_empty() {
+            dir.write_data_keys(&DataKeys::from_json(&answer.data_keys)?)?;
+        }
         dir.write_credential(files::PEER, &credential(&answer.peer_certificate_pem, peer_key))?;
         dir.write_credential(files::API, &credential(&answer.api_certificate_pem, api_key))?;
         let file = MasterFile {
@@ -175,14 +194,45 @@ pub async fn join(options: &Join) -> Result<Joined, Error> {
     if options.node.is_some() {
         dir.write_credential(files::NODE, &credential(&answer.node_certificate_pem, node_key))?;
     }
+    let mut settings: std::collections::BTreeMap<String, String> = answer.settings.into_iter().collect();
+    if !answer.cluster_cidr.is_empty() {
+        settings.insert("cluster-cidr".to_owned(), answer.cluster_cidr);
+    }
     Ok(Joined {
         cluster_id: answer.cluster_id,
         epoch: answer.epoch,
         masters: answer.api_addresses,
         member_id: master.map(|_| answer.member_id),
         node_uid: options.node.as_ref().map(|_| answer.node_uid),
-        cluster_cidr: answer.cluster_cidr,
+        settings,
     })
+}
+
+/// Asks until there is an answer: the masters recognise a machine that asks again.
+async fn ask_to_join(options: &Join, token: &Token, request: &pb::JoinRequest) -> Result<pb::JoinResponse, Error> {
+    let mut lost = None;
+    let since = Instant::now();
+    while since.elapsed() < JOIN_WITHIN {
+        let channel = match (rpc::join::connect(&options.address, token).await, lost.take()) {
+            (Ok((channel, _)), _) => channel,
+            (Err(_), Some(lost)) => return Err(lost),
+            (Err(error), None) => return Err(error.into()),
+        };
+        let mut client = pb::cluster_client::ClusterClient::new(channel);
+        match client.join(request.clone()).await {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status) => match status.code() {
+                tonic::Code::Unavailable
+                | tonic::Code::DeadlineExceeded
+                | tonic::Code::Cancelled
+                | tonic::Code::Unknown
+                | tonic::Code::Internal => lost = Some(Error::Lost(status.message().to_owned())),
+                _ => return Err(Error::Refused(status.message().to_owned())),
+            },
+        }
+        tokio::time::sleep(JOIN_PAUSE).await;
+    }
+    Err(lost.unwrap_or_else(|| Error::Lost("no answer".to_owned())))
 }
 
 /// Signs a fresh administrator's certificate with this master's issuers and writes a kubeconfig of these servers.

@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::run::{Bound, run_with};
 use crate::{Config, Create, Join, JoinMaster, create, join};
 
+mod bounds;
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 struct Running {
@@ -35,6 +37,10 @@ async fn start(config: Config, data: tempfile::TempDir) -> Running {
 }
 
 async fn first() -> Running {
+    first_with(|_| {}).await
+}
+
+async fn first_with(change: impl FnOnce(&mut Config)) -> Running {
     let data = tempfile::tempdir().expect("tempdir");
     let created = create(&Create {
         data_dir: data.path().to_owned(),
@@ -46,7 +52,9 @@ async fn first() -> Running {
         lifetimes: Lifetimes::default(),
     })
     .expect("creates");
-    start(local(Config::new(data.path(), created.cluster_id, created.member_id)), data).await
+    let mut config = local(Config::new(data.path(), created.cluster_id, created.member_id));
+    change(&mut config);
+    start(config, data).await
 }
 
 fn local(config: Config) -> Config {
@@ -136,6 +144,8 @@ async fn a_master_starts_answers_and_admits_another() {
         }),
         node: Some("node-2".into()),
         version: String::new(),
+        nonce: "of two".into(),
+        replaces: None,
     };
     let refused = join(&options).await.expect_err("a master's token makes no node").to_string();
     assert!(refused.contains("master only"), "{refused}");
@@ -146,8 +156,11 @@ async fn a_master_starts_answers_and_admits_another() {
     wrong.token.remove("hactl-0".len() + 7);
     assert!(join(&wrong).await.is_err());
 
-    let joined = join(&options).await.expect("joins");
-    assert_eq!(joined.member_id, Some(2));
+    // As if the first answer had been lost: the same machine is given the same id, another one is not.
+    let first_answer = join(&options).await.expect("joins");
+    let joined = join(&options).await.expect("joins again");
+    assert_eq!((joined.member_id, first_answer.member_id), (Some(2), Some(2)));
+    assert_eq!(joined.settings["service-cidr"], control::Settings::default().service_cidr.to_string());
     let two = start(local(Config::new(data.path(), joined.cluster_id, 2)), data).await;
     let voters = async {
         loop {
@@ -160,6 +173,14 @@ async fn a_master_starts_answers_and_admits_another() {
     };
     tokio::time::timeout(LIMIT, voters).await.expect("the second becomes a voter in time");
     assert_eq!(two.get("/livez").await, StatusCode::OK);
+
+    // Leadership goes where it is asked to, whoever is asked.
+    let transfer = pb::TransferLeaderRequest { to: 2 };
+    two.cluster().await.transfer_leader(transfer).await.expect("hands over");
+    assert_eq!(two.leads().await.leader, 2);
+    let refused =
+        one.cluster().await.transfer_leader(pb::TransferLeaderRequest { to: 9 }).await.expect_err("no member");
+    assert!(refused.message().contains("no voter"), "{refused}");
 
     // It leaves by asking itself, whoever leads.
     let leave = pb::LeaveRequest { member_id: 2, node: String::new() };
@@ -243,5 +264,41 @@ async fn a_start_that_cannot_work_says_why() {
     let another = local(Config::new(&one.config.data_dir, "another-cluster", 1));
     let error = crate::run(another, CancellationToken::new()).await.expect_err("another's data dir").to_string();
     assert!(error.contains("another-cluster") && error.contains("--data-dir"), "{error}");
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_asks_again_is_the_same_and_another_machine_is_not() {
+    let one = first().await;
+    one.leads().await;
+    let mut client = one.cluster().await;
+    let ask = pb::CreateTokenRequest { master: false, node: true, ttl_seconds: 60, description: String::new() };
+    let token = tokio::time::timeout(LIMIT, async {
+        loop {
+            match client.create_token(ask.clone()).await {
+                Ok(token) => return token.into_inner().token,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await
+    .expect("a token in time");
+    let data = tempfile::tempdir().expect("tempdir");
+    let options = |nonce: &str| Join {
+        data_dir: data.path().to_owned(),
+        address: one.bound.api.to_string(),
+        token: token.clone(),
+        master: None,
+        node: Some("worker".into()),
+        version: String::new(),
+        nonce: nonce.into(),
+        replaces: None,
+    };
+    let before = join(&options("a")).await.expect("joins");
+    let again = join(&options("a")).await.expect("joins again");
+    assert!(before.node_uid.is_some());
+    assert_eq!(before.node_uid, again.node_uid);
+    let other = join(&options("b")).await.expect_err("another machine of that name").to_string();
+    assert!(other.contains("worker exists already") && other.contains("--node-name"), "{other}");
     one.stop().await;
 }

@@ -19,7 +19,7 @@ use tonic::Request;
 use crate::config::{Config, MasterFile};
 use crate::peers::{Wire, info};
 use crate::records::{self, MemberRecord};
-use crate::service::{Shared, cluster::register_node};
+use crate::service::{Shared, join::register_node};
 
 /// How often the members are looked at, and living nodes reported.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -165,7 +165,7 @@ pub fn member(config: &Config) -> Member {
 
 /// Asks each known member in turn: one of them leads.
 async fn ask_to_learn(shared: &Shared, file: &MasterFile, own: Member) -> Result<(), String> {
-    let wire = Wire(shared.peers.clone());
+    let wire = Wire::new(shared.peers.clone());
     let mut reasons = Vec::new();
     for known in &file.members {
         let known = Member::from(known.clone());
@@ -188,6 +188,7 @@ async fn register_first(shared: &Shared) -> Result<(), String> {
             peer_address: own.peer_address,
             api_address: own.api_address,
             removed: false,
+            joiner: String::new(),
         };
         records::register_member(&shared.replica, &record, shared.now()).await.map_err(say)?;
     }

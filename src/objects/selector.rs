@@ -23,8 +23,8 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let value = labels.get(&self.key);
+    /// Whether this value of the label (`None`: it is not there) fits.
+    pub fn accepts(&self, value: Option<&str>) -> bool {
         match self.operator {
             Operator::In => value.is_some_and(|v| self.values.contains(v)),
             Operator::NotIn => value.is_none_or(|v| !self.values.contains(v)),
@@ -126,7 +126,18 @@ impl LabelSelector {
     }
 
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(labels))
+        self.selects(|key| labels.get(key).map(String::as_str))
+    }
+
+    /// [`matches`](Self::matches) for labels that are kept in another way: `label` looks one up.
+    pub fn selects<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        !self.nothing && self.requirements.iter().all(|requirement| requirement.accepts(label(&requirement.key)))
+    }
+
+    /// The labels that whatever is selected must carry, with their values.
+    pub fn pairs(&self) -> Vec<(&str, &str)> {
+        let demanded = self.requirements.iter().filter(|one| one.operator == Operator::In && one.values.len() == 1);
+        demanded.flat_map(|one| one.values.iter().map(|value| (one.key.as_str(), value.as_str()))).collect()
     }
 
     /// Whether it selects everything.
@@ -380,10 +391,12 @@ impl FieldSelector {
     }
 
     pub fn matches(&self, fields: &BTreeMap<String, String>) -> bool {
-        self.terms.iter().all(|term| {
-            let value = fields.get(&term.field).map_or("", String::as_str);
-            (value == term.value) == term.equal
-        })
+        self.selects(|field| fields.get(field).map(String::as_str))
+    }
+
+    /// [`matches`](Self::matches) for fields that are kept in another way: `field` looks one up.
+    pub fn selects<'a>(&self, field: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.terms.iter().all(|term| (field(&term.field).unwrap_or("") == term.value) == term.equal)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -23,6 +23,10 @@ use crate::hub::Subscription;
 /// How many events one batch holds at most; the rest is in the next, which does not wait.
 pub const BATCH_EVENTS_MAX: usize = 1024;
 
+/// A batch ends with the event that brings its objects to this many bytes: what a watcher whose client does not read
+/// keeps in memory.
+const BATCH_BYTES: usize = 64 * 1024;
+
 /// How often a watcher for which nothing happens moves its position along, so that compaction does not overtake it.
 const IDLE: Duration = Duration::from_secs(15);
 
@@ -140,12 +144,16 @@ impl Watcher {
 
     fn matching(&self, root: &State) -> Result<Batch, Compacted> {
         let events = root.events_on(self.topic, self.position)?;
-        let events: Vec<_> =
-            events.filter(|event| self.filter.matches(event)).take(BATCH_EVENTS_MAX).cloned().collect();
-        let revision = match events.last() {
-            Some(last) if events.len() == BATCH_EVENTS_MAX => last.revision,
-            _ => self.position.max(root.revision()),
-        };
-        Ok(Batch { events, revision })
+        let mut batch = Batch { events: Vec::new(), revision: self.position.max(root.revision()) };
+        let mut bytes = 0;
+        for event in events.filter(|event| self.filter.matches(event)) {
+            bytes += event.new.as_ref().or(event.old.as_ref()).map_or(0, |record| record.body.len());
+            batch.events.push(event.clone());
+            if batch.events.len() == BATCH_EVENTS_MAX || bytes >= BATCH_BYTES {
+                batch.revision = event.revision;
+                break;
+            }
+        }
+        Ok(batch)
     }
 }

@@ -12,6 +12,12 @@ pub mod pb {
     tonic::include_proto!("hactl.v1");
 }
 
+pub mod etcd {
+    //! The few messages of etcd's API that the benchmark compares with (`proto/etcd`).
+    #![allow(clippy::all, missing_docs)]
+    tonic::include_proto!("etcdserverpb");
+}
+
 pub mod channel;
 pub mod client;
 pub mod identity;

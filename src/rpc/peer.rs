@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use tokio::sync::watch;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -80,12 +81,14 @@ pub struct PeerClients {
     tls: Arc<ClientConfig>,
     me: Arc<Me>,
     channels: Arc<Mutex<Channels>>,
+    /// The highest epoch that somebody refused us for.
+    overtaken: Arc<watch::Sender<u64>>,
 }
 
 impl PeerClients {
     /// `tls` is a [`crate::tls::peer_client`].
     pub fn new(transport: Arc<dyn Transport>, tls: Arc<ClientConfig>, me: Me) -> Self {
-        Self { transport, tls, me: Arc::new(me), channels: Arc::default() }
+        Self { transport, tls, me: Arc::new(me), channels: Arc::default(), overtaken: Arc::new(watch::Sender::new(0)) }
     }
 
     pub fn me(&self) -> &Me {
@@ -99,22 +102,46 @@ impl PeerClients {
         let channel = match channels.get(&(id, lane)) {
             Some((known, channel)) if known == address => channel.clone(),
             _ => {
-                let target = Target {
-                    transport: self.transport.clone(),
-                    tls: self.tls.clone(),
-                    address: address.to_owned(),
-                    name: PeerName::dns(&self.me.cluster_id, id),
-                    connect_limit: CONNECT_LIMIT,
-                    keep_alive: KEEP_ALIVE,
-                };
-                let channel = target.lazy();
+                let channel = self.target(address, PeerName::dns(&self.me.cluster_id, id)).lazy();
                 channels.insert((id, lane), (address.to_owned(), channel.clone()));
                 channel
             }
         };
+        self.over(channel)
+    }
+
+    /// A client of whichever member of the cluster has this address now. Its connection ends with it.
+    pub fn whoever(&self, address: &str) -> Client {
+        self.over(self.target(address, PeerName::any_dns(&self.me.cluster_id)).lazy())
+    }
+
+    fn target(&self, address: &str, name: String) -> Target {
+        Target {
+            transport: self.transport.clone(),
+            tls: self.tls.clone(),
+            address: address.to_owned(),
+            name,
+            connect_limit: CONNECT_LIMIT,
+            keep_alive: KEEP_ALIVE,
+        }
+    }
+
+    fn over(&self, channel: Channel) -> Client {
         PeerClient::with_interceptor(channel, Introduce::new(&self.me))
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX)
+    }
+
+    /// Notes a refusal for what it says of our epoch.
+    pub fn refused(&self, status: &Status) {
+        if let Some(epoch) = epoch_of(status) {
+            self.overtaken.send_if_modified(|highest| std::mem::replace(highest, epoch.max(*highest)) < epoch);
+        }
+    }
+
+    /// The highest epoch that another member refused us for; 0: none did.
+    pub fn overtaken(&self) -> watch::Receiver<u64> {
+        self.overtaken.subscribe()
     }
 
     /// Drops the connections to a member that left.
@@ -145,7 +172,15 @@ pub fn check(metadata: &MetadataMap, identity: &Identity, cluster_id: &str, epoc
         return denied(format!("you say to be member `{}`, your certificate says {member}", said(MEMBER)));
     }
     if said(EPOCH).parse() != Ok(epoch) || *certified > epoch {
-        return denied(format!("you are in epoch `{}`, this cluster in {epoch}", said(EPOCH)));
+        let mut status =
+            Status::permission_denied(format!("you are in epoch `{}`, this cluster in {epoch}", said(EPOCH)));
+        status.metadata_mut().insert(EPOCH, epoch.into());
+        return Err(status);
     }
     Ok(*member)
+}
+
+/// The epoch that a member is in which refused us for ours.
+pub fn epoch_of(status: &Status) -> Option<u64> {
+    status.metadata().get(EPOCH)?.to_str().ok()?.parse().ok()
 }

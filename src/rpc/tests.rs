@@ -196,6 +196,12 @@ struct Shows(Bundles);
 
 #[tonic::async_trait]
 impl pb::cluster_server::Cluster for Shows {
+    type RotateStream = tokio_stream::Pending<Result<pb::Progress, Status>>;
+
+    async fn rotate(&self, _: Request<pb::RotateRequest>) -> Result<Response<Self::RotateStream>, Status> {
+        Err(Status::internal(""))
+    }
+
     async fn issuers(&self, _: Request<pb::IssuersRequest>) -> Result<Response<pb::IssuersResponse>, Status> {
         let Bundles { peer, node, client } = self.0.clone();
         Ok(Response::new(pb::IssuersResponse {
@@ -235,6 +241,19 @@ impl pb::cluster_server::Cluster for Shows {
         &self,
         _: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
+        Err(Status::internal(""))
+    }
+    type SaveSnapshotStream = tokio_stream::Empty<Result<pb::SnapshotPart, Status>>;
+    async fn save_snapshot(
+        &self,
+        _: Request<pb::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        Err(Status::internal(""))
+    }
+    async fn set_recovery_key(
+        &self,
+        _: Request<pb::SetRecoveryKeyRequest>,
+    ) -> Result<Response<pb::SetRecoveryKeyResponse>, Status> {
         Err(Status::internal(""))
     }
 }

@@ -160,14 +160,24 @@ pub fn api_client(client_issuer_pem: &str, certificate: Option<&Certificate>) ->
 /// # Errors
 /// When this build lacks TLS 1.3.
 pub(crate) fn unverified_client() -> Result<Arc<ClientConfig>, Error> {
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|cause| Error::Issue(cause.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![H2.to_vec()];
-    Ok(Arc::new(config))
+    any_server(&[&rustls::version::TLS13], H2)
+}
+
+/// To servers of the wide world, verified by the machine's own roots. HTTP/1.1.
+///
+/// # Errors
+/// When this machine has no root certificates.
+pub fn web_client() -> Result<ClientConfig, Error> {
+    let mut store = RootCertStore::empty();
+    // Single unreadable ones do not matter as long as there are others.
+    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if store.is_empty() {
+        return Err(Error::malformed("the root certificates of this machine", "none found; install `ca-certificates`"));
+    }
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|cause| Error::Issue(cause.to_string()))?;
+    Ok(builder.with_root_certificates(store).with_no_client_auth())
 }
 
 /// Accepts any server, as Kubernetes' HTTPS probes do, which ask whether a pod answers and not who it is. HTTP/1.1.
@@ -175,13 +185,20 @@ pub(crate) fn unverified_client() -> Result<Arc<ClientConfig>, Error> {
 /// # Errors
 /// When this build lacks TLS.
 pub fn probe_client() -> Result<Arc<ClientConfig>, Error> {
+    any_server(&[&rustls::version::TLS13, &rustls::version::TLS12], HTTP1)
+}
+
+fn any_server(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    protocol: &[u8],
+) -> Result<Arc<ClientConfig>, Error> {
     let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .with_protocol_versions(versions)
         .map_err(|cause| Error::Issue(cause.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
         .with_no_client_auth();
-    config.alpn_protocols = vec![HTTP1.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::index::size;
 use crate::{
     Applied, Command, Condition, EntryId, Event, Expect, Header, Key, Op, Outcome, ProposalId, Put, Record, Refusal,
     Revision, State, op,
@@ -45,7 +46,7 @@ impl State {
     }
 
     fn carry_out(&mut self, entry: EntryId, command: &Command) -> Result<Applied, Refusal> {
-        let ops = command.ops.iter().map(well_formed).collect::<Result<Vec<_>, _>>()?;
+        let ops = command.ops.iter().map(|op| well_formed(op, self.version)).collect::<Result<Vec<_>, _>>()?;
         if command.term != 0 && command.term != entry.term {
             return Err(Refusal::Deposed(command.term));
         }
@@ -55,7 +56,7 @@ impl State {
         let mut events = Vec::new();
         let mut revisions = Vec::with_capacity(ops.len());
         for op in &ops {
-            match self.change(op, &mut events) {
+            match self.change(op, command.term != 0, &mut events) {
                 Ok(revision) => revisions.push(revision),
                 Err(refusal) => {
                     self.undo(&events);
@@ -71,6 +72,7 @@ impl State {
             match op {
                 op::Kind::Compact(compact) => forgotten.extend(self.compact(compact.revision)),
                 op::Kind::RaiseVersion(raise) => self.version = self.version.max(raise.version),
+                op::Kind::SetQuota(quota) => self.quota = quota.bytes,
                 op::Kind::Put(_) | op::Kind::Delete(_) => {}
             }
         }
@@ -93,7 +95,7 @@ impl State {
     }
 
     /// Makes one op's change to the objects. Returns the revision it took, or the present one of what it left alone.
-    fn change(&mut self, op: &op::Kind, events: &mut Vec<Arc<Event>>) -> Result<Revision, Refusal> {
+    fn change(&mut self, op: &op::Kind, own: bool, events: &mut Vec<Arc<Event>>) -> Result<Revision, Refusal> {
         let (key, new) = match op {
             op::Kind::Put(put) => {
                 let old = self.get(&put.key);
@@ -102,11 +104,13 @@ impl State {
                 }
                 self.allows(put, old.map(|old| &old.header))?;
                 let revision = self.revision + 1;
-                (&put.key, Some(Arc::new(record(put, old.map_or(revision, |old| old.created), revision))))
+                let new = record(put, old.map_or(revision, |old| old.created), revision);
+                self.allows_bytes(&put.key, old, &new, own)?;
+                (&put.key, Some(Arc::new(new)))
             }
             op::Kind::Delete(key) if self.get(key).is_none() => return Ok(0),
             op::Kind::Delete(key) => (key, None),
-            op::Kind::Compact(_) | op::Kind::RaiseVersion(_) => return Ok(self.revision),
+            op::Kind::Compact(_) | op::Kind::RaiseVersion(_) | op::Kind::SetQuota(_) => return Ok(self.revision),
         };
         self.revision += 1;
         let old = self.replace(&Arc::new(key.clone()), new.clone());
@@ -128,6 +132,25 @@ impl State {
         }
         self.allows_claims(&put.key, &put.header)?;
         self.allows_node(&put.key, old.map_or("", |old| old.node.as_str()), &put.header.node)
+    }
+
+    /// Over its quota the store takes no new objects of users, and over the headroom behind it nothing that grows; what
+    /// is being deleted, and what does not grow, is always taken.
+    fn allows_bytes(&self, key: &Key, old: Option<&Arc<Record>>, new: &Record, own: bool) -> Result<(), Refusal> {
+        if self.quota == 0 || self.version < VERSION_QUOTA || new.header.deletion_ms != 0 {
+            return Ok(());
+        }
+        let (before, after) = (old.map_or(0, |old| size(old)), size(new));
+        let limit = if own || old.is_some() { self.quota + self.quota / HEADROOM } else { self.quota };
+        let would = self.bytes - before + after;
+        if after <= before || would <= limit {
+            return Ok(());
+        }
+        Err(Refusal::OverQuota(format!(
+            "the store is full: with {key} its objects would take {would} bytes of {} (setting store-quota); \
+             delete objects, which is always possible, or raise the setting",
+            self.quota
+        )))
     }
 
     /// A namespace takes new objects while it exists and is not being deleted.
@@ -180,9 +203,19 @@ fn proposal_id(bytes: &Bytes) -> Result<Option<ProposalId>, Refusal> {
     }
 }
 
-/// What can be said of an op without looking at the state.
-fn well_formed(op: &Op) -> Result<&op::Kind, Refusal> {
-    let Some(kind) = &op.kind else { return Err(Refusal::Invalid("an unknown operation".into())) };
+/// The first version that knows a quota.
+const VERSION_QUOTA: u32 = 2;
+/// Beyond its quota by this part of it the store still takes what a running cluster needs to get smaller again.
+const HEADROOM: u64 = 16;
+
+/// What can be said of an op without looking at the objects.
+fn well_formed(op: &Op, version: u32) -> Result<&op::Kind, Refusal> {
+    let unknown = || Refusal::Invalid("an unknown operation".into());
+    let kind = op.kind.as_ref().ok_or_else(unknown)?;
+    // As a member answers that does not know it.
+    if matches!(kind, op::Kind::SetQuota(_)) && version < VERSION_QUOTA {
+        return Err(unknown());
+    }
     if let op::Kind::Put(put) = kind {
         well_formed_key(&put.key)?;
         if put.split as usize > put.body.len() {

@@ -68,6 +68,7 @@ pub fn meta(state: &State) -> Row {
         applied_index: state.applied.index,
         proposals_next: state.proposals_next,
         hash: Bytes::copy_from_slice(&state.hash.to_be_bytes()),
+        quota: state.quota,
     };
     Row::Put(vec![META], value(&meta))
 }
@@ -116,6 +117,9 @@ pub(crate) struct Meta {
     /// Of the state that all rows make: 16 bytes, big-endian.
     #[prost(bytes = "bytes", tag = "7")]
     pub hash: Bytes,
+    /// See [`State::quota`].
+    #[prost(uint64, tag = "8")]
+    pub quota: u64,
 }
 
 /// One version of an object; its key and revision stand in the row's key.
@@ -143,7 +147,7 @@ pub(crate) struct Proposal {
     pub outcome: Outcome,
 }
 
-fn version_row(key: &Key, revision: Revision, record: Option<&Record>) -> Row {
+pub(crate) fn version_row(key: &Key, revision: Revision, record: Option<&Record>) -> Row {
     let version = record.map_or_else(Version::default, |record| Version {
         header: Some(record.header.clone()),
         body: record.body.clone(),
@@ -154,7 +158,7 @@ fn version_row(key: &Key, revision: Revision, record: Option<&Record>) -> Row {
     Row::Put(object_key(key, revision), value(&version))
 }
 
-fn outcome_row(number: u64, proposal: u128, outcome: &Outcome) -> Row {
+pub(crate) fn outcome_row(number: u64, proposal: u128, outcome: &Outcome) -> Row {
     let id = Bytes::copy_from_slice(&proposal.to_be_bytes());
     Row::Put(outcome_key(number), value(&Proposal { id, outcome: outcome.clone() }))
 }

@@ -54,7 +54,7 @@ pub enum Condition {
 /// One operation. Each that changes something takes one new revision.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Op {
-    #[prost(oneof = "op::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "op::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: Option<op::Kind>,
 }
 
@@ -76,6 +76,9 @@ pub mod op {
         /// Raise `state.version`.
         #[prost(message, tag = "4")]
         RaiseVersion(super::RaiseVersion),
+        /// Since version 2.
+        #[prost(message, tag = "5")]
+        SetQuota(super::SetQuota),
     }
 }
 
@@ -104,6 +107,15 @@ pub struct Compact {
 pub struct RaiseVersion {
     #[prost(uint32, tag = "1")]
     pub version: u32,
+}
+
+/// Bounds the bytes of all present objects, as [`crate::State::bytes`] counts them. The limit travels in the log, so that
+/// every member refuses the same commands, whatever its own settings say.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SetQuota {
+    /// 0: no bound.
+    #[prost(uint64, tag = "1")]
+    pub bytes: u64,
 }
 
 impl Op {
@@ -143,7 +155,7 @@ pub struct Outcome {
     /// Per op: the revision it took, or the object's present revision (0 if absent) where it changed nothing.
     #[prost(uint64, repeated, tag = "2")]
     pub revisions: Vec<Revision>,
-    #[prost(oneof = "Refusal", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Refusal", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub refusal: Option<Refusal>,
 }
 
@@ -177,4 +189,7 @@ pub enum Refusal {
     /// Malformed, or from a newer version than this state: the message says what.
     #[prost(string, tag = "11")]
     Invalid(String),
+    /// The objects of the store take more bytes than its quota: the message has the figures and the cure.
+    #[prost(string, tag = "12")]
+    OverQuota(String),
 }

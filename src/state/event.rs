@@ -1,11 +1,8 @@
 //! A change of one key, as watchers see it: two stored versions, so nothing is written twice.
 
-use std::hash::Hasher;
 use std::sync::Arc;
 
-use siphasher::sip::SipHasher13;
-
-use crate::{Key, Record, Revision};
+use crate::{Key, Record, Revision, hash};
 
 /// One change. `old` is the version before, `new` the version after; one of them is present.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,12 +76,6 @@ impl Topic {
     }
 
     fn of(kind: u8, group: &str, resource: &str, rest: &str) -> Self {
-        let mut hasher = SipHasher13::new();
-        hasher.write(&[kind]);
-        for part in [group, resource, rest] {
-            hasher.write(part.as_bytes());
-            hasher.write(&[0]);
-        }
-        Self(hasher.finish())
+        Self(hash::names(kind, &[group, resource, rest]))
     }
 }

@@ -10,6 +10,18 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::{Key, Record};
 
+/// What an index is looked up by: some names in 64 bits, so that an entry costs no allocation. Two may, very rarely, be
+/// one: who reads the index compares with the object. It is never stored or sent.
+pub(crate) fn names(kind: u8, names: &[&str]) -> u64 {
+    let mut hasher = siphasher::sip::SipHasher13::new();
+    hasher.write(&[kind]);
+    for name in names {
+        hasher.write(name.as_bytes());
+        hasher.write(&[0]);
+    }
+    hasher.finish()
+}
+
 /// The hash of one object at one revision, the same in every build.
 pub(crate) fn of(key: &Key, record: &Record) -> u128 {
     let mut hasher = SipHasher13::new();

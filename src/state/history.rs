@@ -47,13 +47,13 @@ impl State {
     ///
     /// # Errors
     /// [`Compacted`] when history no longer reaches back that far.
-    pub fn list_at(
-        &self,
+    pub fn list_at<'a>(
+        &'a self,
         group: &str,
         resource: &str,
         namespace: Option<&str>,
         revision: Revision,
-    ) -> Result<Vec<(Key, Arc<Record>)>, Compacted> {
+    ) -> Result<Vec<(&'a Key, &'a Arc<Record>)>, Compacted> {
         let topic = match namespace {
             Some(namespace) if !namespace.is_empty() => Topic::namespace(group, resource, namespace),
             _ => Topic::resource(group, resource),
@@ -66,15 +66,12 @@ impl State {
                 then.entry(key).or_insert(event.old.as_ref());
             }
         }
-        let mut list: Vec<_> = self
-            .list(group, resource, namespace)
-            .filter(|(key, _)| !then.contains_key(key))
-            .map(|(key, record)| (key.clone(), record.clone()))
-            .collect();
+        let mut list: Vec<_> =
+            self.list(group, resource, namespace).filter(|(key, _)| !then.contains_key(key)).collect();
         if !then.is_empty() {
-            let old = then.into_iter().filter_map(|(key, record)| Some((key.clone(), record?.clone())));
+            let old = then.into_iter().filter_map(|(key, record)| Some((key, record?)));
             list.extend(old);
-            list.sort_by(|(left, _), (right, _)| left.cmp(right));
+            list.sort_unstable_by_key(|(key, _)| *key);
         }
         Ok(list)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use prost::Message;
 
-use crate::{Event, Header, Key, Record, State, hash};
+use crate::{Event, Header, Key, Record, State, hash, visits};
 
 /// Bytes counted per object or event beside its contents: keys, pointers, index entries.
 const OVERHEAD: u64 = 256;
@@ -35,10 +35,20 @@ impl State {
         if !key.namespace.is_empty() && old.is_some() != new.is_some() {
             self.count(&key.namespace, new.is_some());
         }
-        unique(&mut self.by_uid, key, uid(old), uid(new));
         unique(&mut self.claims, key, claims(old), claims(new));
-        shared(&mut self.by_owner, key, owners(old), owners(new));
-        shared(&mut self.by_node, key, node(old), node(new));
+        self.enter(key, old, new);
+    }
+
+    /// Only what differs is touched: most changes are of a status, and leave every entry as it is.
+    fn enter(&mut self, key: &Arc<Key>, old: Option<&Header>, new: Option<&Header>) {
+        let of = |header: Option<&Header>| header.map_or_else(Vec::new, |header| entries(key, header));
+        let (old, new) = (of(old), of(new));
+        for entry in old.iter().filter(|entry| !new.contains(entry)) {
+            self.index.remove(&(*entry, key.clone()));
+        }
+        for entry in new.iter().filter(|entry| !old.contains(entry)) {
+            self.index.insert((*entry, key.clone()));
+        }
     }
 
     fn count(&mut self, namespace: &str, one_more: bool) {
@@ -70,7 +80,7 @@ impl State {
 }
 
 /// Bytes one version of an object takes.
-fn size(record: &Record) -> u64 {
+pub(crate) fn size(record: &Record) -> u64 {
     (record.body.len() + record.managed_fields.len() + record.header.encoded_len()) as u64 + OVERHEAD
 }
 
@@ -79,20 +89,64 @@ fn history_size(event: &Event) -> u64 {
     OVERHEAD + event.old.as_deref().map_or(0, size)
 }
 
-fn uid(header: Option<&Header>) -> impl Iterator<Item = &str> + Clone {
-    header.into_iter().map(|header| header.uid.as_str()).filter(|uid| !uid.is_empty())
+/// What an object is found by beside its key: its uid, its owners, its node, each of its labels in its namespace, and
+/// what it says to select there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry(u64);
+
+impl Entry {
+    pub fn uid(uid: &str) -> Self {
+        Self(hash::names(b'u', &[uid]))
+    }
+
+    pub fn owner(uid: &str) -> Self {
+        Self(hash::names(b'w', &[uid]))
+    }
+
+    pub fn node(node: &str) -> Self {
+        Self(hash::names(b'o', &[node]))
+    }
+
+    pub fn label(group: &str, resource: &str, namespace: &str, label: (&str, &str)) -> Self {
+        Self(hash::names(b'l', &[group, resource, namespace, label.0, label.1]))
+    }
+
+    /// `pair` is `name=value`, or "" of one that demands no label.
+    pub fn selector(group: &str, resource: &str, namespace: &str, pair: &str) -> Self {
+        Self(hash::names(b's', &[group, resource, namespace, pair]))
+    }
 }
 
-fn node(header: Option<&Header>) -> impl Iterator<Item = &str> + Clone {
-    header.into_iter().map(|header| header.node.as_str()).filter(|node| !node.is_empty())
+/// The header field of objects that select others by label: one pair, `name=value`, that all of those carry, or "".
+const SELECTOR: &str = "selector";
+
+/// Every entry of every object, in one set: sets of their own for few keys each would take a node of a tree each.
+pub(crate) type Index = OrdSet<(Entry, Arc<Key>)>;
+
+/// The keys that may be meant by an entry, in key order. They are compared with the object by whoever asked.
+pub(crate) fn keys(index: &Index, entry: Entry) -> impl Iterator<Item = &Key> {
+    let from = index.range((entry, Arc::default())..).inspect(|_| visits::one());
+    from.take_while(move |(found, _)| *found == entry).map(|(_, key)| key.as_ref())
+}
+
+/// The entries of one object.
+fn entries(key: &Key, header: &Header) -> Vec<Entry> {
+    let mut all = Vec::with_capacity(8);
+    if !header.uid.is_empty() {
+        all.push(Entry::uid(&header.uid));
+    }
+    all.extend(header.owners.iter().map(|owner| Entry::owner(&owner.uid)));
+    if !header.node.is_empty() {
+        all.push(Entry::node(&header.node));
+    }
+    let (group, resource, namespace) = (&key.group, &key.resource, &key.namespace);
+    all.extend(header.labels.iter().map(|label| Entry::label(group, resource, namespace, label)));
+    all.extend(header.fields.get(SELECTOR).map(|pair| Entry::selector(group, resource, namespace, pair)));
+    all
 }
 
 fn claims(header: Option<&Header>) -> impl Iterator<Item = &str> + Clone {
     header.into_iter().flat_map(|header| header.claims.iter().map(String::as_str))
-}
-
-fn owners(header: Option<&Header>) -> impl Iterator<Item = &str> + Clone {
-    header.into_iter().flat_map(|header| header.owners.iter().map(|owner| owner.uid.as_str()))
 }
 
 /// An index whose entries belong to one key each.
@@ -110,31 +164,5 @@ fn unique<'a>(
     }
     for entry in new {
         index.insert(entry.into(), key.clone());
-    }
-}
-
-/// An index whose entries have any number of keys.
-fn shared<'a>(
-    index: &mut OrdMap<Arc<str>, OrdSet<Arc<Key>>>,
-    key: &Arc<Key>,
-    old: impl Iterator<Item = &'a str> + Clone,
-    new: impl Iterator<Item = &'a str> + Clone,
-) {
-    if old.clone().eq(new.clone()) {
-        return;
-    }
-    for entry in old {
-        if let Some(keys) = index.get_mut(entry) {
-            keys.remove(key.as_ref());
-            if keys.is_empty() {
-                index.remove(entry);
-            }
-        }
-    }
-    for entry in new {
-        match index.get_mut(entry) {
-            Some(keys) => drop(keys.insert(key.clone())),
-            None => drop(index.insert(entry.into(), OrdSet::unit(key.clone()))),
-        }
     }
 }

@@ -15,22 +15,29 @@ mod apply;
 pub mod codec;
 mod command;
 mod event;
+mod export;
 mod hash;
 mod history;
 mod index;
 mod key;
 mod outcomes;
+mod pairs;
 mod record;
 mod restore;
 mod store;
+pub mod visits;
 
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Compact, Condition, Expect, Op, Outcome, ProposalId, Put, RaiseVersion, Refusal, op};
+pub use command::{
+    Command, Compact, Condition, Expect, Op, Outcome, ProposalId, Put, RaiseVersion, Refusal, SetQuota, op,
+};
 pub use event::{Event, EventKind, Topic};
+pub use export::EPOCH_AHEAD;
 pub use key::Key;
 pub use outcomes::{OUTCOMES_MAX, Remembered};
+pub use pairs::Pairs;
 pub use record::{Header, Owner, Record};
 pub use restore::{CorruptError, Restore};
 pub use store::{Applied, Compacted, EntryId, State};
@@ -40,4 +47,6 @@ pub type Revision = u64;
 
 /// The newest `State::version` whose rules this build knows. A member whose state was raised beyond it must stop:
 /// it would apply commands differently from the others.
-pub const VERSION: u32 = 1;
+///
+/// 2: quota.
+pub const VERSION: u32 = 2;

@@ -68,6 +68,7 @@ impl Restore {
         self.state.revision = meta.revision;
         self.state.compacted = meta.compacted;
         self.state.version = meta.version;
+        self.state.quota = meta.quota;
         self.state.applied = EntryId { term: meta.applied_term, index: meta.applied_index };
         self.state.proposals_next = meta.proposals_next;
         self.hash = Some(meta.hash);
@@ -80,7 +81,8 @@ impl Restore {
         if self.at_hand.as_ref().is_some_and(|(at_hand, _)| **at_hand != key) {
             self.complete();
         }
-        let new = version.header.map(|header| {
+        let new = version.header.map(|mut header| {
+            header.shrink();
             Arc::new(Record {
                 header,
                 body: version.body,

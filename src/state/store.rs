@@ -1,11 +1,13 @@
 //! The state itself: persistent (shared, immutable) maps, so that a clone is a root a reader may keep for as long as it
 //! likes. Keys and records are shared by `Arc`, so that copying a path of a map copies pointers.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 
-use crate::{Event, Key, Outcome, ProposalId, Record, Remembered, Revision, Topic};
+use crate::index::{Entry, Index, keys};
+use crate::{Event, Key, Outcome, Pairs, ProposalId, Record, Remembered, Revision, Topic, visits};
 
 /// Where in the Raft log an entry stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,9 +44,7 @@ pub struct State {
     /// All changes after `compacted`, without a gap.
     pub(crate) events: OrdMap<Revision, Arc<Event>>,
     pub(crate) topics: OrdMap<(Topic, Revision), Arc<Event>>,
-    pub(crate) by_uid: OrdMap<Arc<str>, Arc<Key>>,
-    pub(crate) by_owner: OrdMap<Arc<str>, OrdSet<Arc<Key>>>,
-    pub(crate) by_node: OrdMap<Arc<str>, OrdSet<Arc<Key>>>,
+    pub(crate) index: Index,
     pub(crate) claims: OrdMap<Arc<str>, Arc<Key>>,
     /// How many objects each namespace holds; no entry for none.
     pub(crate) population: OrdMap<Arc<str>, u64>,
@@ -59,6 +59,7 @@ pub struct State {
     pub(crate) hash: u128,
     pub(crate) bytes: u64,
     pub(crate) history_bytes: u64,
+    pub(crate) quota: u64,
 }
 
 impl Default for State {
@@ -68,9 +69,7 @@ impl Default for State {
             objects: OrdMap::new(),
             events: OrdMap::new(),
             topics: OrdMap::new(),
-            by_uid: OrdMap::new(),
-            by_owner: OrdMap::new(),
-            by_node: OrdMap::new(),
+            index: Index::new(),
             claims: OrdMap::new(),
             population: OrdMap::new(),
             outcomes: OrdMap::new(),
@@ -83,6 +82,7 @@ impl Default for State {
             hash: 0,
             bytes: 0,
             history_bytes: 0,
+            quota: 0,
         }
     }
 }
@@ -105,6 +105,11 @@ impl State {
     /// Notes an entry that holds no command (a membership change, a new leader's blank).
     pub fn skip(&mut self, entry: EntryId) {
         self.applied = entry;
+    }
+
+    /// Bytes that all present objects may take together, as [`Self::bytes`] counts them; 0: no bound.
+    pub fn quota(&self) -> u64 {
+        self.quota
     }
 
     /// The version whose rules `apply` follows; see [`crate::VERSION`].
@@ -137,12 +142,13 @@ impl State {
     }
 
     pub fn get(&self, key: &Key) -> Option<&Arc<Record>> {
+        visits::one();
         self.objects.get(key)
     }
 
     /// All objects in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Arc<Record>)> {
-        self.objects.iter().map(|(key, record)| (key.as_ref(), record))
+        self.objects.iter().inspect(|_| visits::one()).map(|(key, record)| (key.as_ref(), record))
     }
 
     /// All objects of a resource in key order, of one namespace or (with `None`) of all.
@@ -152,28 +158,90 @@ impl State {
         resource: &str,
         namespace: Option<&str>,
     ) -> impl Iterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
+        self.list_after(group, resource, namespace, None)
+    }
+
+    /// [`list`](Self::list) from behind a key of it on.
+    pub fn list_after<'a>(
+        &'a self,
+        group: &str,
+        resource: &str,
+        namespace: Option<&str>,
+        after: Option<&Key>,
+    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
         let want = Key::new(group, resource, namespace.unwrap_or(""), "");
         let one = namespace.is_some();
-        self.objects.range::<_, Key>(want.clone()..).map(|(key, record)| (key.as_ref(), record)).take_while(
-            move |(key, _)| {
-                key.group == want.group && key.resource == want.resource && (!one || key.namespace == want.namespace)
-            },
-        )
+        let start = after.map_or_else(|| Bound::Included(want.clone()), |after| Bound::Excluded(after.clone()));
+        let from = self.objects.range::<_, Key>((start, Bound::Unbounded)).inspect(|_| visits::one());
+        from.map(|(key, record)| (key.as_ref(), record)).take_while(move |(key, _)| {
+            key.group == want.group && key.resource == want.resource && (!one || key.namespace == want.namespace)
+        })
     }
 
     /// The object of this uid.
     pub fn by_uid(&self, uid: &str) -> Option<&Key> {
-        self.by_uid.get(uid).map(AsRef::as_ref)
+        self.found(Entry::uid(uid)).find(|(_, record)| record.header.uid == uid).map(|(key, _)| key)
     }
 
     /// The keys whose owners include this uid, in key order.
-    pub fn owned_by<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Key> + use<'a> {
-        self.by_owner.get(uid).into_iter().flat_map(|keys| keys.iter().map(AsRef::as_ref))
+    pub fn owned_by<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Key> {
+        self.found(Entry::owner(uid))
+            .filter(move |(_, record)| record.header.owners.iter().any(|owner| owner.uid == uid))
+            .map(|(key, _)| key)
     }
 
     /// The keys bound to this node, in key order.
-    pub fn on_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Key> + use<'a> {
-        self.by_node.get(node).into_iter().flat_map(|keys| keys.iter().map(AsRef::as_ref))
+    pub fn on_node<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Key> {
+        self.found(Entry::node(node)).filter(move |(_, record)| record.header.node == node).map(|(key, _)| key)
+    }
+
+    /// The objects of a resource and namespace ("" for a cluster-scoped one) that carry all of these labels, in key
+    /// order. Costs as many steps as the rarest of the labels has objects there; without labels it finds nothing.
+    pub fn labelled<'a>(
+        &'a self,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        labels: &[(&str, &str)],
+    ) -> Vec<(&'a Key, &'a Arc<Record>)> {
+        let of_label = |label: &(&str, &str)| keys(&self.index, Entry::label(group, resource, namespace, *label));
+        let mut sets: Vec<_> = labels.iter().map(|label| (of_label(label), Vec::new())).collect();
+        // Side by side, so that the shortest ends it.
+        let rarest = 'shortest: {
+            while !sets.is_empty() {
+                for (keys, seen) in &mut sets {
+                    match keys.next() {
+                        Some(key) => seen.push(key),
+                        None => break 'shortest std::mem::take(seen),
+                    }
+                }
+            }
+            Vec::new()
+        };
+        let is_of = |key: &Key| key.group == group && key.resource == resource && key.namespace == namespace;
+        rarest
+            .into_iter()
+            .filter(|key| is_of(key))
+            .filter_map(|key| Some((key, self.get(key)?)))
+            .filter(|(_, record)| labels.iter().all(|(name, value)| record.header.labels.get(name) == Some(value)))
+            .collect()
+    }
+
+    /// The objects of a resource and namespace that may select one with these labels, in key order: those whose header
+    /// field `selector` names one of the labels, and those where it is empty. Whether they do stands in their bodies.
+    pub fn selecting(&self, group: &str, resource: &str, namespace: &str, labels: &Pairs) -> Vec<(&Key, &Arc<Record>)> {
+        let pairs = labels.iter().map(|(name, value)| format!("{name}={value}")).chain([String::new()]);
+        let mut found: Vec<_> = pairs
+            .flat_map(|pair| self.found(Entry::selector(group, resource, namespace, &pair)))
+            .filter(|(key, _)| key.group == group && key.resource == resource && key.namespace == namespace)
+            .collect();
+        found.sort_unstable_by_key(|(key, _)| *key);
+        found.dedup_by_key(|(key, _)| *key);
+        found
+    }
+
+    fn found(&self, entry: Entry) -> impl Iterator<Item = (&Key, &Arc<Record>)> {
+        keys(&self.index, entry).filter_map(|key| Some((key, self.get(key)?)))
     }
 
     /// Who holds a claim.

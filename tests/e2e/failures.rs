@@ -20,7 +20,7 @@ fn running(local: &Local) -> Vec<Value> {
 }
 
 /// Container id and start time by pod uid.
-fn containers(local: &Local) -> BTreeMap<String, (String, String)> {
+pub fn containers(local: &Local) -> BTreeMap<String, (String, String)> {
     let identity = |pod: &Value| {
         let status = &pod["status"]["containerStatuses"][0];
         let id = status["containerID"].as_str().unwrap_or("").trim_start_matches("docker://").to_owned();
@@ -36,7 +36,7 @@ fn docker(arguments: &[&str]) -> String {
     text(&output.stdout).trim().to_owned()
 }
 
-fn web(local: &Local, replicas: &str) {
+pub fn web(local: &Local, replicas: &str) {
     local.kubectl(&["create", "deployment", "web", "--image=hactl.local/sample:1", "--replicas", replicas]);
     local.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
 }
@@ -115,7 +115,7 @@ fn ready(pod: &Value) -> bool {
     pod["status"]["containerStatuses"].as_array().is_some_and(|all| all.iter().all(|one| one["ready"] == true))
 }
 
-fn node_is(local: &Local, name: &str, ready: &str) {
+pub fn node_is(local: &Local, name: &str, ready: &str) {
     eventually(&format!("{name} has Ready={ready}"), || {
         let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
         let output = local.try_kubectl(&crate::support::kubectl_default(), &["get", "node", name, "-o", path]);

@@ -1,6 +1,9 @@
 //! Real containers on the Docker engine of this machine, driven by real kubectl binaries, as users do.
 
+mod disasters;
 mod failures;
+mod machine;
+mod machines;
 #[path = "../support/mod.rs"]
 mod support;
 mod web;

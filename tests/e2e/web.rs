@@ -108,6 +108,11 @@ fn what_is_refused(kubectl: &Kubectl<'_>) {
     let error = manifest("  containers: 7\n");
     assert!(!error.is_empty());
     assert!(kubectl.fails("get pod nothing").contains("not found"));
+    kubectl.ok("create deployment fixed --image=hactl.local/sample:1 --replicas=0");
+    let other = "{\"spec\":{\"selector\":{\"matchLabels\":{\"app\":\"other\"}}}}";
+    let error = kubectl.fails(&format!("patch deployment fixed -p {other}"));
+    assert!(error.contains("spec.selector") && error.contains("field is immutable"), "{error}");
+    kubectl.ok("delete deployment fixed");
     let error = kubectl.fails("scale deployment/nothing --replicas=1");
     assert!(error.to_lowercase().contains("not found") || error.contains("no objects passed"), "{error}");
 }

@@ -154,3 +154,79 @@ async fn a_node_certificate_opens_no_peer_port_and_no_secret() {
         assert!([401, 403].contains(&code), "{path}: {code}");
     }
 }
+
+#[test]
+fn credentials_of_another_cluster_are_called_so() {
+    let (one, other) = (Local::up(1, 0), Local::up(1, 0));
+    let read = |local: &Local| -> serde_json::Value {
+        let text = std::fs::read_to_string(local.kubeconfig()).expect("kubeconfig");
+        serde_json::from_str(&text).expect("a kubeconfig of ours is JSON")
+    };
+    let path = one.dir().join("mixed");
+    let refused = |kubeconfig: &serde_json::Value| {
+        std::fs::write(&path, kubeconfig.to_string()).expect("write");
+        for verb in [["get", "nodes"], ["cluster", "status"]] {
+            let error = one.fails(&[verb[0], verb[1], "--kubeconfig", path.to_str().expect("a path")]);
+            assert!(error.contains("of another cluster"), "{verb:?}: {error}");
+        }
+    };
+    // A stranger's certificate with the right issuer, and everything right but the address.
+    let mut mixed = read(&one);
+    mixed["users"] = read(&other)["users"].clone();
+    refused(&mixed);
+    let mut mixed = read(&one);
+    for (cluster, foreign) in mixed["clusters"]
+        .as_array_mut()
+        .expect("clusters")
+        .iter_mut()
+        .zip(read(&other)["clusters"].as_array().expect("clusters"))
+    {
+        cluster["cluster"]["server"] = foreign["cluster"]["server"].clone();
+    }
+    refused(&mixed);
+}
+
+#[test]
+fn two_machines_with_one_node_name() {
+    let local = Local::up(1, 0);
+    let answer: serde_json::Value =
+        serde_json::from_str(&local.ok(&["cluster", "token", "create", "--node", "-o", "json"])).expect("JSON");
+    let token = answer["token"].as_str().expect("a token");
+    // The first has no engine: it says so, and leaves without one when told to.
+    let dir = tempfile::tempdir().expect("dir");
+    let data = dir.path().join("data");
+    let mut first = Command::new(HACTL)
+        .args([
+            "cluster",
+            "join",
+            &local.address("master-1"),
+            "--foreground",
+            "--node-name",
+            "stranger",
+            "--token",
+            token,
+        ])
+        .args(["--docker-host", "unix:///nonexistent/docker.sock", "--data-dir"])
+        .arg(&data)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("run hactl");
+    eventually("it joins and misses its engine", || {
+        let nodes = local.kubectl(&["get", "nodes", "-o", "json"]);
+        if nodes.contains("no Docker Engine answers at unix:///nonexistent/docker.sock") { Ok(()) } else { Err(nodes) }
+    });
+    refused(&local, token, "a node named stranger exists already");
+    let leave = |further: &[&str]| {
+        let mut command = Command::new(HACTL);
+        command.args(["cluster", "leave", "--data-dir"]).arg(&data).args(further).env_remove("KUBECONFIG");
+        command.stdin(Stdio::null()).output().expect("run hactl")
+    };
+    let output = leave(&[]);
+    let error = text(&output.stderr);
+    assert!(!output.status.success() && error.contains("--force") && data.exists(), "{error}");
+    let output = leave(&["--force"]);
+    assert!(output.status.success() && !data.exists(), "{}", text(&output.stderr));
+    first.wait().expect("it was stopped");
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::Local;
+use crate::support::{Local, eventually};
 
 #[test]
 fn apply_get_and_delete() {
@@ -43,6 +43,44 @@ fn failover_loses_nothing() {
     assert_eq!(report["gapsMs"].as_array().map(Vec::len), Some(2), "{report}");
     assert_eq!(report["writesLost"].as_array().map(Vec::len), Some(0), "{report}");
     assert!(report["writesAcknowledged"].as_u64() > Some(0), "{report}");
+    figures(&report);
+}
+
+/// What every benchmark says.
+fn figures(report: &serde_json::Value) {
+    for name in ["ops_per_s", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms"] {
+        assert!(report[name].as_f64() > Some(0.0), "{name}: {report}");
+    }
+    assert!(report["errors"].is_u64(), "{report}");
+}
+
+#[test]
+fn benchmarks_measure_and_clear_up() {
+    let local = Local::up(3, 0);
+    let before = local.ok(&["get", "ns", "-o", "name"]);
+    let short = ["--duration", "1s", "--warm-up", "0s", "--clients", "4", "-o", "json"];
+    let bench = |arguments: &[&str]| {
+        let printed = local.ok(&[&["bench"], arguments, &short].concat());
+        let report: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+        figures(&report);
+        assert_eq!(report["errors"], 0, "{report}");
+        report
+    };
+    let report = bench(&["put", "--keys", "100"]);
+    assert!(report["fsync_p50_ms"].as_f64() > Some(0.0), "{report}");
+    assert_eq!(report["disks"].as_array().map(Vec::len), Some(3), "{report}");
+    bench(&["get", "--keys", "1200"]);
+    let report = bench(&["list", "--objects", "50", "--value-size", "2000"]);
+    assert!(report["mb_per_s"].as_f64() > Some(0.0), "{report}");
+    let report = bench(&["watch", "--watchers", "40", "--connections", "4", "--rate", "20"]);
+    assert_eq!(report["events_arrived"], report["events_expected"], "{report}");
+    assert!(report["events_arrived"].as_u64() > Some(0), "{report}");
+    eventually("the namespaces are gone", || {
+        let now = local.ok(&["get", "ns", "-o", "name"]);
+        if now == before { Ok(()) } else { Err(now) }
+    });
+    assert!(local.fails(&["bench", "etcd-put"]).contains("--endpoints"));
+    assert!(local.fails(&["bench", "etcd-put", "--endpoints", "127.0.0.1:1"]).contains("127.0.0.1:1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,8 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct Local {
     dir: tempfile::TempDir,
+    /// Of every process.
+    environment: Vec<(String, String)>,
 }
 
 impl Local {
@@ -23,8 +25,27 @@ impl Local {
     }
 
     pub fn up_with(masters: usize, nodes: usize, further: &[&str]) -> Self {
-        let local =
-            Self { dir: tempfile::Builder::new().prefix("hactl-test-").tempdir().expect("temporary directory") };
+        Self::up_in(Self::fresh(), masters, nodes, further)
+    }
+
+    /// A directory for [`Self::up_in`].
+    pub fn fresh() -> tempfile::TempDir {
+        tempfile::Builder::new().prefix("hactl-test-").tempdir().expect("temporary directory")
+    }
+
+    /// In a directory where something was prepared.
+    pub fn up_in(dir: tempfile::TempDir, masters: usize, nodes: usize, further: &[&str]) -> Self {
+        Self::up_with_environment(dir, masters, nodes, further, Vec::new())
+    }
+
+    pub fn up_with_environment(
+        dir: tempfile::TempDir,
+        masters: usize,
+        nodes: usize,
+        further: &[&str],
+        environment: Vec<(String, String)>,
+    ) -> Self {
+        let local = Self { dir, environment };
         let (masters, nodes) = (masters.to_string(), nodes.to_string());
         let mut arguments = vec!["local", "up", "--masters", &masters, "--nodes", &nodes];
         arguments.extend(further);
@@ -40,11 +61,12 @@ impl Local {
         self.dir().join("admin.kubeconfig")
     }
 
-    /// Runs hactl on this cluster; `local` verbs get its directory, others its kubeconfig.
+    /// Runs hactl on this cluster; verbs that kill get its directory, others its kubeconfig.
     pub fn hactl(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(HACTL);
         command.args(arguments).env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::null());
-        if matches!(arguments[0], "local" | "bench") {
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if matches!(arguments, ["local", ..] | ["bench", "failover", ..]) {
             command.arg("--dir").arg(self.dir());
         }
         command.output().expect("run hactl")
@@ -95,6 +117,18 @@ impl Local {
     pub fn plan(&self) -> Value {
         let text = std::fs::read(self.dir().join("local.json")).expect("local.json");
         serde_json::from_slice(&text).expect("JSON")
+    }
+
+    /// The arguments that restore a snapshot as one of this cluster's masters.
+    pub fn restore_command(&self, file: &str, key: &str, master: &str) -> Vec<String> {
+        let plan = self.plan();
+        let masters = plan["masters"].as_array().expect("masters");
+        let ports = masters.iter().find(|one| one["name"] == master).expect("the master");
+        let data_dir = self.dir().join(master).display().to_string();
+        let (api, peer) = (format!("127.0.0.1:{}", ports["api"]), format!("127.0.0.1:{}", ports["peer"]));
+        let command = ["cluster", "snapshot", "restore", file, "--recovery-key-file", key, "--data-dir", &data_dir];
+        let place = ["--node-name", master, "--advertise", "127.0.0.1", "--listen-api", &api, "--listen-peer", &peer];
+        command.into_iter().chain(place).map(str::to_owned).collect()
     }
 
     pub fn log(&self, name: &str) -> String {

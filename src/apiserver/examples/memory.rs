@@ -50,6 +50,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         streams: Arc::new(Nobody),
         health: Arc::new(Nobody),
         metrics: None,
+        limits: apiserver::Limits::default(),
         now: Arc::new(jiff::Timestamp::now),
         seed: jiff::Timestamp::now().as_nanosecond() as u64,
         version: env!("CARGO_PKG_VERSION").into(),

@@ -49,7 +49,13 @@ struct Answer {
 
 impl Api {
     async fn new() -> Self {
-        let replica = replica::memory::start();
+        let api = Self::over(replica::memory::start());
+        let made = api.post("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+        api
+    }
+
+    fn over(replica: replica::Replica) -> Self {
         let shutdown = tokio_util::sync::CancellationToken::new();
         let config = Config {
             replica: replica.clone(),
@@ -57,6 +63,7 @@ impl Api {
             streams: Arc::new(Node),
             health: Arc::new(Node),
             metrics: None,
+            limits: apiserver::Limits::default(),
             now: Arc::new(|| "2026-01-01T00:00:00Z".parse().expect("a time")),
             seed: 1,
             version: "0.1.0".into(),
@@ -64,10 +71,7 @@ impl Api {
             shutdown: shutdown.clone(),
         };
         let user = Some(User::authenticated("admin", vec![MASTERS.into()]));
-        let api = Self { router: apiserver::service(config), replica, shutdown, user };
-        let made = api.post("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
-        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
-        api
+        Self { router: apiserver::service(config), replica, shutdown, user }
     }
 
     async fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Response<Body> {
@@ -158,6 +162,7 @@ async fn refusals_are_worded_as_in_kubernetes() {
         ("GET", "/api/v1/namespaces/default/pods/x", json!(null), 404, "NotFound", "pods \"x\" not found"),
         ("GET", "/openapi/v2", json!(null), 404, "NotFound", "could not find"),
         ("PUT", MAPS, json!({}), 405, "MethodNotAllowed", "does not allow this method"),
+        ("DELETE", "/api/v1/namespaces", json!(null), 405, "MethodNotAllowed", "does not allow this method"),
         ("POST", "/api/v1/configmaps", json!({}), 405, "MethodNotAllowed", "does not allow"),
         (
             "POST",
@@ -480,6 +485,13 @@ async fn lists_select_and_page() {
     let version = first.body["metadata"]["resourceVersion"].as_str().unwrap_or("").to_owned();
     let exact = api.get(&format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact")).await;
     assert_eq!(names(&exact), ["a", "b", "c", "d", "e"]);
+
+    // So does another master, under another leader: the token holds all there is to know, and history is the same.
+    let (replica, controls) = replica::memory::start_controlled(state::State::clone(&api.replica.root()));
+    controls.lead(7);
+    let other = Api::over(replica);
+    let rest = other.get(&format!("{MAPS}?limit=9&continue={token}")).await;
+    assert_eq!(names(&rest), ["c", "d", "e"], "{}", rest.text);
 
     // Compacted: the token goes on only inconsistently.
     let compact = state::Command {

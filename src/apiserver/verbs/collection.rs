@@ -17,14 +17,14 @@ use crate::status::Result;
 const PARALLEL: usize = 16;
 
 pub async fn delete(call: Call, body: Body) -> Result<Response> {
-    let bytes = body::read(body).await?;
+    let bytes = body::read(&call, body).await?;
     let options = DeleteOptions::parse(&call.query, body::optional(&call.headers, &bytes)?.as_ref())?;
     let page = list::page(&call, &ListOptions::parse(call.kind, &call.query, false)?).await?;
     let keys: Vec<_> = page
         .records
         .iter()
         .map(|record| {
-            let field = |name: &str| record.header.fields.get(name).map_or("", String::as_str);
+            let field = |name: &str| record.header.fields.get(name).unwrap_or("");
             control::record::key(call.kind, field("metadata.namespace"), field("metadata.name"))
         })
         .collect();

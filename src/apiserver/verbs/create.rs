@@ -18,7 +18,7 @@ const GENERATE_ATTEMPTS_MAX: usize = 8;
 
 pub async fn create(call: &Call, body: Body) -> Result<Response> {
     let options = WriteOptions::parse(&call.query)?;
-    let bytes = body::read(body).await?;
+    let bytes = body::read(call, body).await?;
     let parsed = body::decode(&call.headers, &bytes)?;
     let draft = write::decode(call, parsed.value, &parsed.duplicates, &options)?;
     store(call, draft, &options).await

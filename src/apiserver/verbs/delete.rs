@@ -1,5 +1,7 @@
 //! DELETE of one object: removed at once, or marked and left to a kubelet, a controller or whoever owns a finalizer.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::Response;
 use control::admission::Operation;
@@ -110,7 +112,7 @@ fn policy(text: &str, orphan: Option<bool>) -> Result<Option<Policy>> {
 }
 
 pub async fn delete(call: &Call, body: Body) -> Result<Response> {
-    let bytes = body::read(body).await?;
+    let bytes = body::read(call, body).await?;
     let options = DeleteOptions::parse(&call.query, body::optional(&call.headers, &bytes)?.as_ref())?;
     let outcome = remove(call, &call.key(), &options).await?;
     let json = match outcome {
@@ -159,11 +161,11 @@ async fn step(
     call: &Call,
     key: &Key,
     root: &state::State,
-    record: &Record,
+    record: &Arc<Record>,
     options: &DeleteOptions,
 ) -> Result<Option<Removal>> {
     check_preconditions(call.kind, key, record, options)?;
-    let old = control::record::parse(record);
+    let old = control::record::parse(&*call.opened(record)?);
     let mut cx = call.server.context();
     let mut judged = old.clone();
     write::permit(call, Operation::Delete, &mut judged, Some(&old), &mut cx, root)?;

@@ -13,13 +13,14 @@ pub async fn get(call: &Call) -> Result<Response> {
     let version = read::object_version(&call.query)?;
     let root = read::at(call.replica(), version).await?;
     let record = root.get(&call.key()).ok_or_else(|| Failure::not_found(call.kind, &call.resource.name))?;
+    let record = call.opened(record)?;
     let mut json = Vec::new();
     if call.resource.subresource == "scale" {
-        let scale = call.kind.scale(&control::record::parse(record));
+        let scale = call.kind.scale(&control::record::parse(&record));
         return call.plain(Vec::new())?.json(StatusCode::OK, scale.to_string().into_bytes());
     }
     let accepted = negotiate::accepted(&call.headers, true)?;
     let shape = Shape::new(call.kind, accepted.form, &call.query, (call.server.config.now)())?;
-    shape.write_object(record, record.revision, true, &mut json);
+    shape.write_object(&record, record.revision, true, &mut json);
     call.answer(accepted.encoding, Vec::new()).json(StatusCode::OK, json)
 }

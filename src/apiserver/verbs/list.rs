@@ -1,13 +1,17 @@
 //! LIST: which state, which page, which objects.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::response::Response;
-use state::{Compacted, Key, Record, Revision, State};
+use control::seal;
+use state::{Key, Record, Revision};
 
 use crate::negotiate;
 use crate::query::{ListOptions, Token, Version};
 use crate::read;
+use crate::respond::Items;
+use crate::rows::Rows;
 use crate::server::Call;
 use crate::shape::{ListMeta, Shape};
 use crate::status::{Failure, Result};
@@ -21,8 +25,23 @@ pub async fn list(call: &Call) -> Result<Response> {
     let accepted = negotiate::accepted(&call.headers, true)?;
     let options = ListOptions::parse(call.kind, &call.query, false)?;
     let shape = Shape::new(call.kind, accepted.form, &call.query, (call.server.config.now)())?;
-    let page = page(call, &options).await?;
-    call.answer(accepted.encoding, Vec::new()).list(shape, &page.meta, page.records)
+    // What lies sealed is opened first, so that one that does not open fails the list instead of cutting it short.
+    let sealed = seal::concerns(&call.key());
+    let (meta, items) =
+        if options.limit == 0 && options.token.is_none() && !matches!(options.version, Version::Exact(_)) && !sealed {
+            let root = read::at(call.replica(), options.version).await?;
+            let meta = ListMeta { revision: root.revision(), ..ListMeta::default() };
+            (meta, Items::All(Rows::new(root, call.kind, &call.resource.namespace, options.selectors)))
+        } else {
+            let mut page = page(call, &options).await?;
+            for record in &mut page.records {
+                if let Cow::Owned(opened) = call.opened(record)? {
+                    *record = Arc::new(opened);
+                }
+            }
+            (page.meta, Items::Page(page.records.into_iter()))
+        };
+    call.answer(accepted.encoding, Vec::new()).list(shape, &meta, items)
 }
 
 pub struct Page {
@@ -48,23 +67,15 @@ pub async fn page(call: &Call, options: &ListOptions) -> Result<Page> {
     let Some(revision) = exact else {
         return Ok(pager.collect(root.list(call.kind.group, call.kind.plural, namespace)));
     };
-    let old = list_at(&root, call, namespace, revision).map_err(|compacted| match &options.token {
+    let old = root.list_at(call.kind.group, call.kind.plural, namespace, revision);
+    let old = old.map_err(|compacted| match &options.token {
         Some(token) => Failure::expired(TOKEN_EXPIRED, Some(Token { revision: 0, ..token.clone() }.encode())),
         None => Failure::expired(
             format!("The resourceVersion for the provided list is too old: {revision} ({})", compacted.compacted),
             None,
         ),
     })?;
-    Ok(pager.collect(old.iter().map(|(key, record)| (key, record))))
-}
-
-fn list_at(
-    root: &State,
-    call: &Call,
-    namespace: Option<&str>,
-    revision: Revision,
-) -> std::result::Result<Vec<(Key, Arc<Record>)>, Compacted> {
-    root.list_at(call.kind.group, call.kind.plural, namespace, revision)
+    Ok(pager.collect(old.into_iter()))
 }
 
 struct Pager<'a> {

@@ -36,7 +36,9 @@ pub async fn dispatch(call: Call, body: Body) -> Result<Response> {
             ("create", false) if placed => create::create(&call, body).await,
             ("update" | "patch", true) => update::write(&call, body).await,
             ("delete", true) => delete::delete(&call, body).await,
-            ("deletecollection", false) if placed => collection::delete(call, body).await,
+            ("deletecollection", false) if placed && call.kind.deletes_collections() => {
+                collection::delete(call, body).await
+            }
             _ => Err(Failure::method_not_allowed()),
         },
         "status" if call.kind.status => part(&call, body).await,

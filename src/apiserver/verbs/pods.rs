@@ -17,7 +17,7 @@ use crate::write::{self, ATTEMPTS_MAX};
 /// POST `pods/<name>/binding`: gives an unbound pod its node, for schedulers outside of hactl.
 pub async fn bind(call: &Call, body: Body) -> Result<Response> {
     let options = WriteOptions::parse(&call.query)?;
-    let bytes = body::read(body).await?;
+    let bytes = body::read(call, body).await?;
     let binding = body::decode(&call.headers, &bytes)?.value;
     let node = meta::text(&binding, &["target", "name"]).to_owned();
     let target = meta::text(&binding, &["target", "kind"]);
@@ -74,7 +74,7 @@ fn bound(mut pod: Value, binding: &Value, node: &str, cx: &control::Context) -> 
 
 /// POST `pods/<name>/eviction`: a deletion that disruption budgets may refuse, once there are any.
 pub async fn evict(call: &Call, body: Body) -> Result<Response> {
-    let bytes = body::read(body).await?;
+    let bytes = body::read(call, body).await?;
     let eviction = body::decode(&call.headers, &bytes)?.value;
     let name = meta::name(&eviction);
     if !name.is_empty() && name != call.resource.name {

@@ -42,10 +42,10 @@ pub async fn write(call: &Call, body: Body) -> Result<Response> {
     let options = WriteOptions::parse(&call.query)?;
     let change = if call.resource.verb == "patch" {
         let kind = patch_type(negotiate::content_type(&call.headers))?;
-        let bytes = body::read(body).await?;
+        let bytes = body::read(call, body).await?;
         Change::Patch(kind, decode_patch(&bytes)?)
     } else {
-        let bytes = body::read(body).await?;
+        let bytes = body::read(call, body).await?;
         Change::Put(body::decode(&call.headers, &bytes)?)
     };
     let mut attempt = 0;
@@ -91,7 +91,7 @@ async fn attempt_on(
     change: &Change,
     options: &WriteOptions,
 ) -> Result<Response, Attempt> {
-    let old = control::record::parse(record);
+    let old = control::record::parse(&*call.opened(record)?);
     let mut cx = call.server.context();
     let (mut object, mut warnings) = next(call, change, &old, options)?;
     let named_version = check_preconditions(call, &object, record)?;

@@ -13,6 +13,8 @@ use super::super::cluster;
 use super::super::credentials::{Access, client_of};
 use super::super::local::{self, Layout};
 use super::super::progress::Progress;
+use super::options::duration;
+use super::report::figures;
 use super::writer::{Ledger, Writer};
 
 const CONNECT_LIMIT: Duration = Duration::from_millis(500);
@@ -38,6 +40,18 @@ pub struct Failover {
     /// The namespace the writers write to
     #[arg(long, value_name = "NAME", default_value = "default")]
     namespace: String,
+    /// How many writers [default: one per endpoint]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    clients: Option<u32>,
+    /// Bytes that each write carries
+    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=500_000))]
+    value_size: u32,
+    /// No kill begins later than this, in seconds or as 10s, 1m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    duration: Option<Duration>,
+    /// The masters that are written to, host:port each [default: all]
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    endpoints: Vec<String>,
     /// Least milliseconds between two writes of one writer
     #[arg(long, value_name = "MS", default_value_t = 5)]
     pace: u64,
@@ -57,6 +71,9 @@ struct Report {
     worst_ms: f64,
     writes_acknowledged: u64,
     writes_lost: Vec<String>,
+    /// Of the writes, as the other benchmarks name them.
+    #[serde(flatten)]
+    writes: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Failover {
@@ -69,16 +86,20 @@ impl Failover {
         );
         healthy(&layout, "before the first kill").await?;
         let run = format!("bench-{:08x}", rand::random::<u32>());
-        let ledger = Ledger::new(run, self.namespace.clone(), layout.plan.masters.len());
+        let urls = self.urls(&layout);
+        let count = self.clients.map_or(urls.len(), |clients| clients as usize);
+        let ledger = Ledger::new(run, self.namespace.clone(), count);
         let stop = CancellationToken::new();
         let mut writers = tokio::task::JoinSet::new();
-        for index in 0..layout.plan.masters.len() {
+        let begun = Instant::now();
+        for index in 0..count {
             let mut clients = Vec::new();
-            for step in 0..layout.plan.masters.len() {
-                let master = &layout.plan.masters[(index + step) % layout.plan.masters.len()];
-                clients.push(client_of(&layout.kubeconfig(), &master.url(), CONNECT_LIMIT).await?);
+            for step in 0..urls.len() {
+                let url = &urls[(index + step) % urls.len()];
+                clients.push(client_of(&layout.kubeconfig(), url, CONNECT_LIMIT).await?);
             }
-            let writer = Writer { index, clients, ledger: ledger.clone(), pace: Duration::from_millis(self.pace) };
+            let (pace, filling) = (Duration::from_millis(self.pace), "x".repeat(self.value_size as usize));
+            let writer = Writer { index, clients, ledger: ledger.clone(), pace, filling };
             writers.spawn(writer.run(stop.clone()));
         }
         let gaps = tokio::select! {
@@ -92,7 +113,8 @@ impl Failover {
         let gaps = gaps?;
         let client = Access::of(layout.kubeconfig()).kube().await?;
         let lost = ledger.lost(client.clone()).await?;
-        let report = report(gaps, ledger.acknowledged(), lost);
+        ledger.measured().time = begun.elapsed();
+        let report = report(gaps, &ledger, lost);
         if report.writes_lost.is_empty() {
             // Evidence of a loss stays in the cluster; otherwise only numbers do.
             ledger.clean(client).await?;
@@ -100,10 +122,22 @@ impl Failover {
         self.print(&report)
     }
 
+    fn urls(&self, layout: &Layout) -> Vec<String> {
+        if self.endpoints.is_empty() {
+            return layout.plan.masters.iter().map(|master| master.url()).collect();
+        }
+        let url = |text: &String| if text.contains("://") { text.clone() } else { format!("https://{text}") };
+        self.endpoints.iter().map(url).collect()
+    }
+
     async fn kill_again_and_again(&self, layout: &Layout, ledger: &Ledger) -> Result<Vec<Duration>> {
         let mut gaps = Vec::new();
+        let begun = Instant::now();
         tokio::time::sleep(SETTLE).await;
         for round in 1..=self.kills {
+            if self.duration.is_some_and(|duration| begun.elapsed() >= duration) {
+                break;
+            }
             let leader = leader(layout).await?;
             ledger.forget_times();
             let killed = Instant::now();
@@ -140,6 +174,9 @@ impl Failover {
                 report.kills, report.median_ms, report.p99_ms, report.worst_ms
             );
             println!("{} writes acknowledged, {} lost", report.writes_acknowledged, report.writes_lost.len());
+            let times = ["p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms"].map(|name| &report.writes[name]);
+            let [p50, p90, p99, p999, max] = times;
+            println!("write latency: p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  max {max} (ms)");
         }
         if !report.writes_lost.is_empty() {
             bail!("acknowledged writes were lost: {}", report.writes_lost.join("; "));
@@ -188,7 +225,7 @@ async fn healthy(layout: &Layout, when: &str) -> Result<()> {
     }
 }
 
-fn report(gaps: Vec<Duration>, acknowledged: u64, lost: Vec<String>) -> Report {
+fn report(gaps: Vec<Duration>, ledger: &Ledger, lost: Vec<String>) -> Report {
     let gaps_ms: Vec<f64> = gaps.iter().map(|gap| (gap.as_secs_f64() * 1e4).round() / 10.0).collect();
     let mut sorted = gaps_ms.clone();
     sorted.sort_by(f64::total_cmp);
@@ -198,8 +235,9 @@ fn report(gaps: Vec<Duration>, acknowledged: u64, lost: Vec<String>) -> Report {
         p99_ms: quantile(&sorted, 0.99),
         worst_ms: sorted.last().copied().unwrap_or_default(),
         gaps_ms,
-        writes_acknowledged: acknowledged,
+        writes_acknowledged: ledger.acknowledged(),
         writes_lost: lost,
+        writes: figures(&ledger.measured()),
     }
 }
 
@@ -216,7 +254,10 @@ mod tests {
     #[test]
     fn quantiles_of_gaps() {
         let gaps = [300, 100, 200, 900].map(Duration::from_millis).to_vec();
-        let report = report(gaps, 5, vec![]);
+        let ledger = Ledger::new("r".into(), "default".into(), 1);
+        ledger.measured().note(Duration::from_millis(8));
+        let report = report(gaps, &ledger, vec![]);
+        assert!(report.writes["p99_ms"].as_f64().expect("a number") >= 8.0);
         assert_eq!((report.median_ms, report.p99_ms, report.worst_ms), (200.0, 900.0, 900.0));
         assert_eq!(report.gaps_ms, [300.0, 100.0, 200.0, 900.0]);
         assert_eq!(quantile(&[], 0.5), 0.0);

@@ -1,20 +1,46 @@
-//! `hactl bench …`: measuring a real cluster.
+//! `hactl bench …`: measuring a real cluster, and etcd beside it.
+//!
+//! ```text
+//!   options   what each is told ──▶ load   clients, warm-up, histogram ──▶ report   lines or JSON
+//!   kv (session), etcd, list, watch (http)   one kind of load each
+//!   failover, writer                kills the leader under a counting load
+//! ```
 
+mod etcd;
 mod failover;
+mod http;
+mod kv;
+mod list;
+mod load;
+mod options;
+mod report;
+mod session;
+mod watch;
 mod writer;
 
 use anyhow::Result;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
-    /// Kill the leader of a local cluster again and again and measure how long no write is accepted
+    Put(kv::Put),
+    Get(kv::Get),
+    List(list::List),
+    Watch(watch::Watch),
     Failover(failover::Failover),
+    EtcdPut(etcd::Put),
+    EtcdGet(etcd::Get),
 }
 
 impl Verb {
     pub async fn run(self) -> Result<()> {
         match self {
+            Verb::Put(verb) => verb.run().await,
+            Verb::Get(verb) => verb.run().await,
+            Verb::List(verb) => verb.run().await,
+            Verb::Watch(verb) => verb.run().await,
             Verb::Failover(verb) => verb.run().await,
+            Verb::EtcdPut(verb) => verb.run().await,
+            Verb::EtcdGet(verb) => verb.run().await,
         }
     }
 }

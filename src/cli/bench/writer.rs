@@ -14,6 +14,8 @@ use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::load::Measured;
+
 /// A write that no master has answered for this long is tried on the next one.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
 /// The pause after a round over all masters without an answer.
@@ -34,6 +36,8 @@ pub struct Ledger {
     namespace: String,
     acknowledged: AtomicU64,
     latest: Mutex<Vec<Acknowledged>>,
+    /// From the first attempt of a write to the answer that accepted it; an error is an attempt without one.
+    measured: Mutex<Measured>,
     created: Mutex<Vec<String>>,
     counted: Mutex<Vec<u64>>,
 }
@@ -45,6 +49,7 @@ impl Ledger {
             namespace,
             acknowledged: AtomicU64::new(0),
             latest: Mutex::new(Vec::new()),
+            measured: Mutex::new(Measured::new()),
             created: Mutex::new(Vec::new()),
             counted: Mutex::new(vec![0; writers]),
         })
@@ -58,15 +63,21 @@ impl Ledger {
         format!("{}-writer-{writer}", self.run)
     }
 
-    fn note(&self, writer: usize, number: u64, created: Option<String>, sent: Instant) {
+    fn note(&self, writer: usize, number: u64, created: Option<String>, begun: Instant, sent: Instant) {
         let acknowledged = Acknowledged { sent, answered: Instant::now() };
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        self.measured().note(acknowledged.answered - begun);
         let mut latest = self.latest.lock().expect("no writer panics with the lock");
         latest.push(acknowledged);
         match created {
             Some(name) => self.created.lock().expect("as above").push(name),
             None => self.counted.lock().expect("as above")[writer] = number,
         }
+    }
+
+    /// Latencies and errors of all writers.
+    pub fn measured(&self) -> std::sync::MutexGuard<'_, Measured> {
+        self.measured.lock().expect("no writer panics with the lock")
     }
 
     /// Forgets the times of earlier writes.
@@ -126,6 +137,8 @@ pub struct Writer {
     pub ledger: Arc<Ledger>,
     /// The least time between two writes, so that the writers do not take the processor from what they measure.
     pub pace: Duration,
+    /// What each write carries beside its number.
+    pub filling: String,
 }
 
 impl Writer {
@@ -153,6 +166,7 @@ impl Writer {
         let create =
             number.is_multiple_of(CREATE_EVERY).then(|| format!("{}-{}-{number}", self.ledger.run, self.index));
         let mut attempts = 0_u32;
+        let begun = Instant::now();
         loop {
             for client in &self.clients {
                 let sent = Instant::now();
@@ -160,14 +174,15 @@ impl Writer {
                 attempts += 1;
                 match tokio::time::timeout(ATTEMPT_LIMIT, attempt).await {
                     Ok(Ok(())) => {
-                        self.ledger.note(self.index, number, create, sent);
+                        self.ledger.note(self.index, number, create, begun, sent);
                         return Ok(());
                     }
                     Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {
                         bail!("a write was refused: {} ({})", status.message, status.code)
                     }
                     // Not answered, or answered that it cannot be done now: the next master.
-                    Ok(Err(_)) | Err(_) => {}
+                    Ok(Err(error)) => self.ledger.measured().error(error),
+                    Err(_) => self.ledger.measured().error(format!("no answer within {ATTEMPT_LIMIT:?}")),
                 }
             }
             tokio::time::sleep(ROUND_PAUSE).await;
@@ -183,9 +198,10 @@ impl Writer {
     ) -> Result<(), kube::Error> {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), &self.ledger.namespace);
         let labels = json!({ "hactl.local/bench": self.ledger.run });
+        let data = json!({ "count": number.to_string(), "filling": self.filling });
         if let Some(name) = create {
             let object = serde_json::from_value(json!({
-                "metadata": { "name": name, "labels": labels }, "data": { "count": number.to_string() },
+                "metadata": { "name": name, "labels": labels }, "data": data,
             }));
             let object: ConfigMap = object.map_err(kube::Error::SerdeError)?;
             return match api.create(&PostParams::default(), &object).await {
@@ -195,11 +211,10 @@ impl Writer {
             };
         }
         let name = self.ledger.counter(self.index);
-        let patch = json!({ "metadata": { "labels": labels }, "data": { "count": number.to_string() } });
+        let patch = json!({ "metadata": { "labels": labels }, "data": data });
         match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {
-                let object =
-                    json!({ "metadata": { "name": name, "labels": labels }, "data": { "count": number.to_string() } });
+                let object = json!({ "metadata": { "name": name, "labels": labels }, "data": data });
                 let object: ConfigMap = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
                 api.create(&PostParams::default(), &object).await.map(drop)
             }

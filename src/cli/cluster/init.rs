@@ -10,7 +10,7 @@ use super::super::installation::Installation;
 use super::super::progress::Progress;
 use super::super::run;
 use super::super::settings::Flags;
-use super::{DataDir, prepare, unit};
+use super::{DataDir, prepare, recovery_key, unit};
 
 /// How long the first leader may take.
 const LEADS_WITHIN: Duration = Duration::from_secs(60);
@@ -45,6 +45,7 @@ impl Init {
         let (advertise_api, advertise_peer) = addresses(self.advertise.as_deref(), &settings)?;
         let name = own_name(self.node_name.as_deref())?;
         let data_dir = std::path::absolute(&self.data_dir.data_dir)?;
+        check(&data_dir, self.foreground)?;
         let progress = Progress::start("making the cluster");
         let installation = prepare::init(prepare::Init {
             data_dir: data_dir.clone(),
@@ -60,6 +61,16 @@ impl Init {
     }
 }
 
+/// Whether the machine runs by a systemd unit rather than by this process.
+fn installs(foreground: bool) -> bool {
+    !foreground && unit::systemd_runs()
+}
+
+/// What `serve` would fail on, found out before anything is made.
+pub fn check(data_dir: &Path, foreground: bool) -> Result<()> {
+    if installs(foreground) { unit::check(data_dir) } else { Ok(()) }
+}
+
 /// Runs the installation as a unit or in this process, and `announce` once it is under way.
 pub async fn serve(
     data_dir: &Path,
@@ -68,8 +79,13 @@ pub async fn serve(
     flags: &Flags,
     announce: impl Future<Output = Result<()>>,
 ) -> Result<()> {
-    if !foreground && unit::systemd_runs() {
-        unit::install(data_dir)?;
+    if installs(foreground) {
+        unit::install(data_dir).with_context(|| {
+            format!(
+                "{} is prepared but not started: mend what stands below and run `hactl run --data-dir` on it, or undo it with `hactl cluster leave`",
+                data_dir.display()
+            )
+        })?;
         return announce.await;
     }
     let roles = run::roles(data_dir, installation, flags);
@@ -102,7 +118,7 @@ async fn announce_first(data_dir: &Path) -> Result<()> {
         tokio::time::sleep(LOOK_EVERY).await;
     };
     progress.done("done");
-    let master = super::create_token(&access, true, false, TOKEN_TTL, "printed by init, for masters").await?;
+    let master = super::create_token(&access, true, true, TOKEN_TTL, "printed by init, for masters").await?;
     let node = super::create_token(&access, false, true, TOKEN_TTL, "printed by init, for nodes").await?;
     let info =
         status.members.first().and_then(|member| member.member.as_ref()).context("the status names no master")?;
@@ -112,6 +128,10 @@ async fn announce_first(data_dir: &Path) -> Result<()> {
     println!("  hactl cluster join {} --master --token {master}", info.api_address);
     println!("On every machine that shall run pods:");
     println!("  hactl cluster join {} --node --token {node}", info.api_address);
+    let key = master::snapshot::RecoveryKey::generate();
+    if recovery_key::set(&access, &key, true).await? {
+        recovery_key::show(&key);
+    }
     Ok(())
 }
 

@@ -49,6 +49,7 @@ impl Join {
         let settings = self.flags.resolve(&Default::default())?;
         let name = init::own_name(self.node_name.as_deref())?;
         let data_dir = std::path::absolute(&self.data_dir.data_dir)?;
+        init::check(&data_dir, self.foreground)?;
         let master = match self.master {
             true => Some(init::addresses(self.advertise.as_deref(), &settings)?),
             false => None,
@@ -66,6 +67,7 @@ impl Join {
             token: self.token.clone(),
             master,
             node: (self.node || !self.master).then(|| name.clone()),
+            replaces: None,
             flags: self.flags.clone(),
         })
         .await?;
@@ -75,7 +77,7 @@ impl Join {
 }
 
 /// Of a master: waits until it votes. A node says itself what it does.
-async fn announce(data_dir: &Path, installation: &Installation) -> Result<()> {
+pub async fn announce(data_dir: &Path, installation: &Installation) -> Result<()> {
     let Some(role) = &installation.master else {
         println!("{} joined cluster {} as node", installation.name, installation.cluster_id);
         return Ok(());

@@ -5,7 +5,14 @@ mod init;
 mod join;
 pub mod kubeconfig;
 mod leave;
+mod members;
+mod next;
 pub mod prepare;
+mod recover;
+pub mod recovery_key;
+mod replace;
+mod secrets;
+mod snapshot;
 mod status;
 mod token;
 mod unit;
@@ -13,12 +20,12 @@ mod unit;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rpc::pb;
 use rpc::pb::cluster_client::ClusterClient;
 use tonic::transport::Channel;
 
-use super::credentials::{Access, DATA_DIR, Masters};
+use super::credentials::{Access, DATA_DIR, foreign};
 
 /// The longest a master may take to answer one call.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
@@ -36,6 +43,23 @@ pub enum Verb {
     Token(token::Verb),
     /// Print the path of the admin's kubeconfig, or write a new one
     Kubeconfig(kubeconfig::Write),
+    /// Save, check and restore everything the cluster is
+    #[command(subcommand)]
+    Snapshot(snapshot::Verb),
+    /// The key that snapshots are encrypted to
+    #[command(subcommand)]
+    RecoveryKey(recovery_key::Verb),
+    /// Go on with this one master when the majority is lost for good
+    Recover(recover::Recover),
+    /// Take a master out of the cluster, alive or dead
+    Remove(members::Remove),
+    /// Put this machine in the place of a dead master: after a lost disk, or one whose data is damaged
+    Replace(Box<replace::Replace>),
+    /// Let another master lead
+    TransferLeadership(members::Transfer),
+    /// The key that Secrets are sealed with
+    #[command(subcommand)]
+    Secrets(secrets::Verb),
     /// Undo a join: take this machine out of its cluster and remove its data
     Leave(leave::Leave),
 }
@@ -48,6 +72,13 @@ impl Verb {
             Verb::Status(verb) => verb.run().await,
             Verb::Token(verb) => verb.run().await,
             Verb::Kubeconfig(verb) => verb.run(),
+            Verb::Snapshot(verb) => verb.run().await,
+            Verb::RecoveryKey(verb) => verb.run().await,
+            Verb::Recover(verb) => verb.run().await,
+            Verb::Remove(verb) => verb.run().await,
+            Verb::Replace(verb) => verb.run().await,
+            Verb::TransferLeadership(verb) => verb.run().await,
+            Verb::Secrets(verb) => verb.run().await,
             Verb::Leave(verb) => verb.run().await,
         }
     }
@@ -61,17 +92,25 @@ pub struct DataDir {
     pub data_dir: PathBuf,
 }
 
+/// The masters, to be called with the admin's certificate.
+pub async fn masters(access: &Access) -> Result<rpc::client::Masters> {
+    let (addresses, tls) = access.masters().await?.tls()?;
+    Ok(rpc::client::Masters::new(addresses, tls))
+}
+
 /// Connects to any master.
 pub async fn connect(access: &Access) -> Result<ClusterClient<Channel>> {
-    let Masters { addresses, issuer_pem, certificate_pem, key_pem } = access.masters().await?;
-    let credential = rpc::pki::Credential { certificate_pem, key_pem };
-    let certificate = rpc::tls::Certificate::new(&credential, "admin's")?;
-    let tls = rpc::tls::api_client(&issuer_pem, Some(&certificate))?;
-    let (_, channel) = rpc::client::Masters::new(addresses, tls)
-        .connect()
-        .await
-        .context("is `hactl run` running on the masters? (`systemctl status hactl`, `hactl local status`)")?;
+    let (_, channel) = masters(access).await?.connect().await.map_err(|error| {
+        let away = "is `hactl run` running on the masters? (`systemctl status hactl`, `hactl local status`)";
+        let cure = foreign(&error.to_string()).unwrap_or(away);
+        anyhow::Error::new(error).context(cure)
+    })?;
     Ok(ClusterClient::new(channel))
+}
+
+/// `host:port` of a master that answers.
+pub async fn living(access: &Access) -> Result<String> {
+    Ok(masters(access).await?.connect().await?.0)
 }
 
 /// The message a master answered with, as an error.
@@ -83,7 +122,10 @@ pub fn refused(status: tonic::Status) -> anyhow::Error {
                 status.message()
             )
         }
-        _ => anyhow::anyhow!("{}", status.message()),
+        _ => match foreign(status.message()) {
+            Some(cure) => anyhow::anyhow!("{cure}: {}", status.message()),
+            None => anyhow::anyhow!("{}", status.message()),
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! Preparing a data dir, for `init`, `join` and `hactl local up` alike: the masters' part makes ids and certificates, this
 //! adds the record `hactl.json`. Whatever fails, nothing half made is left.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -10,6 +11,10 @@ use super::super::credentials::FILE;
 use super::super::installation::{Draft, Installation, MasterRole, NodeRole};
 use super::super::run;
 use super::super::settings::Flags;
+
+/// Settings that `init` fixes for the whole cluster, and those that a joiner takes over unless it was given its own.
+const FIXED: [&str; 2] = ["cluster-cidr", "service-cidr"];
+const SHARED: [&str; 2] = ["node-silence", "eviction-after"];
 
 /// What the first master is made of.
 pub struct Init {
@@ -33,6 +38,8 @@ pub struct Join {
     pub master: Option<(String, String)>,
     /// Of a node: its name.
     pub node: Option<String>,
+    /// Of a master: name or id of the dead one whose place it takes.
+    pub replaces: Option<String>,
     pub flags: Flags,
 }
 
@@ -88,15 +95,24 @@ pub async fn join(options: Join) -> Result<Installation> {
         advertise_peer,
         kubeconfig: options.data_dir.join(FILE),
     });
-    let joined = master::join(&master::Join {
+    let asked = master::Join {
         data_dir: options.data_dir.clone(),
         address: options.address.clone(),
         token: options.token,
         master,
         node: options.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-    })
-    .await?;
+        nonce: draft.nonce()?,
+        replaces: options.replaces,
+    };
+    let joined = match master::join(&asked).await {
+        Ok(joined) => joined,
+        Err(error @ master::Error::Lost(_)) => {
+            draft.keep_nonce();
+            return Err(error.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let node =
         options.node.zip(joined.node_uid).map(|(name, uid)| NodeRole { name, uid, masters: joined.masters.clone() });
     let master = options.master.zip(joined.member_id).map(|((advertise_api, advertise_peer), member_id)| MasterRole {
@@ -104,11 +120,7 @@ pub async fn join(options: Join) -> Result<Installation> {
         advertise_api,
         advertise_peer,
     });
-    let mut recorded = options.flags.given();
-    if !joined.cluster_cidr.is_empty() {
-        // Fixed by `init`: what the cluster says wins over what a joiner says.
-        recorded.insert("cluster-cidr".to_owned(), joined.cluster_cidr);
-    }
+    let recorded = recorded(options.flags.given(), joined.settings);
     let installation = Installation {
         cluster_id: joined.cluster_id,
         epoch: joined.epoch,
@@ -120,6 +132,21 @@ pub async fn join(options: Join) -> Result<Installation> {
     installation.save(&options.data_dir)?;
     draft.keep();
     Ok(installation)
+}
+
+/// The settings to write down: those given here and those that all machines share. What `init` fixed wins over what a
+/// joiner says.
+pub fn recorded(given: BTreeMap<String, String>, shared: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut recorded = given;
+    for (name, value) in shared {
+        // A newer master may share settings that this version does not know.
+        if FIXED.contains(&name.as_str()) {
+            recorded.insert(name, value);
+        } else if SHARED.contains(&name.as_str()) {
+            recorded.entry(name).or_insert(value);
+        }
+    }
+    recorded
 }
 
 /// # Errors
@@ -187,6 +214,27 @@ fn routes() -> Vec<(String, Network)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_init_fixed_wins_over_what_a_joiner_says() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let given = map(&[("service-cidr", "10.1.0.0/16"), ("node-silence", "9s"), ("log", "debug")]);
+        let shared = map(&[
+            ("service-cidr", "10.96.0.0/16"),
+            ("node-silence", "5000ms"),
+            ("eviction-after", "5000ms"),
+            ("of-a-newer-version", "1"),
+        ]);
+        let want = map(&[
+            ("service-cidr", "10.96.0.0/16"),
+            ("node-silence", "9s"),
+            ("log", "debug"),
+            ("eviction-after", "5000ms"),
+        ]);
+        assert_eq!(recorded(given, shared), want);
+    }
 
     #[test]
     fn overlapping_ranges() {

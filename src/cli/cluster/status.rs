@@ -40,7 +40,9 @@ fn document(status: &pb::ClusterStatusResponse) -> serde_json::Value {
                 "leader": info.id == status.leader && info.id != 0, "voter": member.voter, "reachable": member.reachable,
                 "role": own.role, "term": own.term, "appliedIndex": own.applied_index, "revision": own.revision,
                 "lag": member.lag, "diskBytes": own.disk_bytes, "diskFreeBytes": own.disk_free_bytes, "version": own.version,
-                "certificateExpires": own.certificate_expires, "stateHash": own.state_hash, "problems": own.problems,
+                "disk": disk_document(&own.disk.unwrap_or_default()),
+                "certificateExpires": own.certificate_expires, "stateHash": own.state_hash, "sealingKey": own.sealing_key,
+                "stateVersion": own.state_version, "supportedVersion": own.supported_version, "problems": own.problems,
             })
         })
         .collect();
@@ -60,15 +62,24 @@ fn document(status: &pb::ClusterStatusResponse) -> serde_json::Value {
     })
 }
 
+fn disk_document(disk: &pb::DiskStatus) -> serde_json::Value {
+    json!({
+        "logBytes": disk.log_bytes, "stateBytes": disk.state_bytes, "snapshotBytes": disk.snapshot_bytes, "full": disk.full,
+        "syncs": disk.syncs, "syncP50Us": disk.sync_p50_us, "syncP99Us": disk.sync_p99_us, "syncMaxUs": disk.sync_max_us,
+        "storeBytes": disk.store_bytes, "storeQuotaBytes": disk.store_quota_bytes, "historyBytes": disk.history_bytes,
+    })
+}
+
 fn render(status: &pb::ClusterStatusResponse, now: i64) -> String {
     let mut rows = vec![
-        ["MASTER", "ROLE", "TERM", "REVISION", "LAG", "DISK", "VERSION", "CERTIFICATE", "ADDRESS"]
+        ["MASTER", "ROLE", "TERM", "REVISION", "LAG", "LOG", "STATE", "SNAPSHOTS", "VERSION", "CERTIFICATE", "ADDRESS"]
             .map(str::to_owned)
             .to_vec(),
     ];
     for member in &status.members {
         let info = member.member.clone().unwrap_or_default();
         let own = member.status.clone().unwrap_or_default();
+        let disk = own.disk.unwrap_or_default();
         let role = match (member.reachable, member.voter) {
             (false, _) => "unreachable".to_owned(),
             (true, false) => "learner".to_owned(),
@@ -81,7 +92,9 @@ fn render(status: &pb::ClusterStatusResponse, now: i64) -> String {
             known(own.term.to_string()),
             known(own.revision.to_string()),
             known(member.lag.to_string()),
-            known(size(own.disk_bytes)),
+            known(size(disk.log_bytes)),
+            known(size(disk.state_bytes)),
+            known(size(disk.snapshot_bytes)),
             known(own.version),
             known(days(own.certificate_expires, now)),
             info.api_address,

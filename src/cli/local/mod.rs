@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! D/local.json          names and ports, chosen once          D/admin.kubeconfig  names the forwarder, then each master
+//! D/recovery.key        what `cluster init` would show once
 //! D/<name>/hactl.json   what joined, as on a real machine     D/<name>/hactl.log  its output
 //! D/<name>/process.json pid and start time                    D/forwarder/        the TCP forwarder
 //! ```

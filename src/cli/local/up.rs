@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::super::cluster::{self, prepare};
+use super::super::cluster::{self, prepare, recovery_key};
 use super::super::credentials::Access;
 use super::super::installation::Installation;
 use super::super::progress::{Progress, note};
@@ -56,10 +56,11 @@ impl Up {
         for master in layout.plan.masters.iter().filter(|master| Installation::exists(&layout.data_dir(&master.name))) {
             start_machine(&layout, &master.name)?;
         }
-        let first = layout.plan.masters.first().context("a cluster has a master")?;
+        let first = founder(&layout)?;
         self.first(&layout, first).await?;
+        self.recovery_key(&layout).await?;
         self.forwarder(&layout).await?;
-        for master in &layout.plan.masters[1..] {
+        for master in layout.plan.masters.iter().filter(|master| master.name != first.name) {
             self.join_master(&layout, master).await?;
         }
         self.wait_for_masters(&layout).await?;
@@ -120,6 +121,21 @@ impl Up {
         .await
     }
 
+    /// Where `cluster init` shows the key, this keeps it in a file: the cluster and its key lie on one machine anyway.
+    async fn recovery_key(&self, layout: &Layout) -> Result<()> {
+        let file = layout.dir.join("recovery.key");
+        if file.exists() {
+            return Ok(());
+        }
+        let key = ::master::snapshot::RecoveryKey::generate();
+        recovery_key::write(&file, &key)?;
+        let first = recovery_key::set(&Access::of(layout.kubeconfig()), &key, true).await;
+        if !matches!(first, Ok(true)) {
+            std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        }
+        first.map(drop)
+    }
+
     async fn forwarder(&self, layout: &Layout) -> Result<()> {
         let dir = layout.dir.as_os_str();
         let process = layout.forwarder();
@@ -142,6 +158,7 @@ impl Up {
                 token: self.token(layout, true, false).await?,
                 master: Some((format!("127.0.0.1:{}", master.api), format!("127.0.0.1:{}", master.peer))),
                 node: None,
+                replaces: None,
                 flags: self.master_settings(master),
             })
             .await
@@ -164,6 +181,7 @@ impl Up {
                 token: self.token(layout, false, true).await?,
                 master: None,
                 node: Some(name.to_owned()),
+                replaces: None,
                 flags,
             })
             .await
@@ -175,7 +193,13 @@ impl Up {
 
     /// A master that can be joined through.
     fn living<'a>(&self, layout: &'a Layout) -> Result<&'a Master> {
-        let living = layout.plan.masters.iter().find(|master| layout.process(&master.name).pid().is_some());
+        let serves = |master: &&Master| {
+            // One that was only just started may not listen yet.
+            let address = std::net::SocketAddr::from(([127, 0, 0, 1], master.api));
+            let connected = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(250));
+            layout.process(&master.name).pid().is_some() && connected.is_ok()
+        };
+        let living = layout.plan.masters.iter().find(serves);
         living.context("no master is running; look at the logs in the cluster's directory")
     }
 
@@ -266,6 +290,13 @@ async fn unready(client: &kube::Client, names: &[&str]) -> Result<Vec<String>> {
     Ok(names.iter().filter(|name| !ready(name)).map(|name| (*name).to_owned()).collect())
 }
 
+/// The master that the others join: the first that is one already, else the first of the plan, which then makes the cluster.
+fn founder(layout: &Layout) -> Result<&Master> {
+    let mut masters = layout.plan.masters.iter();
+    let made = masters.find(|master| Installation::exists(&layout.data_dir(&master.name)));
+    made.or(layout.plan.masters.first()).context("a cluster has a master")
+}
+
 /// Starts `hactl run` for one machine, unless it runs.
 pub fn start_machine(layout: &Layout, name: &str) -> Result<i32> {
     let data_dir = layout.data_dir(name);
@@ -316,7 +347,7 @@ fn divide(flags: &mut Flags, nodes: usize) -> Result<()> {
 
 /// The admin's kubeconfig: the forwarder first, then every master as a further context.
 fn write_kubeconfig(layout: &Layout) -> Result<()> {
-    let first = layout.plan.masters.first().context("a cluster has a master")?;
+    let first = founder(layout)?;
     let mut addresses = vec![("local".to_owned(), format!("https://127.0.0.1:{}", layout.plan.port))];
     addresses.extend(layout.plan.masters.iter().map(|master| (master.name.clone(), master.url())));
     let servers: Vec<_> = addresses

@@ -61,8 +61,12 @@ async fn json(client: &kube::Client, request: Request<Vec<u8>>) -> Result<Value>
 pub fn explain(error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
-        kube::Error::HyperError(_) | kube::Error::Service(_) => anyhow::Error::new(error)
-            .context("no master answers; look at `hactl cluster status` or `hactl local status`"),
+        kube::Error::HyperError(_) | kube::Error::Service(_) => {
+            let error = anyhow::Error::new(error);
+            let away = "no master answers; look at `hactl cluster status` or `hactl local status`";
+            let cure = super::credentials::foreign(&format!("{error:#}")).unwrap_or(away);
+            error.context(cure)
+        }
         other => anyhow::Error::new(other),
     }
 }

@@ -11,6 +11,7 @@
 //!
 //! **Invariant:** an entry leaves the tail only after it was synced.
 
+pub mod offline;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use openraft::{OptionalSend, type_config::alias::LogIdOf};
 use tokio::sync::oneshot;
 
 use crate::Error;
+use crate::disk::Disk;
 use crate::storage::{Database, Durability, Purpose, Storage, Write, rocks::corrupt};
 use crate::types::{Entry, LogId, Types, Vote};
 use crate::wire;
@@ -70,13 +72,16 @@ pub struct LogStore {
     db: Arc<RwLock<Option<Arc<dyn Database>>>>,
     tail: Arc<Tail>,
     thread: Arc<LogThread>,
+    from_the_start: bool,
 }
 
 impl LogStore {
     /// Opens and checks the log. Blocks.
-    pub fn open(storage: &dyn Storage, data_dir: &Path, owner: &Owner) -> Result<Self, Error> {
+    pub fn open(storage: &dyn Storage, disk: Arc<Disk>, data_dir: &Path, owner: &Owner) -> Result<Self, Error> {
         let dir = data_dir.join("log");
         let db = storage.database(&dir, Purpose::Log)?;
+        // What is read below counts as synced: after a failed sync it may be in the kernel's memory only.
+        db.flush()?;
         check_owner(db.as_ref(), &dir, owner)?;
         let damaged = |what: &str, error: wire::Malformed| corrupt(&dir, &format!("the {what} is damaged: {error}"));
         let read_id = |key: &[u8], what: &str| {
@@ -87,7 +92,7 @@ impl LogStore {
         let vote = vote.map_err(|error| damaged("vote", error))?;
         let purged = read_id(PURGED, "purged id")?;
         let committed = read_id(COMMITTED, "committed id")?;
-        let last = check_entries(db.as_ref(), &dir, purged)?;
+        let (first, last) = check_entries(db.as_ref(), &dir, purged)?;
         let mut watermark = Watermark::open(storage, &data_dir.join("log.synced"))?;
         if next(last) < watermark.next() {
             let cause = format!("the log holds entries up to {}, but {} had been synced", next(last), watermark.next());
@@ -95,8 +100,23 @@ impl LogStore {
         }
         watermark.set(next(last), Durability::Buffered)?;
         let tail = Arc::new(Tail::new(vote, committed, purged, last, TAIL_BYTES));
-        let thread = Arc::new(LogThread::start(db.clone(), tail.clone(), watermark)?);
-        Ok(Self { db: Arc::new(RwLock::new(Some(db))), tail, thread })
+        let thread = Arc::new(LogThread::start(db.clone(), tail.clone(), watermark, disk)?);
+        Ok(Self {
+            db: Arc::new(RwLock::new(Some(db))),
+            tail,
+            thread,
+            from_the_start: first.is_none_or(|first| first == 0),
+        })
+    }
+
+    /// Whether it began with the first entry of all when it was opened.
+    pub fn is_from_the_start(&self) -> bool {
+        self.from_the_start && self.purged().is_none()
+    }
+
+    /// The last entry that is gone because a snapshot covers it.
+    pub fn purged(&self) -> Option<LogId> {
+        self.tail.purged()
     }
 
     pub fn last(&self) -> Option<LogId> {
@@ -167,8 +187,9 @@ fn check_owner(db: &dyn Database, dir: &Path, owner: &Owner) -> Result<(), Error
     Ok(())
 }
 
-/// Reads every entry once: all whole, none missing. The id of the last.
-fn check_entries(db: &dyn Database, dir: &Path, purged: Option<LogId>) -> Result<Option<LogId>, Error> {
+/// Reads every entry once: all whole, none missing. The index of the first and the id of the last.
+fn check_entries(db: &dyn Database, dir: &Path, purged: Option<LogId>) -> Result<(Option<u64>, Option<LogId>), Error> {
+    let mut first = None;
     let mut last = purged;
     db.scan(&entry_key(next(purged)), &[ENTRY + 1], &mut |key, value| {
         let index = index_of(key);
@@ -177,10 +198,11 @@ fn check_entries(db: &dyn Database, dir: &Path, purged: Option<LogId>) -> Result
         if entry.log_id.index != index || last.is_some_and(|last: LogId| last.index + 1 != index) {
             return Err(corrupt(dir, &format!("entry {index} stands where {} should", next(last))));
         }
+        first = first.or(Some(index));
         last = Some(entry.log_id);
         Ok(true)
     })?;
-    Ok(last)
+    Ok((first, last))
 }
 
 impl RaftLogReader<Types> for LogStore {
@@ -250,10 +272,10 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        // Not synced: after a crash an older one only means that less is applied before the leader is heard.
+        // Written with the next append: after a crash an older one only means that less is applied before the leader is
+        // heard.
         if let Some(committed) = committed {
             self.tail.set_committed(committed);
-            self.thread.send(Job::Committed { bytes: wire::encode_log_id(&committed) })?;
         }
         Ok(())
     }

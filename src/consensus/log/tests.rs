@@ -25,7 +25,12 @@ fn entry(index: u64) -> Entry {
 
 async fn open(storage: Arc<dyn Storage>, dir: &Path) -> Result<LogStore, Error> {
     let dir = dir.to_path_buf();
-    tokio::task::spawn_blocking(move || LogStore::open(storage.as_ref(), &dir, &owner())).await.expect("no panic")
+    tokio::task::spawn_blocking(move || {
+        let disk = Disk::new(storage.clone(), &dir, 0);
+        LogStore::open(storage.as_ref(), disk, &dir, &owner())
+    })
+    .await
+    .expect("no panic")
 }
 
 /// Writes entries 0 to `n - 1`, each synced on its own. The watermark file before the last.

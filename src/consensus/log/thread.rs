@@ -1,7 +1,7 @@
 //! The storage thread of `log/`: takes all that waits, writes it in one batch, syncs once, then calls back.
 //!
 //! **Invariant:** after the first failed write or sync nothing is ever written again: what a failed fsync left behind cannot
-//! be known, so the member must start again from disk.
+//! be known, so the disk is closed and opened again (`supervisor`).
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -16,6 +16,7 @@ use super::tail::{Tail, next};
 use super::watermark::Watermark;
 use super::{COMMITTED, ENTRY, PURGED, VOTE, entry_key};
 use crate::Error;
+use crate::disk::Disk;
 use crate::storage::{Database, Durability, Write};
 use crate::types::{LogId, Types};
 use crate::wire;
@@ -28,7 +29,6 @@ type Done = oneshot::Sender<Result<(), io::Error>>;
 pub enum Job {
     Append { writes: Vec<Write>, last: Option<LogId>, done: IOFlushed<Types> },
     Vote { bytes: Bytes, done: Done },
-    Committed { bytes: Bytes },
     Truncate { after: Option<LogId>, done: Done },
     Purge { upto: LogId, done: Done },
     Stop,
@@ -40,9 +40,9 @@ pub struct LogThread {
 }
 
 impl LogThread {
-    pub fn start(db: Arc<dyn Database>, tail: Arc<Tail>, watermark: Watermark) -> Result<Self, Error> {
+    pub fn start(db: Arc<dyn Database>, tail: Arc<Tail>, watermark: Watermark, disk: Arc<Disk>) -> Result<Self, Error> {
         let (jobs, queue) = mpsc::channel();
-        let worker = Worker { db, tail, watermark, failed: None };
+        let worker = Worker { db, committed: tail.committed(), tail, watermark, disk, failed: None };
         let handle = std::thread::Builder::new().name("hactl-log".into()).spawn(move || worker.run(queue))?;
         Ok(Self { jobs, handle: Mutex::new(Some(handle)) })
     }
@@ -65,6 +65,9 @@ struct Worker {
     db: Arc<dyn Database>,
     tail: Arc<Tail>,
     watermark: Watermark,
+    disk: Arc<Disk>,
+    /// As it was written last.
+    committed: Option<LogId>,
     failed: Option<String>,
 }
 
@@ -78,6 +81,8 @@ struct Group {
     flushed: Vec<IOFlushed<Types>>,
     done: Vec<Done>,
     entries: usize,
+    /// It is the last.
+    stop: bool,
 }
 
 impl Worker {
@@ -87,11 +92,10 @@ impl Worker {
             let Some(first) = held.take().or_else(|| queue.recv().ok()) else { return };
             let mut group = Group::default();
             let mut waiting = Some(first);
-            let mut stop = false;
             while let Some(job) = waiting {
                 match job {
                     Job::Stop => {
-                        stop = true;
+                        group.stop = true;
                         break;
                     }
                     // The watermark is lowered between what came before and the truncation itself.
@@ -111,6 +115,7 @@ impl Worker {
                 }
                 waiting = queue.try_recv().ok();
             }
+            let stop = group.stop;
             self.write(group);
             if stop {
                 return;
@@ -118,7 +123,21 @@ impl Worker {
         }
     }
 
-    fn write(&mut self, group: Group) {
+    /// The committed id goes with the next append: it wakes nobody and costs no write of its own.
+    fn add_committed(&mut self, group: &mut Group) {
+        let committed = self.tail.committed();
+        if let Some(id) = committed
+            && committed != self.committed
+        {
+            group.writes.push(Write::Put(COMMITTED.to_vec(), wire::encode_log_id(&id).into()));
+            self.committed = committed;
+        }
+    }
+
+    fn write(&mut self, mut group: Group) {
+        if group.entries > 0 || group.stop {
+            self.add_committed(&mut group);
+        }
         if group.writes.is_empty() && group.flushed.is_empty() && group.done.is_empty() {
             return;
         }
@@ -138,8 +157,12 @@ impl Worker {
         self.guarded(|worker| {
             let durability = if sync { Durability::Synced } else { Durability::Buffered };
             let started = Instant::now();
+            if sync {
+                worker.disk.syncs.begin();
+            }
             worker.db.write(writes, durability)?;
             if sync {
+                worker.disk.syncs.end();
                 metrics::histogram!("hactl_raft_fsync_seconds").record(started.elapsed().as_secs_f64());
             }
             if let Some(last) = last {
@@ -165,7 +188,7 @@ impl Worker {
             return Err(failed.clone());
         }
         action(self).map_err(|error| {
-            let message = format!("{error}; nothing more is written until this member is started again");
+            let message = format!("{error}; nothing more is written until the log is opened again");
             tracing::error!("{message}");
             self.failed = Some(message.clone());
             message
@@ -189,7 +212,6 @@ impl Group {
                 self.done.push(done);
                 self.sync = true;
             }
-            Job::Committed { bytes } => self.writes.push(Write::Put(COMMITTED.to_vec(), bytes.into())),
             Job::Purge { upto, done } => {
                 self.writes.push(Write::Put(PURGED.to_vec(), wire::encode_log_id(&upto).into()));
                 self.writes.push(Write::DeleteRange(entry_key(0), entry_key(upto.index + 1)));

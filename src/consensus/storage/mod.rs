@@ -10,7 +10,7 @@ pub mod rocks;
 pub mod sim;
 mod wal;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::Error;
@@ -85,6 +85,10 @@ pub trait Storage: Send + Sync + 'static {
     fn link_directory(&self, from: &Path, to: &Path) -> Result<(), Error>;
     fn rename(&self, from: &Path, to: &Path) -> Result<(), Error>;
     fn remove_directory(&self, dir: &Path) -> Result<(), Error>;
-    /// Bytes of all files below a directory.
-    fn bytes(&self, dir: &Path) -> Result<u64, Error>;
+    /// Bytes on disk of all files below each directory. What several share by links counts for the first of them only.
+    fn bytes(&self, dirs: &[PathBuf]) -> Result<Vec<u64>, Error>;
+    /// Bytes that can still be written to the file system of a directory.
+    fn free(&self, dir: &Path) -> Result<u64, Error>;
+    /// Makes a file of so many bytes, which are really taken from the disk; 0: no file.
+    fn reserve(&self, path: &Path, bytes: u64) -> Result<(), Error>;
 }

@@ -8,10 +8,11 @@
 //! it, and only if nothing does is the log opened up to that point. Whether what was dropped had been
 //! acknowledged, the log's watermark decides.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rocksdb::{
@@ -103,18 +104,28 @@ pub fn corrupt(dir: &Path, cause: &str) -> Error {
     ))
 }
 
-fn storage(error: rocksdb::Error) -> Error {
-    Error::Storage(error.to_string())
-}
-
 struct RocksDatabase {
     db: DB,
+    dir: PathBuf,
     purpose: Purpose,
+}
+
+impl RocksDatabase {
+    fn failed(&self, error: rocksdb::Error) -> Error {
+        match error.kind() {
+            rocksdb::ErrorKind::Corruption => corrupt(&self.dir, error.as_ref()),
+            _ => Error::Storage(format!("{}: {error}", self.dir.display())),
+        }
+    }
 }
 
 impl Storage for Rocks {
     fn database(&self, dir: &Path, purpose: Purpose) -> Result<Arc<dyn Database>, Error> {
         fs::create_dir_all(dir)?;
+        // RocksDB would begin anew.
+        if !dir.join("CURRENT").exists() && self.files(dir)?.iter().any(|(name, _)| name.ends_with(".sst")) {
+            return Err(corrupt(dir, "the file CURRENT is missing"));
+        }
         let db = match self.open(dir, purpose, DBRecoveryMode::TolerateCorruptedTailRecords) {
             Ok(db) => db,
             Err(error) if error.kind() == rocksdb::ErrorKind::Corruption => match purpose {
@@ -123,7 +134,7 @@ impl Storage for Rocks {
             },
             Err(error) => return Err(Error::Storage(format!("cannot open {}: {error}", dir.display()))),
         };
-        Ok(Arc::new(RocksDatabase { db, purpose }))
+        Ok(Arc::new(RocksDatabase { db, dir: dir.to_path_buf(), purpose }))
     }
 
     fn cell(&self, path: &Path) -> Result<Box<dyn Cell>, Error> {
@@ -233,15 +244,43 @@ impl Storage for Rocks {
         }
     }
 
-    fn bytes(&self, dir: &Path) -> Result<u64, Error> {
-        let mut sum = 0;
-        for entry in entries(dir)? {
-            // Files come and go while RocksDB compacts.
-            let Ok(metadata) = entry.metadata() else { continue };
-            sum += if metadata.is_dir() { self.bytes(&entry.path())? } else { metadata.len() };
-        }
-        Ok(sum)
+    fn bytes(&self, dirs: &[PathBuf]) -> Result<Vec<u64>, Error> {
+        let mut seen = HashSet::new();
+        dirs.iter().map(|dir| bytes(dir, &mut seen)).collect()
     }
+
+    fn free(&self, dir: &Path) -> Result<u64, Error> {
+        let stat = nix::sys::statvfs::statvfs(dir).map_err(std::io::Error::from)?;
+        Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+    }
+
+    fn reserve(&self, path: &Path, bytes: u64) -> Result<(), Error> {
+        if bytes == 0 {
+            return match fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            };
+        }
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        file.set_len(bytes)?;
+        let len = i64::try_from(bytes).unwrap_or(i64::MAX);
+        Ok(nix::fcntl::posix_fallocate(&file, 0, len).map_err(std::io::Error::from)?)
+    }
+}
+
+/// Not the lengths of files: RocksDB preallocates, and what is a hole takes nothing.
+fn bytes(dir: &Path, seen: &mut HashSet<(u64, u64)>) -> Result<u64, Error> {
+    let mut sum = 0;
+    for entry in entries(dir)? {
+        // Files come and go while RocksDB compacts.
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() {
+            sum += bytes(&entry.path(), seen)?;
+        } else if seen.insert((metadata.dev(), metadata.ino())) {
+            sum += metadata.blocks() * 512;
+        }
+    }
+    Ok(sum)
 }
 
 fn entries(dir: &Path) -> Result<Vec<fs::DirEntry>, Error> {
@@ -267,7 +306,7 @@ impl Database for RocksDatabase {
             Purpose::Log => options.set_sync(durability == Durability::Synced),
             Purpose::State => options.disable_wal(true),
         }
-        self.db.write_opt(batch, &options).map_err(storage)?;
+        self.db.write_opt(batch, &options).map_err(|error| self.failed(error))?;
         if self.purpose == Purpose::State && durability == Durability::Synced {
             self.flush()?;
         }
@@ -275,7 +314,7 @@ impl Database for RocksDatabase {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.db.get(key).map_err(storage)
+        self.db.get(key).map_err(|error| self.failed(error))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
@@ -284,7 +323,7 @@ impl Database for RocksDatabase {
         options.fill_cache(false);
         let start = IteratorMode::From(from, rocksdb::Direction::Forward);
         for row in self.db.iterator_opt(start, options) {
-            let (key, value) = row.map_err(storage)?;
+            let (key, value) = row.map_err(|error| self.failed(error))?;
             if !visit(&key, &value)? {
                 break;
             }
@@ -294,16 +333,19 @@ impl Database for RocksDatabase {
 
     fn flush(&self) -> Result<(), Error> {
         match self.purpose {
-            Purpose::Log => self.db.flush_wal(true).map_err(storage),
-            Purpose::State => self.db.flush().map_err(storage),
+            Purpose::Log => self.db.flush_wal(true),
+            Purpose::State => self.db.flush(),
         }
+        .map_err(|error| self.failed(error))
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), Error> {
         if let Some(parent) = dir.parent() {
             fs::create_dir_all(parent)?;
         }
-        Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir)).map_err(storage)
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
+            .map_err(|error| self.failed(error))
     }
 }
 

@@ -25,8 +25,12 @@ pub struct Sim(Arc<Mutex<Disk>>);
 struct Disk {
     /// Counts crashes.
     incarnation: u64,
-    /// Every sync fails from now on.
-    failing: bool,
+    /// Every sync of such a database fails from now on.
+    failing: Option<Purpose>,
+    /// Every write fails from now on.
+    stuffed: bool,
+    /// Bytes that are said to be free; none: more than enough.
+    free: Option<u64>,
     /// What a sync of a log takes.
     slow: Duration,
     syncs: u64,
@@ -57,7 +61,7 @@ impl Sim {
     pub fn crash(&self) {
         let mut disk = self.lock();
         disk.incarnation += 1;
-        disk.failing = false;
+        disk.failing = None;
         for table in disk.databases.values_mut() {
             table.current = table.durable.clone();
         }
@@ -66,9 +70,19 @@ impl Sim {
         }
     }
 
-    /// Makes every sync fail until the next crash.
-    pub fn fail_syncs(&self) {
-        self.lock().failing = true;
+    /// Makes every sync of such databases fail until it is called with none, or the next crash.
+    pub fn fail_syncs(&self, of: impl Into<Option<Purpose>>) {
+        self.lock().failing = of.into();
+    }
+
+    /// Makes every write to a database fail for want of space, or no longer.
+    pub fn stuff(&self, stuffed: bool) {
+        self.lock().stuffed = stuffed;
+    }
+
+    /// What is said to be free, in bytes.
+    pub fn set_free(&self, bytes: u64) {
+        self.lock().free = Some(bytes);
     }
 
     /// Makes every sync of a log take so long from now on.
@@ -129,8 +143,8 @@ fn apply(rows: &mut Rows, writes: &[Write]) {
     }
 }
 
-fn sync(disk: &mut Disk, dir: &Path) -> Result<(), Error> {
-    if disk.failing {
+fn sync(disk: &mut Disk, dir: &Path, purpose: Purpose) -> Result<(), Error> {
+    if disk.failing == Some(purpose) {
         return Err(Error::Storage("the disk fails".into()));
     }
     disk.syncs += 1;
@@ -142,6 +156,9 @@ fn sync(disk: &mut Disk, dir: &Path) -> Result<(), Error> {
 impl Database for SimDatabase {
     fn write(&self, writes: Vec<Write>, durability: Durability) -> Result<(), Error> {
         let slow = self.with(|disk| {
+            if disk.stuffed {
+                return Err(Error::Storage("no space left on device".into()));
+            }
             apply(&mut disk.databases.entry(self.dir.clone()).or_default().current, &writes);
             Ok(disk.slow)
         })?;
@@ -151,7 +168,7 @@ impl Database for SimDatabase {
         if self.purpose == Purpose::Log && !slow.is_zero() {
             std::thread::sleep(slow);
         }
-        self.with(|disk| sync(disk, &self.dir))
+        self.with(|disk| sync(disk, &self.dir, self.purpose))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
@@ -173,12 +190,12 @@ impl Database for SimDatabase {
     }
 
     fn flush(&self) -> Result<(), Error> {
-        self.with(|disk| sync(disk, &self.dir))
+        self.with(|disk| sync(disk, &self.dir, self.purpose))
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), Error> {
         self.with(|disk| {
-            sync(disk, &self.dir)?;
+            sync(disk, &self.dir, self.purpose)?;
             let rows = disk.databases.get(&self.dir).map(|table| table.current.clone()).unwrap_or_default();
             disk.files.insert(dir.join(ROWS_FILE), encode(&rows));
             Ok(())
@@ -331,11 +348,22 @@ impl Storage for Sim {
         Ok(())
     }
 
-    fn bytes(&self, dir: &Path) -> Result<u64, Error> {
+    fn bytes(&self, dirs: &[PathBuf]) -> Result<Vec<u64>, Error> {
         let disk = self.lock();
-        let files = disk.files.iter().filter(|(path, _)| path.starts_with(dir)).map(|(_, bytes)| bytes.len());
-        let rows = disk.databases.iter().filter(|(path, _)| path.starts_with(dir));
-        let rows = rows.flat_map(|(_, table)| table.current.iter()).map(|(key, value)| key.len() + value.len());
-        Ok(files.chain(rows).sum::<usize>() as u64)
+        let below = |dir: &PathBuf| {
+            let files = disk.files.iter().filter(|(path, _)| path.starts_with(dir)).map(|(_, bytes)| bytes.len());
+            let rows = disk.databases.iter().filter(|(path, _)| path.starts_with(dir));
+            let rows = rows.flat_map(|(_, table)| table.current.iter()).map(|(key, value)| key.len() + value.len());
+            files.chain(rows).sum::<usize>() as u64
+        };
+        Ok(dirs.iter().map(below).collect())
+    }
+
+    fn free(&self, _dir: &Path) -> Result<u64, Error> {
+        Ok(self.lock().free.unwrap_or(u64::MAX))
+    }
+
+    fn reserve(&self, _path: &Path, _bytes: u64) -> Result<(), Error> {
+        Ok(())
     }
 }

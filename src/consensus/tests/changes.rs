@@ -4,7 +4,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 
 use super::cluster::{accepted, create, key, member, put};
 use super::{Cluster, Disk};
-use crate::{Error, Role};
+use crate::{Error, Member, Role};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_on_any_member_is_seen_there_at_once_and_by_every_linearizable_read() {
@@ -122,4 +122,85 @@ async fn members_come_move_up_lead_and_go() {
     cluster.members[&now].add_learner(member(4)).await.expect("a member that is not there yet");
     let listed = cluster.members[&now].members();
     assert!(listed.iter().any(|known| known.member == member(4) && !known.voter));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_a_leader_died_in_is_finished_by_the_next() {
+    use openraft::ChangeMembers;
+    let mut cluster = Cluster::of(3, Disk::Real).await;
+    let leader = cluster.leader().await;
+    // The first of the two entries alone: the joint membership of the old and the new voters.
+    cluster.start(4).await.expect("starts");
+    cluster.members[&leader].add_learner(member(4)).await.expect("learner");
+    let raft = cluster.members[&leader].inner().raft.clone();
+    let mut here = raft.metrics();
+    let joint = |metrics: &openraft::RaftMetrics<crate::types::Types>| {
+        metrics.membership_config.membership().get_joint_config().len() > 1
+    };
+    tokio::select! {
+        biased;
+        seen = here.wait_until(joint) => drop(seen.expect("running")),
+        changed = raft.change_membership(ChangeMembers::AddVoterIds([4].into()), false) => panic!("{changed:?}"),
+    }
+    let other = if leader == 1 { 2 } else { 1 };
+    let mut there = cluster.members[&other].inner().raft.metrics();
+    tokio::time::timeout(super::cluster::LIMIT, there.wait_until(joint)).await.expect("joint").expect("running");
+    cluster.kill(leader).await;
+    let next = cluster.leader().await;
+    let mut metrics = cluster.members[&next].inner().raft.metrics();
+    let finished = metrics.wait_until(|metrics| {
+        let membership = metrics.membership_config.membership();
+        membership.get_joint_config().len() == 1 && membership.voter_ids().count() == 4
+    });
+    tokio::time::timeout(super::cluster::LIMIT, finished).await.expect("finished").expect("running");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_would_lose_the_majority_is_refused_and_an_address_moves() {
+    let mut cluster = Cluster::of(3, Disk::Real).await;
+    let leader = cluster.leader().await;
+    let others: Vec<u64> = [1, 2, 3].into_iter().filter(|id| *id != leader).collect();
+
+    let moved = Member { peer_address: "elsewhere:1".into(), ..member(others[0]) };
+    cluster.members[&others[0]].add_learner(moved.clone()).await.expect("moved");
+    let known = cluster.members[&leader].members();
+    let known = known.iter().find(|known| known.member.id == others[0]).expect("known");
+    assert!(known.member == moved && known.voter, "{known:?}");
+    let taken = Member { peer_address: "elsewhere:1".into(), ..member(others[1]) };
+    let refused = cluster.members[&leader].add_learner(taken).await.expect_err("another's address").to_string();
+    assert!(refused.contains("elsewhere:1"), "{refused}");
+
+    // At once, while the leader has heard of it only just.
+    cluster.kill(others[0]).await;
+    let refused = cluster.members[&leader].remove(others[1]).await.expect_err("the majority").to_string();
+    assert!(refused.contains("majority") && refused.contains(&format!("start m{} first", others[0])), "{refused}");
+    cluster.members[&leader].remove(others[0]).await.expect("the dead one may go");
+    accepted(cluster.replica(leader).propose(create("still")).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_stops_before_rules_it_does_not_know() {
+    use state::{Command, Op, RaiseVersion, op};
+    let raise = |version| Command {
+        ops: vec![Op { kind: Some(op::Kind::RaiseVersion(RaiseVersion { version })) }],
+        ..Command::default()
+    };
+    let mut cluster = Cluster::of(1, Disk::Real).await;
+    accepted(cluster.replica(1).propose(raise(state::VERSION)).await);
+    accepted(cluster.replica(1).propose(create("before")).await);
+    let replica = cluster.replica(1);
+    let beyond = tokio::spawn(async move { replica.propose(raise(state::VERSION + 1)).await });
+    let why = tokio::time::timeout(super::cluster::LIMIT, cluster.members[&1].failed()).await.expect("it stops");
+    assert!(why.contains("install the newer hactl"), "{why}");
+    assert!(cluster.root(1).version() == state::VERSION, "nothing of it is shown");
+    cluster.kill(1).await;
+    assert!(beyond.await.expect("no panic").is_err());
+    // Whether the start is refused or the member stops right after, it says the same.
+    let why = match cluster.start(1).await {
+        Err(error) => error.to_string(),
+        Ok(()) => {
+            tokio::time::timeout(super::cluster::LIMIT, cluster.members[&1].failed()).await.expect("it stops again")
+        }
+    };
+    assert!(why.contains("install the newer hactl"), "{why}");
 }

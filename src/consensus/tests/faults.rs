@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 
-use super::cluster::{LIMIT, accepted, create, key, put};
+use super::cluster::{accepted, create, key, put};
 use super::{Cluster, Disk};
 use crate::Error;
 
@@ -149,24 +149,6 @@ async fn a_power_cut_on_all_members_loses_nothing_acknowledged() {
         assert!(root.get(&key(&format!("thing-{n}"))).is_some(), "thing-{n}");
     }
     accepted(cluster.replica(leader).propose(put("thing-0", "goes on")).await);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_sync_stops_the_member_and_the_others_go_on() {
-    let mut cluster = Cluster::of(3, Disk::Sim).await;
-    let leader = cluster.leader().await;
-    cluster.sims[&leader].fail_syncs();
-    let other = if leader == 1 { 2 } else { 1 };
-    accepted(cluster.replica(other).propose(create("in-spite")).await);
-    let why = tokio::time::timeout(LIMIT, cluster.members[&leader].failed()).await.expect("it says so");
-    assert!(why.contains("the disk fails"), "{why}");
-    cluster
-        .until(leader, "neither leads nor serves", |leadership| leadership.leading.is_none() && !leadership.serving)
-        .await;
-    cluster.kill(leader).await;
-    cluster.sims[&leader].crash();
-    cluster.start(leader).await.expect("starts again from disk");
-    cluster.until(leader, "serves again", |leadership| leadership.serving).await;
 }
 
 /// Heartbeats are answered before the disk is: writes are slow, the leader stays and keeps its lease.

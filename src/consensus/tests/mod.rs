@@ -4,6 +4,7 @@
 
 mod changes;
 mod cluster;
+mod disks;
 mod faults;
 mod store;
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
+use crate::disk::Disk;
 use crate::log::{LogStore, Owner};
 use crate::snapshot::Snapshots;
 use crate::state_machine::{Published, StateMachine};
-use crate::state_store::StateStore;
+use crate::state_store::{Rebuild, StateStore};
 use crate::storage::{Storage, rocks::Rocks, sim::Sim};
 use crate::types::Types;
 
@@ -20,8 +21,14 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Builder 
         let dir = tempfile::tempdir().expect("a temporary directory");
         let storage = self.0.clone();
         let owner = Owner { cluster_id: "c".into(), member_id: 1 };
-        let log = LogStore::open(storage.as_ref(), dir.path(), &owner).expect("log");
-        let (store, loaded) = StateStore::open(storage.clone(), dir.path()).expect("state");
+        let log = LogStore::open(storage.as_ref(), Disk::new(storage.clone(), dir.path(), 0), dir.path(), &owner)
+            .expect("log");
+        let (store, loaded) = StateStore::open(
+            storage.clone(),
+            dir.path(),
+            &Rebuild { from_the_start: true, purged: None, snapshot: None },
+        )
+        .expect("state");
         let snapshots = Arc::new(Snapshots::open(storage, dir.path()).expect("snapshots"));
         let published = Arc::new(Published::new(&loaded, u64::MAX));
         Ok((dir, log, StateMachine::new(loaded, published, store, snapshots)))

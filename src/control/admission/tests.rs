@@ -180,6 +180,38 @@ fn a_full_range_says_so() {
 }
 
 #[test]
+fn a_node_labels_itself_as_the_kubelet_does() {
+    let world = World::with_nodes(1);
+    let node = User::node("node-1");
+    let labelled = |labels: Value| json!({"metadata": {"name": "node-1", "labels": labels}});
+    for (label, good) in [
+        ("kubernetes.io/hostname", true),
+        ("node.kubernetes.io/instance-type", true),
+        ("kubelet.kubernetes.io/anything", true),
+        ("a.node.kubernetes.io/x", true),
+        ("topology.kubernetes.io/zone", true),
+        ("disk", true),
+        ("example.com/disk", true),
+        ("notkubernetes.io/x", true),
+        ("node-role.kubernetes.io/control-plane", false),
+        ("kubernetes.io/role", false),
+        ("scheduling.k8s.io/x", false),
+        ("node-restriction.kubernetes.io/pci", false),
+        ("example.com.node-restriction.kubernetes.io/pci", false),
+    ] {
+        let (with, without) = (labelled(json!({label: "x"})), labelled(json!({})));
+        let judge = |user: &User, operation, object: &Value, old: Option<&Value>| {
+            admit(&world, user, operation, ("", "nodes"), object.clone(), old, 1).is_ok()
+        };
+        assert_eq!(judge(&node, Operation::Create, &with, None), good, "{label}");
+        assert_eq!(judge(&node, Operation::Update, &with, Some(&without)), good, "{label}");
+        assert_eq!(judge(&node, Operation::Update, &without, Some(&with)), good, "{label}");
+        assert!(judge(&node, Operation::Update, &with, Some(&with)), "{label} stays");
+        assert!(judge(&admin(), Operation::Update, &with, Some(&without)), "{label}");
+    }
+}
+
+#[test]
 fn nodes_touch_only_what_is_theirs() {
     let world = World::with_nodes(2);
     let node = User::node("node-1");

@@ -60,12 +60,18 @@ fn services_of_pod(root: &State, event: &Event) -> Vec<Key> {
         [&event.old, &event.new]
             .into_iter()
             .flatten()
-            .any(|pod| selector.as_ref().is_some_and(|selector| selector.matches(&pod.header.labels)))
+            .any(|pod| selector.as_ref().is_some_and(|selector| emit::is_selected(selector, pod)))
     };
-    root.list("", "services", Some(&event.key.namespace))
+    let mut found: Vec<Key> = [&event.old, &event.new]
+        .into_iter()
+        .flatten()
+        .flat_map(|pod| root.selecting("", "services", &event.key.namespace, &pod.header.labels))
         .filter(|(_, service)| concerns(service))
         .map(|(key, _)| key.clone())
-        .collect()
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 /// The selector of a Service; `None` where it has none, or is only a name for another host.
@@ -93,6 +99,10 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
         return plan;
     };
 
+    if !present.header.fields.contains_key("selector") {
+        // Written by a version that did not know the field by which pods find their Services.
+        plan.commands.extend(emit::update(key, present, &service));
+    }
     let mut groups = endpoints_by_ports(root, key, &service, &selector);
     if groups.is_empty() {
         // One empty slice says that the Service was seen.
@@ -124,9 +134,9 @@ fn endpoints_by_ports(
     let named = service_ports.iter().any(|port| port.get("targetPort").is_some_and(Value::is_string));
     let headless = json::text(service, "spec.clusterIP") == "None";
     let mut groups: BTreeMap<String, (Value, Endpoints)> = BTreeMap::new();
-    for (pod_key, pod) in root.list("", "pods", Some(&key.namespace)) {
+    for (pod_key, pod) in emit::selected(root, ("", "pods"), &key.namespace, selector) {
         let address = emit::field(pod, "status.podIP");
-        if address.is_empty() || emit::is_finished(pod) || !selector.matches(&pod.header.labels) {
+        if address.is_empty() || emit::is_finished(pod) {
             continue;
         }
         // Names of ports and hosts stand only in the body.

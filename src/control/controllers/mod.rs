@@ -1,5 +1,6 @@
 //! The table of controllers. To add one: a file here and a row in [`ALL`].
 
+pub mod benchttl;
 mod bootstrap;
 mod deployment;
 mod endpointslice;
@@ -29,6 +30,7 @@ pub const ALL: &[Row] = &[
     gc::ROW,
     podgc::ROW,
     eventttl::ROW,
+    benchttl::ROW,
 ];
 
 /// Every key of a resource.

@@ -267,7 +267,7 @@ mod tests {
             .collect()
     }
 
-    fn on<'a>(world: &'a World, node: &str) -> Vec<(&'a Key, &'a Record)> {
+    fn on<'a>(world: &'a World, node: &'a str) -> Vec<(&'a Key, &'a Record)> {
         world.root.on_node(node).filter_map(|key| Some((key, &**world.root.get(key)?))).collect()
     }
 

@@ -45,7 +45,8 @@ fn keys(root: &State, event: &Event) -> Vec<Key> {
         match emit::controller_of(pod) {
             Some(uid) => found.extend(root.by_uid(uid).filter(|key| key.resource == "replicasets").cloned()),
             None if may_be_adopted(event) => {
-                found.extend(root.list("apps", "replicasets", Some(&event.key.namespace)).map(|(key, _)| key.clone()));
+                let sets = root.selecting("apps", "replicasets", &event.key.namespace, &pod.header.labels);
+                found.extend(sets.into_iter().map(|(key, _)| key.clone()));
             }
             None => {}
         }
@@ -78,16 +79,15 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
         if emit::controller_of(pod) != Some(present.header.uid.as_str()) {
             continue;
         }
-        match selector.matches(&pod.header.labels) {
+        match emit::is_selected(&selector, pod) {
             true => pods.push((pod_key, pod)),
             false if alive => plan.commands.extend(emit::disown(pod_key, pod, &present.header.uid)),
             false => {}
         }
     }
     if alive {
-        for (pod_key, pod) in root.list("", "pods", Some(&key.namespace)) {
-            let orphan = emit::controller_of(pod).is_none() && is_active(pod);
-            if orphan && selector.matches(&pod.header.labels) {
+        for (pod_key, pod) in emit::selected(root, ("", "pods"), &key.namespace, &selector) {
+            if emit::controller_of(pod).is_none() && is_active(pod) {
                 plan.commands.extend(adopt(pod_key, pod, &set));
                 pods.push((pod_key, pod));
             }
@@ -271,7 +271,7 @@ fn plan_status(key: &Key, present: &Record, mut set: Value, pods: &[Pod<'_>], cx
     let now_ms = cx.now_ms();
     let (mut labeled, mut ready, mut available) = (0, 0, 0);
     for (_, pod) in pods {
-        let has = |(label, value): (&String, &String)| pod.header.labels.get(label) == Some(value);
+        let has = |(label, value): (&String, &String)| pod.header.labels.get(label) == Some(value.as_str());
         labeled += i64::from(template_labels.iter().all(has));
         if !is_ready(pod) {
             continue;

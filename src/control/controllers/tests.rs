@@ -1,13 +1,17 @@
 //! All controllers together: whatever users do and however nodes fail, the cluster comes to rest where every law holds,
 //! and a new leader finds nothing to do.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use objects::Kinds;
 use proptest::prelude::*;
-use serde_json::json;
-use state::Key;
+use serde_json::{Value, json};
+use state::{Command, EntryId, Key, Op, visits};
 
-use crate::harness::{World, deployment};
+use super::ALL;
+use crate::harness::{World, deployment, pod};
+use crate::record;
 
 /// What happens to the cluster.
 #[derive(Clone, Debug)]
@@ -128,5 +132,66 @@ proptest! {
         world.take_office();
         world.settle();
         prop_assert_eq!(world.root.revision(), before, "a new leader has nothing to do");
+    }
+}
+
+/// How many records and index entries each controller looks at, from the event of a changed pod to the end of its plans,
+/// in a namespace with so many objects that have nothing to do with that pod.
+fn cost_of_a_change(others: usize, change: impl Fn(&World) -> Value) -> BTreeMap<&'static str, u64> {
+    let mut world = World::with_nodes(3);
+    let service = |name: &str| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": { "name": name, "namespace": "default" },
+            "spec": { "selector": { "app": name }, "ports": [{ "port": 80 }] },
+        })
+    };
+    world.create("", "services", service("web"));
+    world.create("apps", "deployments", deployment("web", 3));
+    world.settle_quietly();
+    for i in 0..others {
+        let name = format!("other-{i}");
+        world.create("", "services", service(&name));
+        world.create("apps", "deployments", deployment(&name, 0));
+        world.create("", "pods", pod(&name, json!({ "schedulerName": "another" })));
+        world.create("", "configmaps", json!({ "metadata": { "name": name, "namespace": "default" } }));
+    }
+    let object = change(&world);
+    let put = record::put(Kinds::builtin().by_resource("", "pods").expect("a kind"), &object).expect("complete");
+    let mut root = world.root.clone();
+    let entry = EntryId { term: 1, index: root.applied().index + 1 };
+    let applied = root.apply(entry, &Command { ops: vec![Op::put(put)], ..Command::default() });
+    assert_eq!(applied.outcome.refusal, None);
+    let mut costs = BTreeMap::new();
+    for row in ALL.iter().filter(|row| row.watches("", "pods")) {
+        let before = visits::count();
+        for key in (row.keys)(&root, &applied.events[0]) {
+            (row.plan)(&root, &key, &mut world.cx());
+        }
+        costs.insert(row.name, visits::count() - before);
+    }
+    costs
+}
+
+#[test]
+fn a_change_of_one_pod_costs_the_same_however_many_objects_there_are() {
+    let falls_ill = |world: &World| {
+        let (key, _) = world.pods().into_iter().find(|(key, _)| key.name.starts_with("web")).expect("a pod of web");
+        let mut pod = world.object(&key);
+        pod["status"]["conditions"] = json!([]);
+        pod
+    };
+    let comes_alone = |_: &World| {
+        let mut orphan = pod("alone", json!({}));
+        orphan["metadata"]["uid"] = "alone".into();
+        orphan["metadata"]["labels"] = json!({ "app": "web" });
+        orphan
+    };
+    let changes: [&dyn Fn(&World) -> Value; 2] = [&falls_ill, &comes_alone];
+    for change in changes {
+        let (few, many) = (cost_of_a_change(5, change), cost_of_a_change(200, change));
+        assert_eq!(few, many);
+        assert!(few["replicaset"] > 0 && few["endpointslice"] > 0, "{few:?}");
     }
 }

@@ -43,7 +43,7 @@ impl NodeInfo {
         let pods = amount("pods");
         Self {
             name: key.name.clone(),
-            labels: present.header.labels.clone(),
+            labels: present.header.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             taints: json::items(&node, "spec.taints").to_vec(),
             unschedulable: json::flag(&node, "spec.unschedulable"),
             ready: json::condition_status(&node, "Ready") == "True",

@@ -107,14 +107,14 @@ fn place_all(root: &State, usage: &Usage, pending: Vec<Key>, cx: &mut Context) -
     let mut pods: Vec<_> = pending.into_iter().filter_map(|key| Some((root.get(&key)?.clone(), key))).collect();
     pods.retain(|(pod, _)| cache::is_pending(pod));
     pods.sort_by(|(a, a_key), (b, b_key)| (a.header.creation_ms, a_key).cmp(&(b.header.creation_ms, b_key)));
-    let mut loads = if pods.is_empty() { BTreeMap::new() } else { usage.loads().clone() };
+    let mut loads = Loads { before: usage.loads(), changed: BTreeMap::new() };
     let mut placements = Vec::with_capacity(pods.len());
     for (present, key) in pods {
         let mut object = record::parse(&present);
         let request = Request::of(&present);
         let decision = place(&Pod { object: &object, request: &request }, usage.nodes(), &loads);
         if let Decision::Bind(node) = &decision {
-            loads.entry(node.clone()).or_default().add(&request);
+            loads.add(node, &request);
         }
         let commands = match &decision {
             Decision::Bind(node) => bind(root, &key, present.revision, &mut object, node, cx),
@@ -125,13 +125,34 @@ fn place_all(root: &State, usage: &Usage, pending: Vec<Key>, cx: &mut Context) -
     placements
 }
 
+/// The loads of one pass: those before it, and those of the nodes that it placed pods on.
+struct Loads<'a> {
+    before: &'a BTreeMap<String, Load>,
+    changed: BTreeMap<String, Load>,
+}
+
+impl Loads<'_> {
+    fn of(&self, node: &str) -> Option<&Load> {
+        self.changed.get(node).or_else(|| self.before.get(node))
+    }
+
+    fn add(&mut self, node: &str, request: &Request) {
+        if !self.changed.contains_key(node) {
+            self.changed.insert(node.to_owned(), self.before.get(node).cloned().unwrap_or_default());
+        }
+        if let Some(load) = self.changed.get_mut(node) {
+            load.add(request);
+        }
+    }
+}
+
 /// The best node for one pod, or why there is none.
-fn place(pod: &Pod<'_>, nodes: &BTreeMap<String, NodeInfo>, loads: &BTreeMap<String, Load>) -> Decision {
+fn place(pod: &Pod<'_>, nodes: &BTreeMap<String, NodeInfo>, loads: &Loads<'_>) -> Decision {
     let idle = Load::default();
     let mut fitting: Vec<Node<'_>> = Vec::new();
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     for (name, info) in nodes {
-        let node = Node { info, load: loads.get(name).unwrap_or(&idle) };
+        let node = Node { info, load: loads.of(name).unwrap_or(&idle) };
         let against = filters::reasons(pod, &node);
         if against.is_empty() {
             fitting.push(node);

@@ -85,6 +85,13 @@ async fn contract(runtime: &dyn Runtime, hash: &str) {
     assert_eq!((seen.label(label::CONTAINER), seen.attempt()), ("app", 0));
     assert!(seen.started.is_some() && seen.finished.is_none());
 
+    let second = Spec { name: format!("{hash}_second"), labels: labels("pod-b", label::SANDBOX), ..sandbox.clone() };
+    let second_id = runtime.create(&second).await.expect("created");
+    let refused = runtime.start(&second_id).await.expect_err("an address is used once");
+    assert!(refused.to_string().contains("Address already in use"), "{refused}");
+    assert!(!runtime.free_address(&bridge.name, address).await.expect("an answer"), "its holder runs");
+    runtime.remove(&second_id).await.expect("removed");
+
     let missing = Spec { image: "hactl.local/none:1".to_owned(), name: format!("{hash}_missing"), ..app.clone() };
     assert!(matches!(runtime.create(&missing).await, Err(Error::NotFound(_))));
     assert_eq!(runtime.list(Some("pod-a")).await.expect("a list").len(), 2);
@@ -102,6 +109,15 @@ async fn contract(runtime: &dyn Runtime, hash: &str) {
     runtime.signal(&id, "SIGKILL").await.expect("nothing to kill");
     assert_eq!(runtime.list(None).await.expect("a list"), []);
     runtime.remove_networks().await.expect("removed");
+    let lost = match runtime.create(&sandbox).await {
+        Ok(id) => {
+            let started = runtime.start(&id).await.expect_err("there is no network");
+            runtime.remove(&id).await.expect("removed");
+            started
+        }
+        Err(error) => error,
+    };
+    assert!(matches!(&lost, Error::NotFound(message) if message.contains("network")), "{lost:?}");
 }
 
 #[tokio::test]
@@ -142,4 +158,34 @@ async fn a_pod_network_that_overlaps_is_refused_with_its_cure() {
     let Err(Error::Refused(text)) = refused else { panic!("{refused:?}") };
     assert!(text.contains("overlaps") && text.contains("--cluster-cidr"), "{text}");
     assert!(matches!(foreign, Err(Error::Conflict(_))), "a network of another cluster is left alone: {foreign:?}");
+}
+
+/// Processes in the container's control group.
+fn processes(id: &str) -> usize {
+    let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let groups = all.filter_map(|entry| std::fs::read_to_string(entry.path().join("cgroup")).ok());
+    groups.filter(|groups| groups.contains(id)).count()
+}
+
+#[tokio::test]
+async fn a_command_that_times_out_is_ended() {
+    let cluster = uuid::Uuid::new_v4().to_string();
+    let docker = Docker::new("", &cluster, "n");
+    images::load(&docker, &images::sandbox()).await.expect("loaded");
+    let name = format!("{}_probed", crate::podspec::short_hash(&cluster, "n"));
+    let spec = Spec { name, image: images::sandbox(), labels: labels("p", label::SANDBOX), ..Spec::default() };
+    let id = docker.create(&spec).await.expect("created");
+    docker.start(&id).await.expect("started");
+    let refused = docker.exec(&id, &["/pause".to_owned()], Duration::from_secs(1)).await;
+    let ended = async {
+        while processes(&id) != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+    let alive = docker.list(None).await.expect("a list").first().map(|container| container.state);
+    docker.remove(&id).await.expect("removed");
+    assert!(matches!(&refused, Err(Error::Refused(text)) if text.contains("timed out")), "{refused:?}");
+    assert!(ended.is_ok(), "the command runs on");
+    assert_eq!(alive, Some(State::Running), "its container is left alone");
 }

@@ -4,6 +4,8 @@
 //! Log output goes through Docker's json-file driver with a bounded size.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +14,8 @@ use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, EndpointIpamConfig, EndpointSettings,
     HostConfig, HostConfigLogConfig, Ipam, IpamConfig, Mount as DockerMount, MountBindOptions,
-    MountBindOptionsPropagationEnum, MountType, NetworkCreateRequest, NetworkingConfig, PortBinding,
+    MountBindOptionsPropagationEnum, MountType, NetworkCreateRequest, NetworkDisconnectRequest, NetworkingConfig,
+    PortBinding,
 };
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker as Client};
@@ -23,6 +26,8 @@ use tokio::sync::OnceCell;
 
 use crate::network;
 
+use super::looks::Looks;
+use super::orphans::kill_tree;
 use super::{
     Bridge, Container, Credentials, EXEC_OUTPUT_MAX, Error, Event, Exec, Image, Info, LogQuery, Network, Result,
     Runtime, Spec, State, label,
@@ -43,6 +48,7 @@ pub struct Docker {
     cluster_id: String,
     node_uid: String,
     client: OnceCell<Client>,
+    looks: Arc<Looks>,
 }
 
 impl Docker {
@@ -54,6 +60,7 @@ impl Docker {
             cluster_id: cluster_id.to_owned(),
             node_uid: node_uid.to_owned(),
             client: OnceCell::new(),
+            looks: Arc::default(),
         }
     }
 
@@ -303,6 +310,10 @@ impl Runtime for Docker {
         })
     }
 
+    async fn ping(&self) -> Result<()> {
+        self.client().await?.ping().await.map(drop).map_err(|e| self.error(e))
+    }
+
     async fn list(&self, pod_uid: Option<&str>) -> Result<Vec<Container>> {
         let client = self.client().await?;
         let options = query::ListContainersOptions {
@@ -312,9 +323,24 @@ impl Runtime for Docker {
         };
         let summaries = client.list_containers(Some(options)).await.map_err(|e| self.error(e))?;
         let mut containers = Vec::with_capacity(summaries.len());
-        for id in summaries.into_iter().filter_map(|s| s.id) {
+        if pod_uid.is_none() {
+            let ids: Vec<String> = summaries.iter().filter_map(|summary| summary.id.clone()).collect();
+            self.looks.retain(&ids);
+        }
+        for summary in summaries {
+            let Some(id) = summary.id else { continue };
+            let state = summary.state.map(|state| state.to_string()).unwrap_or_default();
+            if let Some(seen) = self.looks.recall(&id, &state) {
+                containers.push(seen);
+                continue;
+            }
+            let begun = self.looks.begin();
             match client.inspect_container(&id, None).await {
-                Ok(inspect) => containers.push(observed(inspect)),
+                Ok(inspect) => {
+                    let container = observed(inspect);
+                    self.looks.remember(begun, &state, &container);
+                    containers.push(container);
+                }
                 Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
                 Err(error) => return Err(self.error(error)),
             }
@@ -334,7 +360,10 @@ impl Runtime for Docker {
 
     async fn start(&self, id: &str) -> Result<()> {
         let client = self.client().await?;
-        client.start_container(id, None).await.map_err(|e| self.error(e))
+        let started = client.start_container(id, None).await.map_err(|e| self.error(e));
+        // No event tells of a start that failed.
+        self.looks.forget(id);
+        started
     }
 
     async fn signal(&self, id: &str, signal: &str) -> Result<()> {
@@ -429,7 +458,16 @@ impl Runtime for Docker {
         };
         match tokio::time::timeout(timeout, run).await {
             Ok(result) => result,
-            Err(_) => Err(Error::Refused(format!("command timed out after {} s", timeout.as_secs()))),
+            Err(_) => {
+                // It would run on, and the next one beside it.
+                let pid = client.inspect_exec(&made.id).await.ok().filter(|exec| exec.running == Some(true));
+                if let Some(pid) = pid.and_then(|exec| exec.pid).and_then(|pid| i32::try_from(pid).ok()) {
+                    let container = id.to_owned();
+                    let killed = tokio::task::spawn_blocking(move || kill_tree(pid, &container)).await;
+                    tracing::debug!(id, ?killed, "a command that timed out was ended");
+                }
+                Err(Error::Refused(format!("command timed out after {} s", timeout.as_secs())))
+            }
         }
     }
 
@@ -468,14 +506,20 @@ impl Runtime for Docker {
         filters.insert("event".to_owned(), ["start", "die", "oom", "destroy"].map(str::to_owned).to_vec());
         let options =
             query::EventsOptions { since: Some(since.to_string()), filters: Some(filters), ..Default::default() };
-        let stream = client.events(Some(options)).take_while(|event| futures::future::ready(event.is_ok())).filter_map(
-            |event| {
-                futures::future::ready(event.ok().and_then(|event| {
-                    let pod_uid = event.actor?.attributes?.remove(label::POD_UID)?;
-                    Some(Event { pod_uid, action: event.action.unwrap_or_default() })
-                }))
-            },
-        );
+        let listening = self.looks.listen();
+        let looks = self.looks.clone();
+        let told = move |event: bollard::models::EventMessage| {
+            // Held for as long as the stream is.
+            let _ = &listening;
+            let mut actor = event.actor?;
+            looks.forget(actor.id.as_deref().unwrap_or_default());
+            let pod_uid = actor.attributes.as_mut()?.remove(label::POD_UID)?;
+            Some(Event { pod_uid, action: event.action.unwrap_or_default() })
+        };
+        let stream = client
+            .events(Some(options))
+            .take_while(|event| futures::future::ready(event.is_ok()))
+            .filter_map(move |event| futures::future::ready(event.ok().and_then(&told)));
         Ok(stream.boxed())
     }
 
@@ -486,6 +530,42 @@ impl Runtime for Docker {
             tracing::warn!(%error, "pods of other nodes on this engine cannot be reached");
         }
         Ok(())
+    }
+
+    async fn free_address(&self, bridge: &str, address: Ipv4Addr) -> Result<bool> {
+        let client = self.client().await?;
+        let network = client.inspect_network(bridge, None).await.map_err(|e| self.error(e))?;
+        let holds = |endpoint: &bollard::models::EndpointResource| {
+            let held = endpoint.ipv4_address.as_deref().and_then(|text| text.split('/').next());
+            held == Some(&address.to_string())
+        };
+        let mut freed = false;
+        for (id, endpoint) in network.containers.unwrap_or_default() {
+            if !holds(&endpoint) {
+                continue;
+            }
+            // An endpoint whose container is unknown has a made up id; both names are tried.
+            let alive = match client.inspect_container(&id, None).await.map_err(|e| self.error(e)) {
+                Ok(inspect) => inspect.state.and_then(|state| state.running).unwrap_or_default(),
+                Err(Error::NotFound(_)) => false,
+                Err(error) => return Err(error),
+            };
+            if alive {
+                return Ok(false);
+            }
+            for container in [Some(id), endpoint.name].into_iter().flatten() {
+                let request = NetworkDisconnectRequest { container, force: Some(true) };
+                match client.disconnect_network(bridge, request).await.map_err(|e| self.error(e)) {
+                    Ok(()) => {
+                        freed = true;
+                        break;
+                    }
+                    Err(Error::NotFound(_) | Error::Refused(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(freed)
     }
 
     async fn remove_networks(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::{
     Bridge, Container, Credentials, Error, Event, Exec, Image, Info, LogQuery, Network, Result, Runtime, Spec, State,
@@ -37,6 +37,7 @@ pub struct Hollow {
     node_uid: String,
     inside: Mutex<Inside>,
     events: broadcast::Sender<Event>,
+    hangs: watch::Sender<bool>,
 }
 
 impl Hollow {
@@ -46,12 +47,23 @@ impl Hollow {
             node_uid: node_uid.to_owned(),
             inside: Mutex::new(Inside::default()),
             events: broadcast::channel(1024).0,
+            hangs: watch::channel(false).0,
         }
     }
 
     /// Lets `pull` find this image.
     pub fn publish(&self, image: &str) {
         self.lock().registry.push(image.to_owned());
+    }
+
+    /// Lets no question be answered until told otherwise, as an engine does whose disk hangs.
+    pub fn hang(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
+    }
+
+    async fn answers(&self) {
+        // The sender lives as long as this does.
+        let _ = self.hangs.subscribe().wait_for(|hangs| !hangs).await;
     }
 
     /// Makes a container exit by itself.
@@ -82,6 +94,7 @@ fn event(container: &Container, action: &str) -> Event {
 #[async_trait]
 impl Runtime for Hollow {
     async fn info(&self) -> Result<Info> {
+        self.answers().await;
         Ok(Info {
             version: "0".to_owned(),
             api_version: "0".to_owned(),
@@ -91,13 +104,20 @@ impl Runtime for Hollow {
         })
     }
 
+    async fn ping(&self) -> Result<()> {
+        self.answers().await;
+        Ok(())
+    }
+
     async fn list(&self, pod_uid: Option<&str>) -> Result<Vec<Container>> {
+        self.answers().await;
         let inside = self.lock();
         let all = inside.containers.values().map(|held| &held.container);
         Ok(all.filter(|c| pod_uid.is_none_or(|uid| c.label(label::POD_UID) == uid)).cloned().collect())
     }
 
     async fn create(&self, spec: &Spec) -> Result<String> {
+        self.answers().await;
         let mut inside = self.lock();
         if inside.containers.values().any(|held| held.container.name == spec.name) {
             return Err(Error::Conflict(format!("the name {} is taken", spec.name)));
@@ -139,6 +159,7 @@ impl Runtime for Hollow {
     }
 
     async fn start(&self, id: &str) -> Result<()> {
+        self.answers().await;
         let started = {
             let mut inside = self.lock();
             let network = match inside.containers.get(id) {
@@ -147,6 +168,11 @@ impl Runtime for Hollow {
                 Some(held) => held.network.clone(),
             };
             let running = |held: &Held| held.container.state == State::Running;
+            if let Network::Bridge { name, .. } = &network
+                && !inside.bridges.contains_key(name)
+            {
+                return Err(Error::NotFound(format!("network {name} not found")));
+            }
             if let Network::Bridge { .. } = &network
                 && inside.containers.values().any(|held| running(held) && held.network == network)
             {
@@ -244,6 +270,7 @@ impl Runtime for Hollow {
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Event>> {
+        self.answers().await;
         let events = tokio_stream::wrappers::BroadcastStream::new(self.events.subscribe());
         // A listener that fell behind has lost events: it must look at everything again, as after a broken connection.
         Ok(events
@@ -255,6 +282,11 @@ impl Runtime for Hollow {
     async fn ensure_bridge(&self, bridge: &Bridge) -> Result<()> {
         self.lock().bridges.insert(bridge.name.clone(), bridge.clone());
         Ok(())
+    }
+
+    async fn free_address(&self, _bridge: &str, _address: std::net::Ipv4Addr) -> Result<bool> {
+        // Only running containers hold addresses here.
+        Ok(false)
     }
 
     async fn remove_networks(&self) -> Result<()> {

@@ -16,6 +16,8 @@ use jiff::Timestamp;
 pub(crate) mod contract;
 pub mod docker;
 pub mod hollow;
+mod looks;
+mod orphans;
 
 pub mod label {
     //! Labels on everything the kubelet makes.
@@ -250,6 +252,8 @@ pub struct Credentials {
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
     async fn info(&self) -> Result<Info>;
+    /// Whether the engine answers at all.
+    async fn ping(&self) -> Result<()>;
     /// All containers of this node, or only those of one pod.
     async fn list(&self, pod_uid: Option<&str>) -> Result<Vec<Container>>;
     /// Refuses a name that is taken with `Conflict`.
@@ -270,6 +274,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Makes the bridge if it is not there as described, open to the other bridges of the cluster on this engine; one of ours
     /// that differs is replaced when nothing uses it.
     async fn ensure_bridge(&self, bridge: &Bridge) -> Result<()>;
+    /// Takes an address back that the bridge still counts as used although no running container has it; says whether there was
+    /// one. That of a running container stays its own.
+    async fn free_address(&self, bridge: &str, address: Ipv4Addr) -> Result<bool>;
     /// Removes all networks of this node, and with the cluster's last one on this engine its firewall rules.
     async fn remove_networks(&self) -> Result<()>;
 }

@@ -10,6 +10,9 @@ use crate::podspec::{self, Place};
 use crate::runtime::Error;
 use crate::{images, volumes};
 
+/// What Docker's address management says; it has no code of its own for it.
+const ADDRESS_IN_USE: &str = "Address already in use";
+
 /// Reason and message as status and events show them.
 pub type Refusal = (&'static str, String);
 
@@ -39,16 +42,47 @@ impl Worker {
             self.shared.set_record(&self.uid, self.record.clone());
         }
         let spec = podspec::sandbox(&self.shared.hash, pod, &bridge_name, address, attempt);
-        let runtime = self.shared.runtime.clone();
-        let _slot = self.shared.operations.acquire().await;
+        let shared = self.shared.clone();
+        let runtime = &shared.runtime;
+        let _slot = shared.operations.acquire().await;
         images::load(runtime.as_ref(), &spec.image).await.map_err(|e| failed(e.to_string()))?;
-        let id = runtime.create(&spec).await.map_err(|e| failed(format!("failed to create a sandbox for pod: {e}")))?;
+        let made = runtime.create(&spec).await;
+        let id = made.map_err(|error| {
+            self.bridge_lost(&error);
+            failed(format!("failed to create a sandbox for pod: {error}"))
+        })?;
         if let Err(error) = runtime.start(&id).await {
             // It would only stand in the way of the next attempt, which the plan makes anyway.
             let _ = runtime.remove(&id).await;
+            self.bridge_lost(&error);
+            if let Some(address) = address.filter(|_| error.to_string().contains(ADDRESS_IN_USE)) {
+                self.address_in_use(&bridge_name, address).await;
+            }
             return Err(failed(format!("failed to start sandbox for pod: {error}")));
         }
         Ok(())
+    }
+
+    /// Has the bridge made again when the engine knows it no more.
+    fn bridge_lost(&self, error: &Error) {
+        if matches!(error, Error::NotFound(message) if message.contains("network")) {
+            self.shared.bridge_missed.notify_one();
+        }
+    }
+
+    /// An engine that crashed may count an address as used by a container that is gone, and anybody may put a container of theirs
+    /// on the bridge: in both cases the next attempt must not fail as this one did.
+    async fn address_in_use(&mut self, bridge: &str, address: std::net::Ipv4Addr) {
+        match self.shared.runtime.free_address(bridge, address).await {
+            Ok(true) => tracing::info!(%address, "a stale endpoint held the address; freed"),
+            Ok(false) => {
+                tracing::warn!(%address, "the address is used by something else; this node gives it out no more");
+                self.shared.avoid_address(address);
+                self.record.address = None;
+                self.shared.set_record(&self.uid, self.record.clone());
+            }
+            Err(error) => tracing::warn!(%address, %error, "cannot find out who uses the address"),
+        }
     }
 
     pub(super) async fn make_container(

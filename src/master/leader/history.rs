@@ -1,4 +1,4 @@
-//! Keeps old versions readable for five minutes, and within a byte bound that wins.
+//! Keeps old versions readable for as long as the setting `history` says, and within `history-bytes`, which wins.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,12 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Leader;
 
-/// How long every version stays readable, unless the byte bound wins.
-const KEEP: Duration = Duration::from_secs(300);
-/// How often the age of history is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// History beyond this many bytes is cut to about half, however young.
-const BYTES_MAX: u64 = 128 << 20;
+/// How often the age of history is looked at, and its bytes: the byte bound may be overstepped by what is written meanwhile.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Revisions are noted so often for their age.
+const MARK_EVERY: Duration = Duration::from_secs(30);
 
 pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
     let mut look = tokio::time::interval(LOOK_EVERY);
@@ -28,20 +26,23 @@ pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
         }
         let root = leader.replica.root();
         let now = Instant::now();
-        marks.push_back((now, root.revision()));
+        if marks.back().is_none_or(|(at, _)| now.saturating_duration_since(*at) >= MARK_EVERY) {
+            marks.push_back((now, root.revision()));
+        }
         let mut target = None;
         while let Some((at, revision)) = marks.front().copied() {
-            if now.saturating_duration_since(at) < KEEP {
+            if now.saturating_duration_since(at) < leader.bounds.history {
                 break;
             }
             target = Some(revision);
             marks.pop_front();
         }
-        if root.history_bytes() > BYTES_MAX {
+        metrics::gauge!("hactl_bound_used", "setting" => "history-bytes").set(root.history_bytes() as f64);
+        if root.history_bytes() > leader.bounds.history_bytes {
             let middle = root.compacted() + (root.revision() - root.compacted()) / 2;
             tracing::warn!(
                 bytes = root.history_bytes(),
-                limit = BYTES_MAX,
+                limit = leader.bounds.history_bytes,
                 revision = middle,
                 "history exceeds its byte bound: compacting younger versions"
             );

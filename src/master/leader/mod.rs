@@ -5,7 +5,8 @@
 //! leadership: leading = Some(term) ──▶ run_term ─┬─ controllers   events ─▶ keys ─▶ plans ─▶ proposals
 //!                                                ├─ scheduling    pending pods ─▶ bindings
 //!                                                ├─ nodes         silence ─▶ readiness, taints, evictions, Leases
-//!                                                └─ history       compaction
+//!                                                ├─ history       compaction
+//!                                                └─ quota         the bound on the store, put into the state
 //! leading changes ─▶ the token is cancelled and every loop awaited before the next term begins
 //! ```
 //!
@@ -16,6 +17,7 @@ mod controllers;
 mod history;
 mod nodes;
 mod queue;
+mod quota;
 mod scheduling;
 
 use std::sync::Arc;
@@ -30,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use nodes::Heard;
 
+use crate::StoreBounds;
+
 /// What the leader loops are given. Cloned into each loop.
 #[derive(Clone)]
 pub struct Leader {
@@ -42,6 +46,7 @@ pub struct Leader {
     pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
     /// The next seed; every plan takes one.
     pub seed: Arc<AtomicU64>,
+    pub bounds: StoreBounds,
 }
 
 impl Leader {
@@ -140,6 +145,7 @@ impl Leader {
         loops.spawn(scheduling::run(self.clone(), term, ended.clone()));
         loops.spawn(nodes::run(self.clone(), term, ended.clone()));
         loops.spawn(history::run(self.clone(), term, ended.clone()));
+        loops.spawn(quota::run(self.clone(), term, ended.clone()));
         loops
     }
 }
@@ -163,6 +169,7 @@ mod tests {
             heard: Heard::default(),
             now: Arc::new(|| jiff::Timestamp::UNIX_EPOCH),
             seed: Arc::default(),
+            bounds: StoreBounds::default(),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use control::controllers::ALL;
 use state::Key;
 use tokio::time::Instant;
 
@@ -25,6 +26,8 @@ struct Entry {
     failures: u32,
     /// When it becomes due by itself.
     timer: Option<Instant>,
+    /// Since when it is due.
+    due_since: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +45,7 @@ impl Queue {
             entry.dirty = true;
         } else if !entry.queued {
             entry.queued = true;
+            entry.due_since = Some(Instant::now());
             self.ready.push_back(item);
         }
     }
@@ -52,6 +56,10 @@ impl Queue {
         if let Some(entry) = self.entries.get_mut(&item) {
             entry.queued = false;
             entry.in_flight = true;
+            if let Some(since) = entry.due_since.take() {
+                metrics::histogram!("hactl_controller_queue_seconds", "controller" => ALL[item.0].name)
+                    .record(since.elapsed().as_secs_f64());
+            }
             if let Some(at) = entry.timer.take() {
                 self.timers.remove(&(at, item.clone()));
             }

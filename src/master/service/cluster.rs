@@ -1,4 +1,4 @@
-//! Joining, leaving, tokens and status: what `hactl cluster …` asks. All but `Issuers` and `Join` is the administrator's;
+//! Leaving, tokens and status (and joining, see `join`): what `hactl cluster …` asks. All but `Issuers` and `Join` is the administrator's;
 //! a node may also take its own leave.
 
 use std::sync::Arc;
@@ -6,21 +6,20 @@ use std::sync::Arc;
 use consensus::Error as Failed;
 use rpc::Identity;
 use rpc::pb::{self, cluster_server::Cluster};
-use rpc::pki::{ApiName, NodeName, PeerName};
-use rpc::token::{self, Token};
+use rpc::token::Token;
 use state::{Command, Expect, Key, Op, Refusal, State};
 use tonic::{Request, Response, Status};
 
-use super::{Shared, admin, caller, status};
-use crate::config::first_service_ip;
-use crate::{records, sessions, setup};
+use super::{Shared, admin, caller, snapshots, status};
+use crate::records;
+use crate::rotate::{self, Steps};
 
 const TTL_DEFAULT_S: u64 = 24 * 3600;
 const TTL_MAX_S: u64 = 365 * 24 * 3600;
 
 pub struct ClusterService(pub Arc<Shared>);
 
-fn malformed(error: impl std::fmt::Display) -> Status {
+pub(super) fn malformed(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
@@ -45,40 +44,7 @@ impl Cluster for ClusterService {
     }
 
     async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
-        let request = request.into_inner();
-        let root = self.read().await?;
-        self.check_token(&root, &request)?;
-        let config = &self.0.config;
-        let mut answer = pb::JoinResponse {
-            cluster_id: config.cluster_id.clone(),
-            epoch: config.epoch,
-            peer_issuer_pem: self.0.bundles.peer.clone(),
-            node_issuer_pem: self.0.bundles.node.clone(),
-            client_issuer_pem: self.0.bundles.client.clone(),
-            api_addresses: self.0.addresses.api(),
-            cluster_cidr: config.settings.cluster_cidr.to_string(),
-            ..Default::default()
-        };
-        // Everything that can be refused comes before anything is registered.
-        if request.master {
-            self.check_addresses(&request)?;
-        }
-        if request.node {
-            self.join_node(&request, &mut answer).await?;
-        }
-        if request.master
-            && let Err(refused) = self.join_master(&request, &mut answer).await
-        {
-            // The Node would stand in the way of the next try.
-            if request.node
-                && let Err(left) = self.leave_node(&request.name, Some(answer.node_uid)).await
-            {
-                tracing::warn!(node = request.name, message = left.message(), "a half joined node stays; delete it");
-            }
-            return Err(refused);
-        }
-        tracing::info!(name = request.name, member = answer.member_id, node = answer.node_uid, "joined");
-        Ok(Response::new(answer))
+        Ok(Response::new(self.admit(request.get_ref()).await?))
     }
 
     async fn leave(&self, request: Request<pb::LeaveRequest>) -> Result<Response<pb::LeaveResponse>, Status> {
@@ -178,108 +144,43 @@ impl Cluster for ClusterService {
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
         admin(&request)?;
-        let to = request.get_ref().to;
-        let leadership = self.0.replica.leadership().borrow().clone();
-        if leadership.leading.is_none() {
-            let leader = self.0.addresses.api_of(leadership.leader).unwrap_or_else(|| "unknown".into());
-            return Err(Status::failed_precondition(format!("this master does not lead; ask the leader ({leader})")));
-        }
-        self.0.consensus.transfer_leader(to).await.map_err(failed)?;
+        self.0.consensus.ask_to_transfer(request.get_ref().to).await.map_err(failed)?;
         Ok(Response::new(pb::TransferLeaderResponse {}))
+    }
+
+    type SaveSnapshotStream = snapshots::Parts;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<pb::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        admin(&request)?;
+        Ok(Response::new(snapshots::save(&self.0).await?))
+    }
+
+    async fn set_recovery_key(
+        &self,
+        request: Request<pb::SetRecoveryKeyRequest>,
+    ) -> Result<Response<pb::SetRecoveryKeyResponse>, Status> {
+        admin(&request)?;
+        Ok(Response::new(snapshots::set_key(&self.0, request.into_inner()).await?))
+    }
+
+    type RotateStream = Steps;
+
+    async fn rotate(&self, request: Request<pb::RotateRequest>) -> Result<Response<Self::RotateStream>, Status> {
+        admin(&request)?;
+        let steps = rotate::rotate(&self.0, request.get_ref().what()).await?;
+        Ok(Response::new(steps))
     }
 }
 
 impl ClusterService {
-    async fn read(&self) -> Result<Arc<State>, Status> {
+    pub(super) async fn read(&self) -> Result<Arc<State>, Status> {
         self.0.replica.read().await.map_err(|error| Status::unavailable(error.to_string()))
     }
 
-    fn check_token(&self, root: &State, request: &pb::JoinRequest) -> Result<(), Status> {
-        let wrong = || {
-            Status::permission_denied(
-                "the token is unknown, revoked or expired; make a new one with `hactl cluster token create`",
-            )
-        };
-        let stored = records::token(root, &request.token_id).ok_or_else(wrong)?;
-        // The hashes are public to nobody and of random secrets, so comparing them in constant time would gain nothing.
-        if stored.hash != token::hash(&request.token_id, &request.token_secret) || stored.expires <= self.0.unix() {
-            return Err(wrong());
-        }
-        if !request.master && !request.node {
-            return Err(malformed("say what to join as: master, node or both"));
-        }
-        if (request.master && !stored.master) || (request.node && !stored.node) {
-            let may = match (stored.master, stored.node) {
-                (true, true) => "master and node",
-                (true, false) => "master",
-                _ => "node",
-            };
-            return Err(Status::permission_denied(format!(
-                "this token admits as {may} only; make another for the rest"
-            )));
-        }
-        Ok(())
-    }
-
-    async fn join_node(&self, request: &pb::JoinRequest, answer: &mut pb::JoinResponse) -> Result<(), Status> {
-        let uid = uuid::Uuid::new_v4().to_string();
-        let name =
-            NodeName { cluster_id: self.0.config.cluster_id.clone(), name: request.name.clone(), uid: uid.clone() };
-        let life = self.0.config.lifetimes.node;
-        answer.node_certificate_pem =
-            self.0.issuers.issue_node(&request.node_csr_pem, &name, life, self.0.unix()).map_err(malformed)?;
-        answer.node_uid.clone_from(&uid);
-        register_node(&self.0, &request.name, &uid).await
-    }
-
-    fn check_addresses(&self, request: &pb::JoinRequest) -> Result<(), Status> {
-        if request.peer_address.is_empty() || request.api_address.is_empty() {
-            return Err(malformed("a master must say where it is reached"));
-        }
-        let members = self.0.addresses.members();
-        let same = |m: &&pb::MemberInfo| m.peer_address == request.peer_address || m.api_address == request.api_address;
-        match members.iter().find(same) {
-            None => Ok(()),
-            Some(member) => Err(Status::already_exists(format!(
-                "master {} ({}) has that address already; give another with --advertise, or `hactl cluster leave` there first",
-                member.name, member.api_address
-            ))),
-        }
-    }
-
-    async fn join_master(&self, request: &pb::JoinRequest, answer: &mut pb::JoinResponse) -> Result<(), Status> {
-        let config = &self.0.config;
-        let record = records::MemberRecord {
-            name: if request.member_name.is_empty() {
-                request.api_address.clone()
-            } else {
-                request.member_name.clone()
-            },
-            peer_address: request.peer_address.clone(),
-            api_address: request.api_address.clone(),
-            removed: false,
-        };
-        let now = self.0.unix();
-        let id = records::register_member(&self.0.replica, &record, self.0.now()).await?;
-        let peer = PeerName { cluster_id: config.cluster_id.clone(), epoch: config.epoch, member: id };
-        let api = ApiName {
-            member: id,
-            hosts: setup::api_hosts(&request.api_address, &[]),
-            service_ip: first_service_ip(&config.settings),
-        };
-        let issuers = &self.0.issuers;
-        let lifetimes = &config.lifetimes;
-        answer.member_id = id;
-        answer.peer_certificate_pem =
-            issuers.issue_peer(&request.peer_csr_pem, &peer, lifetimes.peer, now).map_err(malformed)?;
-        answer.api_certificate_pem =
-            issuers.issue_api(&request.api_csr_pem, &api, lifetimes.api, now).map_err(malformed)?;
-        answer.master_secrets = serde_json::to_vec(&issuers.keys_pem()).map_err(malformed)?.into();
-        answer.members = self.0.addresses.members();
-        Ok(())
-    }
-
-    async fn leave_node(&self, name: &str, uid: Option<String>) -> Result<(), Status> {
+    pub(super) async fn leave_node(&self, name: &str, uid: Option<String>) -> Result<(), Status> {
         let key = Key::node(name);
         let mut expects = vec![Expect::exists(key.clone())];
         if let Some(uid) = uid {
@@ -300,7 +201,7 @@ impl ClusterService {
 
     /// Takes a member out of the cluster, then its certificate its worth. A member that removes itself cannot propose the
     /// second any more: the leader that carried out the first does so for it.
-    async fn leave_member(&self, id: u64) -> Result<(), Status> {
+    pub(super) async fn leave_member(&self, id: u64) -> Result<(), Status> {
         let members = self.0.addresses.members();
         if members.iter().any(|member| member.id == id) {
             if members.len() == 1 {
@@ -328,22 +229,5 @@ impl ClusterService {
             return Ok(());
         }
         records::delete_tokens(&self.0.replica, &expired, self.0.now()).await
-    }
-}
-
-/// Creates the Node of a joining machine.
-///
-/// # Errors
-/// When the name cannot be a Node's or belongs to another machine.
-pub async fn register_node(shared: &Shared, name: &str, uid: &str) -> Result<(), Status> {
-    let mut command = sessions::new_node(name, uid, shared.now()).map_err(|refused| malformed(refused.1))?;
-    command.time_ms = shared.now().as_millisecond();
-    match records::propose(&shared.replica, command).await?.refusal {
-        None => Ok(()),
-        Some(Refusal::AlreadyExists(_)) => Err(Status::already_exists(format!(
-            "a node named {name} exists already; give this machine another --node-name, or remove that one first \
-             (`kubectl delete node {name}`)"
-        ))),
-        Some(other) => Err(Status::internal(format!("{other:?}"))),
     }
 }

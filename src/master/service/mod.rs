@@ -1,9 +1,12 @@
 //! The gRPC services of both ports. Each method first says who may call it.
 
+pub mod bench;
 pub mod cluster;
+pub mod join;
 pub mod node;
 pub mod peer;
-mod status;
+pub mod snapshots;
+pub mod status;
 
 use std::sync::Arc;
 
@@ -16,13 +19,16 @@ use tonic::{Request, Status};
 
 use crate::Config;
 use crate::addresses::Addresses;
+use crate::keys::Keyring;
 use crate::leader::Heard;
+use crate::rotate::Rotations;
 use crate::sessions::Sessions;
 
 /// What the services share.
 pub struct Shared {
     pub config: Config,
     pub consensus: Consensus,
+    pub agreement: crate::agreement::Agreement,
     pub replica: Replica,
     pub peers: PeerClients,
     pub sessions: Sessions,
@@ -31,7 +37,13 @@ pub struct Shared {
     pub issuers: Arc<Issuers>,
     pub bundles: Bundles,
     pub dir: Dir,
+    pub keys: Arc<Keyring>,
+    pub rotations: Rotations,
     pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
+    /// Of this process, drawn at its start: tells it from another that runs on a copy of its data dir.
+    pub incarnation: u64,
+    /// With automatic snapshots.
+    pub trouble: crate::snapshot::auto::Trouble,
 }
 
 impl Shared {

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Shared, caller, status};
+use crate::rotate::{self, Steps};
 use crate::{peers, records};
 
 pub struct PeerService(pub Arc<Shared>);
@@ -24,12 +25,19 @@ impl PeerService {
     fn member<T>(&self, request: &Request<T>) -> Result<u64, Status> {
         let config = &self.0.config;
         let member = peer::check(request.metadata(), &caller(request), &config.cluster_id, config.epoch)?;
-        if records::is_removed(&self.0.replica.root(), member) {
+        self.0.still_member(member)?;
+        Ok(member)
+    }
+}
+
+impl Shared {
+    fn still_member(&self, member: u64) -> Result<(), Status> {
+        if records::is_removed(&self.replica.root(), member) {
             return Err(Status::permission_denied(format!(
                 "member {member} was removed from this cluster; `hactl cluster leave` on its machine, then join again"
             )));
         }
-        Ok(member)
+        Ok(())
     }
 }
 
@@ -44,9 +52,23 @@ impl Peer for PeerService {
         Ok(body(self.0.consensus.peers().vote(request.into_inner().body).await?))
     }
 
-    async fn heartbeat(&self, request: Request<pb::RaftMessage>) -> Result<Response<pb::RaftMessage>, Status> {
-        self.member(&request)?;
-        Ok(body(self.0.consensus.peers().heartbeat(request.into_inner().body).await?))
+    type HeartbeatsStream = BoxStream<'static, Result<pb::RaftMessage, Status>>;
+
+    async fn heartbeats(
+        &self,
+        request: Request<Streaming<pb::RaftMessage>>,
+    ) -> Result<Response<Self::HeartbeatsStream>, Status> {
+        let member = self.member(&request)?;
+        let shared = self.0.clone();
+        let answers = request.into_inner().then(move |message| {
+            let shared = shared.clone();
+            async move {
+                shared.still_member(member)?;
+                let body = shared.consensus.peers().heartbeat(message?.body).await?;
+                Ok(pb::RaftMessage { body })
+            }
+        });
+        Ok(Response::new(answers.boxed()))
     }
 
     type AppendStream = BoxStream<'static, Result<pb::RaftMessage, Status>>;
@@ -143,6 +165,7 @@ impl Peer for PeerService {
                 return Err(Status::permission_denied("a master asks for its own membership only"));
             }
             Asked::Remove(id) => Change::Remove(id),
+            Asked::Transfer(id) => Change::Transfer(id),
         };
         self.0.consensus.peers().change_membership(change.clone()).await?;
         if let Change::Remove(id) = change {
@@ -157,8 +180,29 @@ impl Peer for PeerService {
         &self,
         request: Request<pb::MemberStatusRequest>,
     ) -> Result<Response<pb::MemberStatusResponse>, Status> {
+        let caller = self.member(&request)?;
+        let mut answer = status::own(&self.0).await;
+        let known = self.0.consensus.members().into_iter().find(|known| known.member.id == caller);
+        answer.acknowledged_index = known.and_then(|known| known.matched).unwrap_or_default();
+        Ok(Response::new(answer))
+    }
+
+    async fn install_data_keys(
+        &self,
+        request: Request<pb::InstallDataKeysRequest>,
+    ) -> Result<Response<pb::InstallDataKeysResponse>, Status> {
         self.member(&request)?;
-        Ok(Response::new(status::own(&self.0).await))
+        let request = request.into_inner();
+        let installed = self.0.keys.install(&request.data_keys, &request.only);
+        installed.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(pb::InstallDataKeysResponse {}))
+    }
+
+    type RotateStream = Steps;
+
+    async fn rotate(&self, request: Request<pb::RotateRequest>) -> Result<Response<Self::RotateStream>, Status> {
+        self.member(&request)?;
+        Ok(Response::new(rotate::here(&self.0, request.get_ref().what())?))
     }
 }
 

@@ -24,13 +24,22 @@ pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
     if !shared.replica.leadership().borrow().serving {
         problems.push("does not serve: no leader was confirmed lately, or it is still catching up".to_owned());
     }
+    if let Some(key) = shared.keys.active().filter(|key| !shared.keys.ids().contains(key)) {
+        problems.push(format!("lacks the key {key} for Secrets, and cannot serve them until the leader has sent it"));
+    }
     if certificate_expires - shared.unix() < CERTIFICATE_WARN_S {
         problems.push("has a certificate that ends within a week and was not renewed".to_owned());
     }
+    problems.extend(shared.trouble.now());
     let data_dir = shared.config.data_dir.clone();
     let disk_free_bytes = tokio::task::spawn_blocking(move || free(&data_dir)).await.ok().flatten();
-    if let Some(free) = disk_free_bytes.filter(|free| *free < DISK_WARN) {
-        problems.push(format!("has only {} MiB of disk free", free >> 20));
+    let warn = DISK_WARN.max(shared.config.bounds.disk_reserve * 2);
+    if let Some(free) = disk_free_bytes.filter(|free| *free < warn && !shared.consensus.is_disk_full()) {
+        problems.push(format!(
+            "has only {} MiB of disk free; below {} it takes no writes (setting disk-reserve)",
+            free >> 20,
+            shared.config.bounds.disk_reserve >> 20
+        ));
     }
     let mut answer = pb::MemberStatusResponse {
         id: shared.config.member_id,
@@ -40,6 +49,11 @@ pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
         version: shared.config.version.clone(),
         certificate_expires,
         nodes: shared.sessions.nodes(),
+        incarnation: shared.incarnation,
+        state_version: shared.replica.root().version(),
+        supported_version: state::VERSION,
+        data_keys: shared.keys.ids(),
+        sealing_key: shared.keys.active().unwrap_or_default(),
         ..Default::default()
     };
     match shared.consensus.status().await {
@@ -49,7 +63,12 @@ pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
             answer.applied_index = status.applied_index;
             answer.revision = status.revision;
             answer.last_log_index = status.last_log_index;
-            answer.disk_bytes = status.disk_bytes;
+            problems.extend(shared.agreement.problem());
+            problems.extend(status.disk_full.clone());
+            problems.extend(slow(&status, shared.config.bounds.disk_slow));
+            let disk = disk(&status, &shared.replica.root());
+            answer.disk_bytes = disk.log_bytes + disk.state_bytes + disk.snapshot_bytes;
+            answer.disk = Some(disk);
             answer.state_hash = status.state_hash.to_string();
             problems.extend(status.problem);
         }
@@ -57,6 +76,34 @@ pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
     }
     answer.problems = problems;
     answer
+}
+
+fn disk(status: &consensus::Status, root: &State) -> pb::DiskStatus {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let syncs = status.syncs.unwrap_or_default();
+    pb::DiskStatus {
+        log_bytes: status.log_bytes,
+        state_bytes: status.state_bytes,
+        snapshot_bytes: status.snapshot_bytes,
+        full: status.disk_full.is_some(),
+        syncs: syncs.count,
+        sync_p50_us: micros(syncs.p50),
+        sync_p99_us: micros(syncs.p99),
+        sync_max_us: micros(syncs.max),
+        store_bytes: root.bytes(),
+        store_quota_bytes: root.quota(),
+        history_bytes: root.history_bytes(),
+    }
+}
+
+/// Every write waits for a sync of a majority; the median of a minute is no accident.
+fn slow(status: &consensus::Status, limit: Duration) -> Option<String> {
+    let syncs = status.syncs.filter(|syncs| syncs.p50 > limit)?;
+    Some(format!(
+        "has a slow disk: of {} syncs in the last minute half took more than {:.0?}, the longest {:.0?}; above {limit:?} (setting \
+         disk-slow) every write is slow, though nothing is lost. Give its data dir a disk of its own, or a faster one",
+        syncs.count, syncs.p50, syncs.max
+    ))
 }
 
 /// Of the cluster: every member is asked at once.
@@ -86,7 +133,8 @@ pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
     }
 }
 
-async fn ask(shared: &Shared, member: &pb::MemberInfo) -> Option<pb::MemberStatusResponse> {
+/// What a member says of itself; `None` when it does not answer.
+pub async fn ask(shared: &Shared, member: &pb::MemberInfo) -> Option<pb::MemberStatusResponse> {
     let mut request = Request::new(pb::MemberStatusRequest {});
     request.set_timeout(ANSWER_LIMIT);
     let mut client = shared.peers.client(member.id, &member.peer_address, Lane::General);
@@ -98,7 +146,7 @@ fn nodes(root: &State) -> Vec<pb::NodeSummary> {
     root.list("", "nodes", None)
         .map(|(key, record)| pb::NodeSummary {
             name: key.name.clone(),
-            ready: record.header.fields.get("ready").cloned().unwrap_or_else(|| "Unknown".into()),
+            ready: record.header.fields.get("ready").unwrap_or("Unknown").to_owned(),
             version: kubelet_version(root, key),
             pods: u32::try_from(root.on_node(&key.name).count()).unwrap_or(u32::MAX),
             certificate_expires: 0,
@@ -127,6 +175,14 @@ fn problems(members: &[pb::MemberStatus], nodes: &[pb::NodeSummary], leader: Opt
             None => problems.push(format!("master {name} does not answer: is its machine up, and port 6444 open?")),
             Some(status) => problems.extend(status.problems.iter().map(|problem| format!("master {name} {problem}"))),
         }
+    }
+    let store = members.iter().filter_map(|member| member.status.as_ref()?.disk.as_ref()).max_by_key(|d| d.store_bytes);
+    if let Some(disk) = store.filter(|disk| disk.store_quota_bytes > 0 && disk.store_bytes > disk.store_quota_bytes) {
+        problems.push(format!(
+            "the store is full: its objects take {} MiB of {} (setting store-quota); nothing is created until some are deleted",
+            disk.store_bytes >> 20,
+            disk.store_quota_bytes >> 20
+        ));
     }
     for node in nodes.iter().filter(|node| !node.ready.eq_ignore_ascii_case("true")) {
         problems.push(format!("node {} is not ready: `kubectl describe node {}` says more", node.name, node.name));

@@ -5,7 +5,9 @@
 //! name, each at the version of the message's revision.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use control::seal::{self, Sealer};
 use objects::meta;
 use rpc::pb;
 use state::{Key, Record, Revision, State};
@@ -17,6 +19,7 @@ pub struct Assigned {
     /// Per pod: the revision its references were read at, and the references.
     references: BTreeMap<Key, (Revision, BTreeSet<Key>)>,
     pod_cidr: String,
+    sealer: Option<Arc<dyn Sealer>>,
 }
 
 struct Sent {
@@ -25,9 +28,14 @@ struct Sent {
 }
 
 impl Assigned {
+    /// `sealer` opens the Secrets.
+    pub fn new(sealer: Option<Arc<dyn Sealer>>) -> Self {
+        Self { sealer, ..Self::default() }
+    }
+
     /// The complete assignment of `node` at this root.
     pub fn full(&mut self, root: &State, node: &str, epoch: u64) -> pb::Assignment {
-        *self = Self::default();
+        *self = Self::new(self.sealer.take());
         let mut assignment = self.difference(root, node);
         assignment.epoch = epoch;
         assignment.full = true;
@@ -81,10 +89,18 @@ impl Assigned {
             if let Some(old) = sent.filter(|sent| sent.uid != record.header.uid) {
                 assignment.removed.push(name_of(key, &old.uid));
             }
+            let opened = match seal::open(record, self.sealer.as_deref()) {
+                Ok(opened) => opened,
+                // The pods that need it wait, here or at a master that can open it.
+                Err(why) => {
+                    tracing::error!(%key, why, "a Secret cannot be sent to a node");
+                    continue;
+                }
+            };
             assignment.objects.push(pb::AssignedObject {
                 name: Some(name_of(key, &record.header.uid)),
                 revision: record.revision,
-                json: record.json().into(),
+                json: opened.json().into(),
             });
             self.sent.insert(key.clone(), Sent { uid: record.header.uid.clone(), revision: record.revision });
         }

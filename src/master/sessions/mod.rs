@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use control::Context;
+use control::seal::Sealer;
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use replica::Replica;
@@ -62,6 +63,8 @@ pub struct Parts {
     pub masters: watch::Receiver<Vec<String>>,
     pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
     pub seed: Arc<AtomicU64>,
+    /// Opens the Secrets that assignments carry.
+    pub sealer: Arc<dyn Sealer>,
     pub shutdown: CancellationToken,
 }
 
@@ -197,9 +200,11 @@ fn check_node(root: &State, name: &str, uid: &str) -> Result<(), Status> {
         Some(_) => Err(Status::permission_denied(format!(
             "node {name} is another machine now; join again under another --node-name"
         ))),
-        None => {
-            Err(Status::permission_denied(format!("node {name} was deleted; `hactl cluster leave` and join again")))
-        }
+        // Before its first command a cluster has no objects at all; the first machine's node is early.
+        None if root.revision() == 0 => Err(Status::unavailable("the cluster is being made; try again")),
+        None => Err(Status::permission_denied(format!(
+            "node {name} was deleted; `hactl cluster leave` there, then join again"
+        ))),
     }
 }
 
@@ -220,7 +225,7 @@ impl Session<'_> {
     {
         let parts = &self.sessions.0.parts;
         let mut masters = parts.masters.clone();
-        let mut assigned = Assigned::default();
+        let mut assigned = Assigned::new(Some(parts.sealer.clone()));
         let mut watched = Watched::new(self.sessions.replica(), self.name, root.revision());
         let full = assigned.full(&root, self.name, parts.epoch);
         watched.follow(self.sessions.replica(), assigned.referred(), root.revision());

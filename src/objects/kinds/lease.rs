@@ -22,6 +22,11 @@ pub(super) const KIND: Kind = Kind {
     rules: Rules {
         typed: typed::<Lease>,
         validate,
+        fields: |lease, fields| {
+            if let Some(renewed) = meta::time(lease, &["spec", "renewTime"]) {
+                fields.insert("renewed".into(), renewed.as_millisecond().to_string());
+            }
+        },
         row: |object, now| {
             let holder = meta::text(object, &["spec", "holderIdentity"]);
             vec![printed::name(object), holder.into(), printed::age(object, now)]

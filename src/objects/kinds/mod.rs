@@ -317,6 +317,11 @@ impl Kind {
         meta::set(object, &["metadata", "deletionGracePeriodSeconds"], grace.into());
     }
 
+    /// Whether all objects of a collection may be deleted with one request: not all namespaces at once.
+    pub fn deletes_collections(&self) -> bool {
+        !(self.group.is_empty() && self.plural == "namespaces")
+    }
+
     /// What selectors and plans read without parsing the body: `metadata.name`, `metadata.namespace` and the kind's own.
     pub fn fields(&self, object: &Value) -> Fields {
         let mut fields = Fields::new();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use super::{Column, Fields, Kind, Part, Rules, printed, typed};
+use super::{Column, Fields, Kind, Part, Rules, printed, template, typed};
 use crate::{At, Errors, meta, names, patch};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -269,6 +269,9 @@ fn policies(spec: &At<'_>, errors: &mut Errors) {
 fn fields(object: &Value, fields: &mut Fields) {
     for field in ["clusterIP", "type"] {
         fields.insert(format!("spec.{field}"), meta::text(object, &["spec", field]).into());
+    }
+    if meta::at(object, &["spec", "selector"]).is_some_and(|selector| !meta::is_empty(selector)) {
+        template::demand(object, &["spec", "selector"], fields);
     }
 }
 

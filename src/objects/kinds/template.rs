@@ -55,6 +55,14 @@ pub(super) fn validate(new: &At<'_>, old: Option<&At<'_>>, kind: &str, errors: &
 pub(super) fn fields(object: &Value, fields: &mut Fields) {
     let replicas = meta::int(object, &["status", "replicas"]).unwrap_or(0);
     fields.insert("status.replicas".into(), replicas.to_string());
+    demand(object, &["spec", "selector", "matchLabels"], fields);
+}
+
+/// The header field `selector`: the first label pair, `name=value`, that what the object selects must carry; empty where
+/// it demands none. By it those who may select an object are found from that object.
+pub(super) fn demand(object: &Value, path: &[&str], fields: &mut Fields) {
+    let pair = meta::strings(object, path).into_iter().next().map(|(name, value)| format!("{name}={value}"));
+    fields.insert("selector".into(), pair.unwrap_or_default());
 }
 
 /// The wide cells: containers, images, selector.

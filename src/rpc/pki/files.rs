@@ -3,7 +3,7 @@
 //! ```text
 //! peer-issuer.pem node-issuer.pem client-issuer.pem    what this machine trusts
 //! peer.{pem,key}  api.{pem,key}  node.{pem,key}         its own certificates, by role
-//! seal.key  issuers.sealed                              a master's signing keys, and what opens them
+//! seal.key  issuers.sealed  data-keys.sealed            a master's signing keys and keys for Secrets, and what opens them
 //! ```
 //! Every file is written whole (new file, sync, rename) with mode 0600.
 
@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::seal::SealKey;
-use super::{Bundles, Error, Issuers};
+use super::{Bundles, DataKeys, Error, Issuers};
 
 /// A certificate chain and its key, PEM.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,6 +32,8 @@ impl std::fmt::Debug for Credential {
 pub const PEER: &str = "peer";
 pub const API: &str = "api";
 pub const NODE: &str = "node";
+
+const DATA_KEYS: &str = "data-keys.sealed";
 
 /// `<data-dir>/pki`.
 #[derive(Clone, Debug)]
@@ -94,11 +96,44 @@ impl Dir {
     /// # Errors
     /// When the disk refuses.
     pub fn write_issuers(&self, issuers: &Issuers) -> Result<(), Error> {
-        let key = SealKey::generate()?;
+        let key = self.seal_key()?;
         let plain = serde_json::to_vec(&issuers.keys_pem()).map_err(|cause| Error::Issue(cause.to_string()))?;
-        self.write("seal.key", key.to_hex().as_bytes())?;
         self.write("issuers.sealed", &key.seal(&plain)?)?;
         self.write_bundles(&issuers.bundles())
+    }
+
+    /// The key of this machine's own that what else is secret lies sealed under; made at first use.
+    fn seal_key(&self) -> Result<SealKey, Error> {
+        match self.read("seal.key") {
+            Ok(text) => SealKey::parse(&text),
+            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                let key = SealKey::generate()?;
+                self.write("seal.key", key.to_hex().as_bytes())?;
+                Ok(key)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write_data_keys(&self, keys: &DataKeys) -> Result<(), Error> {
+        self.write(DATA_KEYS, &self.seal_key()?.seal(&keys.to_json()?)?)
+    }
+
+    /// The keys that Secrets are sealed with; none on a master that was made before there were any.
+    ///
+    /// # Errors
+    /// When the seal does not open or the file is damaged.
+    pub fn data_keys(&self) -> Result<DataKeys, Error> {
+        let path = self.0.join(DATA_KEYS);
+        let sealed = match fs::read(&path) {
+            Ok(sealed) => sealed,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(DataKeys::default()),
+            Err(source) => return Err(Error::File { path, source }),
+        };
+        let key = SealKey::parse(&self.read("seal.key")?)?;
+        DataKeys::from_json(&key.open(&sealed, &path.display().to_string())?)
     }
 
     /// # Errors

@@ -52,6 +52,11 @@ impl PeerName {
         format!("member-{member}.{cluster_id}.hactl")
     }
 
+    /// The DNS name that all members have, for whoever knows an address and not its member.
+    pub fn any_dns(cluster_id: &str) -> String {
+        format!("member.{cluster_id}.hactl")
+    }
+
     fn uri(&self) -> String {
         format!("hactl://{}/member/{}/epoch/{}", self.cluster_id, self.member, self.epoch)
     }
@@ -161,7 +166,11 @@ impl Issuers {
     pub fn issue_peer(&self, csr_pem: &str, name: &PeerName, life: Duration, now: i64) -> Result<String, Error> {
         let mut params = params(&format!("hactl:member:{}", name.member), Some("hactl:members"), life, now)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.subject_alt_names = vec![dns(&PeerName::dns(&name.cluster_id, name.member))?, uri(&name.uri())?];
+        params.subject_alt_names = vec![
+            dns(&PeerName::dns(&name.cluster_id, name.member))?,
+            dns(&PeerName::any_dns(&name.cluster_id))?,
+            uri(&name.uri())?,
+        ];
         self.peer.sign(csr_pem, &params)
     }
 

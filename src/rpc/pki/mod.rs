@@ -2,18 +2,21 @@
 //!
 //! - [`issuer`] makes the issuers and signs; names and rights are always the signer's choice, a request gives its key only.
 //! - [`files`] is the layout of `<data-dir>/pki`, all mode 0600, issuer keys sealed by [`seal`].
+//! - [`datakeys`] are the keys that Secrets are sealed with.
 //! - [`inspect`] reads certificates: names, end, issuer.
 //!
 //! It holds no TLS configuration (see [`crate::tls`]) and reads the wall clock only in [`unix_now`].
 //!
 //! **Invariant:** a certificate of one issuer never proves what another issuer's does.
 
+pub mod datakeys;
 pub mod files;
 pub mod inspect;
 pub mod issuer;
 pub mod kubeconfig;
 pub mod seal;
 
+pub use datakeys::DataKeys;
 pub use files::{Credential, Dir};
 pub use inspect::{Expiry, expiry};
 pub use issuer::{ApiName, Issuers, Lifetimes, NodeName, PeerName, signing_request, signing_request_of};

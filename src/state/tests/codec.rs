@@ -102,3 +102,21 @@ fn refuses_what_is_not_a_state() {
         assert_eq!(error, format!("stored state is corrupt: {expected}"));
     }
 }
+
+#[test]
+fn rows_without_history() {
+    let mut state = state([
+        vec![thing("@a").put(), thing("n1").put()],
+        vec![thing("a/x").put(), thing("a/y").put()],
+        vec![thing("a/x").node("n1").put()],
+        vec![delete("a/y")],
+    ]);
+    let (hash, revision) = (state.hash(), state.revision());
+    state.forget_history(crate::EPOCH_AHEAD);
+    let rows: Vec<_> = state.present_rows().collect();
+    assert_eq!(rows, crate::codec::dump(&state));
+    let restored = restore(&rows).expect("restored");
+    assert_eq!((restored.hash(), restored.revision()), (hash, revision + crate::EPOCH_AHEAD));
+    assert_eq!(restored.compacted(), restored.revision());
+    assert_eq!(restored, state);
+}

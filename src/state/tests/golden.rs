@@ -24,8 +24,8 @@ fn full() -> Put {
     put.managed_fields = Bytes::from_static(b"[{}]");
     put.header.owners[0].controller = true;
     put.header.owners[0].block_deletion = true;
-    put.header.labels.insert("app".into(), "web".into());
-    put.header.fields.insert("status.phase".into(), "Running".into());
+    put.header.labels.insert("app", "web");
+    put.header.fields.insert("status.phase", "Running");
     put.header.creation_ms = 1_700_000_000_000;
     put.header.generation = 2;
     put.header.finalizers.push("example.com/f".into());

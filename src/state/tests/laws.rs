@@ -23,6 +23,12 @@ fn an_op() -> impl Strategy<Value = Op> {
         if claim > 0 {
             thing = thing.claims(&[["", "ip/1", "ip/2"][usize::from(claim)]]);
         }
+        if body > 0 {
+            thing = thing.with(|header| {
+                header.labels.insert("app", body.to_string());
+                header.labels.insert("tier", claim.to_string());
+            });
+        }
         if owned {
             thing = thing.owned_by(&["uid-n1"]);
         }
@@ -33,6 +39,7 @@ fn an_op() -> impl Strategy<Value = Op> {
         3 => short().prop_map(|short| delete(&short)),
         1 => (0..60u64).prop_map(compact),
         1 => (0..3u32).prop_map(raise),
+        1 => (0..4000u64).prop_map(quota),
     ]
 }
 
@@ -105,7 +112,7 @@ proptest! {
         }
         for then in roots {
             for namespace in [None, Some("a")] {
-                let was: Vec<_> = then.list("", "pods", namespace).map(|(key, record)| (key.clone(), record.clone())).collect();
+                let was: Vec<_> = then.list("", "pods", namespace).collect();
                 match state.list_at("", "pods", namespace, then.revision()) {
                     Ok(list) => prop_assert_eq!(list, was),
                     Err(_) => prop_assert!(then.revision() < state.compacted()),
@@ -129,9 +136,19 @@ proptest! {
         for (key, record) in state.iter() {
             fresh.replace(&std::sync::Arc::new(key.clone()), Some(record.clone()));
         }
-        prop_assert_eq!(&state.by_uid, &fresh.by_uid);
-        prop_assert_eq!(&state.by_owner, &fresh.by_owner);
-        prop_assert_eq!(&state.by_node, &fresh.by_node);
+        prop_assert_eq!(&state.index, &fresh.index);
+        for (key, record) in state.iter() {
+            let header = &record.header;
+            prop_assert_eq!(state.by_uid(&header.uid), Some(key));
+            prop_assert!(header.node.is_empty() || state.on_node(&header.node).any(|found| found == key));
+            prop_assert!(header.owners.iter().all(|owner| state.owned_by(&owner.uid).any(|found| found == key)));
+        }
+        for labels in [&[("app", "1")][..], &[("tier", "1")], &[("app", "1"), ("tier", "2")], &[("app", "3")]] {
+            let has = |record: &crate::Record| labels.iter().all(|(name, value)| record.header.labels.get(name) == Some(value));
+            let found: Vec<_> = state.labelled("", "pods", "a", labels).into_iter().map(|(key, _)| key).collect();
+            let all = state.list("", "pods", Some("a")).filter(|(_, record)| has(record)).map(|(key, _)| key);
+            prop_assert_eq!(found, all.collect::<Vec<_>>());
+        }
         prop_assert_eq!(&state.claims, &fresh.claims);
         prop_assert_eq!(&state.population, &fresh.population);
         prop_assert_eq!((state.hash, state.bytes), (fresh.hash, fresh.bytes));

@@ -6,6 +6,8 @@ mod golden;
 mod history;
 mod laws;
 mod outcomes;
+mod quota;
+mod recorded;
 
 use bytes::Bytes;
 
@@ -75,6 +77,10 @@ pub(crate) fn compact(revision: u64) -> Op {
 
 pub(crate) fn raise(version: u32) -> Op {
     Op { kind: Some(op::Kind::RaiseVersion(crate::RaiseVersion { version })) }
+}
+
+pub(crate) fn quota(bytes: u64) -> Op {
+    Op { kind: Some(op::Kind::SetQuota(crate::SetQuota { bytes })) }
 }
 
 pub(crate) fn command(ops: Vec<Op>) -> Command {

@@ -48,8 +48,9 @@ fn keys(root: &State, event: &Event) -> Vec<Key> {
             .flat_map(|set| match emit::controller_of(set) {
                 Some(uid) => root.by_uid(uid).cloned().into_iter().collect(),
                 None => root
-                    .list("apps", "deployments", Some(&event.key.namespace))
-                    .map(|(k, _)| k.clone())
+                    .selecting("apps", "deployments", &event.key.namespace, &set.header.labels)
+                    .into_iter()
+                    .map(|(key, _)| key.clone())
                     .collect::<Vec<_>>(),
             })
             .collect(),
@@ -218,9 +219,8 @@ fn gather(root: &State, key: &Key, deployment: &Value, adopt: bool, plan: &mut P
     found.sort_by(|a, b| (a.created_ms(), &a.key).cmp(&(b.created_ms(), &b.key)));
     if adopt {
         let selector = LabelSelector::of(json::at(deployment, "spec.selector"));
-        for (set_key, record) in root.list("apps", "replicasets", Some(&key.namespace)) {
-            let orphan = emit::controller_of(record).is_none() && record.header.deletion_ms == 0;
-            if orphan && selector.matches(&record.header.labels) {
+        for (set_key, record) in emit::selected(root, ("apps", "replicasets"), &key.namespace, &selector) {
+            if emit::controller_of(record).is_none() && record.header.deletion_ms == 0 {
                 let mut object = record::parse(record);
                 json::list(&mut object, "metadata.ownerReferences").push(meta::owner_reference(deployment));
                 plan.commands.extend(emit::update(set_key, record, &object));

@@ -75,19 +75,24 @@ fn validate_toleration(toleration: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// A name that is a label, and no other item's of the same list.
+fn unique_name<'a>(item: &At<'a>, seen: &mut Vec<&'a str>, errors: &mut Errors) {
+    let name = item.field("name");
+    if name.is_empty() {
+        errors.push(name.required(""));
+        return;
+    }
+    each(&name, names::label(name.text()), errors);
+    if seen.contains(&name.text()) {
+        errors.push(name.duplicate(name.text()));
+    }
+    seen.push(name.text());
+}
+
 fn volumes(volumes: &At<'_>, errors: &mut Errors) {
     let mut seen: Vec<&str> = Vec::new();
     for volume in volumes.items() {
-        let name = volume.field("name");
-        if name.is_empty() {
-            errors.push(name.required(""));
-        } else {
-            each(&name, names::label(name.text()), errors);
-            if seen.contains(&name.text()) {
-                errors.push(name.duplicate(name.text()));
-            }
-            seen.push(name.text());
-        }
+        unique_name(&volume, &mut seen, errors);
         let sources: Vec<At<'_>> = volume
             .value
             .as_object()
@@ -186,16 +191,7 @@ fn containers(spec: &At<'_>, errors: &mut Errors) {
     let mut seen: Vec<&str> = Vec::new();
     let mut host_ports: Vec<String> = Vec::new();
     for container in list.items() {
-        let name = container.field("name");
-        if name.is_empty() {
-            errors.push(name.required(""));
-        } else {
-            each(&name, names::label(name.text()), errors);
-            if seen.contains(&name.text()) {
-                errors.push(name.duplicate(name.text()));
-            }
-            seen.push(name.text());
-        }
+        unique_name(&container, &mut seen, errors);
         validate_container(&container, &known, errors);
         unique_host_ports(&container.field("ports"), &mut host_ports, errors);
     }

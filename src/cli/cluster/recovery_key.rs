@@ -1,0 +1,129 @@
+//! The recovery key on the command line: made here, shown once; the cluster is told the public half only.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use master::snapshot::RecoveryKey;
+use rpc::pb;
+
+use super::super::credentials::Access;
+use super::super::installation;
+
+/// More than any key file holds.
+const KEY_BYTES_MAX: u64 = 64 << 10;
+
+/// The key that snapshots are encrypted to
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Make a new one, for when the present one is lost or known to others; older snapshots still need the older key
+    Rotate(Rotate),
+}
+
+/// Make a new recovery key
+#[derive(Debug, clap::Args)]
+pub struct Rotate {
+    /// Write it to this file (mode 0600) instead of showing it
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    access: Access,
+}
+
+impl Verb {
+    pub async fn run(self) -> Result<()> {
+        match self {
+            Verb::Rotate(verb) => verb.run().await,
+        }
+    }
+}
+
+impl Rotate {
+    async fn run(self) -> Result<()> {
+        let key = RecoveryKey::generate();
+        if let Some(file) = &self.output {
+            // Before the cluster uses it, so that no snapshot is encrypted to a key that nobody has.
+            write(file, &key)?;
+        }
+        if let Err(error) = set(&self.access, &key, false).await {
+            if let Some(file) = &self.output {
+                let _ = std::fs::remove_file(file);
+            }
+            return Err(error);
+        }
+        println!("From now on snapshots are encrypted to a new recovery key; older ones still need the key before.");
+        match &self.output {
+            Some(file) => println!("recovery key: {}", file.display()),
+            None => show(&key),
+        }
+        Ok(())
+    }
+}
+
+/// Tells the cluster. False: it has another key, which stays since only a first one was to be set.
+pub async fn set(access: &Access, key: &RecoveryKey, only_first: bool) -> Result<bool> {
+    let mut client = super::connect(access).await?;
+    let request = pb::SetRecoveryKeyRequest { recipient: key.recipient(), only_first };
+    Ok(client.set_recovery_key(super::timed(request)).await.map_err(super::refused)?.into_inner().changed)
+}
+
+pub fn show(key: &RecoveryKey) {
+    println!(
+        "\nRecovery key, shown this once and stored nowhere. Whoever has it can read every snapshot of this cluster; without"
+    );
+    println!("it no snapshot can be restored. Keep it away from the masters:");
+    println!("  {}", key.secret());
+}
+
+/// Writes the key to a new file that only its owner can read.
+pub fn write(file: &Path, key: &RecoveryKey) -> Result<()> {
+    if file.exists() {
+        bail!("{} exists; a recovery key is not overwritten, give another file", file.display());
+    }
+    installation::write_private(file, key.file().as_bytes())
+}
+
+/// Where a command finds the secret half.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Given {
+    /// The file with the recovery key, `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub recovery_key_file: Option<PathBuf>,
+}
+
+impl Given {
+    /// The key, if one is given.
+    pub fn find(&self) -> Result<Option<RecoveryKey>> {
+        let text = match &self.recovery_key_file {
+            None => return Ok(None),
+            Some(path) if path == Path::new("-") => stdin()?,
+            Some(path) => {
+                let mut text = String::new();
+                std::fs::File::open(path)
+                    .and_then(|file| file.take(KEY_BYTES_MAX).read_to_string(&mut text))
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                text
+            }
+        };
+        Ok(Some(RecoveryKey::parse(&text)?))
+    }
+
+    /// The key, asked for on standard input where no file is given.
+    pub fn require(&self) -> Result<RecoveryKey> {
+        match self.find()? {
+            Some(key) => Ok(key),
+            None => Ok(RecoveryKey::parse(&stdin()?)?),
+        }
+    }
+}
+
+fn stdin() -> Result<String> {
+    let mut text = String::new();
+    if std::io::stdin().is_terminal() {
+        eprintln!("recovery key (what `hactl cluster init` showed, AGE-SECRET-KEY-1…):");
+        std::io::stdin().read_line(&mut text)?;
+    } else {
+        std::io::stdin().take(KEY_BYTES_MAX).read_to_string(&mut text)?;
+    }
+    Ok(text)
+}

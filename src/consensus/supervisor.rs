@@ -1,0 +1,228 @@
+//! What outlives one opening of the disk: opens it, and opens it again after it failed.
+//!
+//! ```text
+//!   open ──▶ run ──a write or sync failed──▶ hand over, close ──▶ room on the disk? ──▶ open ──▶ …
+//!                                                                      └─ the data cannot be trusted: quarantine, stop
+//! ```
+//!
+//! openraft takes every storage error for the end of its core. What a failed write or sync left behind is only known from
+//! disk, so nothing of the failed opening is used again: log and state are read anew, and what was applied but not yet
+//! written comes back from the log. Readers go on with the last root meanwhile; it never goes back.
+//!
+//! **Invariant:** at most one opening of the disk at a time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rand::rngs::StdRng;
+use replica::hub::Hub;
+use replica::{Backend, Leadership, Term};
+use state::{Command, Outcome, Revision, State};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::disk::Disk;
+use crate::node::{Config, Inner, open};
+use crate::quarantine;
+use crate::state_machine::Published;
+use crate::storage::Storage;
+use crate::transport::PeerTransport;
+
+/// Between two tries to open a disk that failed. After a calm time the pauses begin anew.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+const CALM: Duration = Duration::from_secs(60);
+/// What handing leadership over may take before the disk is closed.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// What every opening of one member's disk is given.
+#[derive(Clone)]
+pub(crate) struct Lasting {
+    pub config: Config,
+    pub transport: Arc<dyn PeerTransport>,
+    pub storage: Arc<dyn Storage>,
+    pub disk: Arc<Disk>,
+    pub leadership: Arc<watch::Sender<Leadership>>,
+    /// Of proposal ids, which must never come again: whoever repeats one is told what became of the first.
+    pub random: Arc<Mutex<StdRng>>,
+}
+
+/// The present opening, and what is known between two.
+pub(crate) struct Slot {
+    now: ArcSwap<Inner>,
+    published: Arc<Published>,
+    pub disk: Arc<Disk>,
+    leadership: watch::Receiver<Leadership>,
+    /// Why the disk is closed.
+    trouble: Mutex<Option<String>>,
+    /// Why it will not be opened again.
+    over: watch::Sender<Option<String>>,
+    stopping: AtomicBool,
+    /// Held while the disk is opened or closed.
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Slot {
+    /// Opens the disk for the first time.
+    pub async fn open(lasting: Lasting) -> Result<Arc<Self>, Error> {
+        let (storage, data_dir) = (lasting.storage.clone(), lasting.config.data_dir.clone());
+        let disk = lasting.disk.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            quarantine::check(storage.as_ref(), &data_dir)?;
+            disk.look();
+            Ok::<_, Error>(())
+        });
+        looked.await.map_err(|error| Error::Stopped(error.to_string()))??;
+        let inner = match open(lasting.clone(), None).await {
+            Ok(inner) => inner,
+            Err(error) => {
+                mark(&lasting, &error).await;
+                return Err(error);
+            }
+        };
+        let slot = Arc::new(Self {
+            published: inner.published.clone(),
+            now: ArcSwap::new(inner),
+            disk: lasting.disk.clone(),
+            leadership: lasting.leadership.subscribe(),
+            trouble: Mutex::default(),
+            over: watch::Sender::new(None),
+            stopping: AtomicBool::new(false),
+            opening: tokio::sync::Mutex::default(),
+        });
+        tokio::spawn(Disk::watch(Arc::downgrade(&lasting.disk)));
+        tokio::spawn(keep_open(slot.clone(), lasting));
+        Ok(slot)
+    }
+
+    pub fn now(&self) -> Arc<Inner> {
+        self.now.load_full()
+    }
+
+    /// Why the disk is closed, if it is.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        metrics::gauge!("hactl_disk_failed").set(f64::from(u8::from(trouble.is_some())));
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Waits until the disk will not be opened again, and says why.
+    pub async fn over(&self) -> String {
+        let mut over = self.over.subscribe();
+        let why = over.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        why.unwrap_or_else(|| "stopped".into())
+    }
+
+    /// Ends for good.
+    pub async fn stop(&self, flush: bool) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _opening = self.opening.lock().await;
+        self.now().close(flush).await;
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+async fn mark(lasting: &Lasting, error: &Error) {
+    if let Error::Corrupt(why) = error {
+        let (storage, data_dir) = (lasting.storage.clone(), lasting.config.data_dir.clone());
+        let error = Error::Corrupt(why.clone());
+        let _ = tokio::task::spawn_blocking(move || quarantine::mark(storage.as_ref(), &data_dir, &error)).await;
+    }
+}
+
+/// Opens the disk again whenever it failed.
+async fn keep_open(slot: Arc<Slot>, lasting: Lasting) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let opened = Instant::now();
+        let why = slot.now().failure().await;
+        if slot.is_stopping() {
+            return;
+        }
+        if let Some(why) = slot.published.beyond.get() {
+            tracing::error!("{why}");
+            slot.set_trouble(Some(why.clone()));
+            slot.over.send_replace(Some(why.clone()));
+            return;
+        }
+        tracing::error!("{why}; the disk is closed and opened again");
+        slot.set_trouble(Some(format!("had to close its disk: {why}; it is opened again as soon as that works")));
+        {
+            let _opening = slot.opening.lock().await;
+            let inner = slot.now();
+            let _ = tokio::time::timeout(HAND_OVER, inner.transfer_away()).await;
+            inner.close(true).await;
+        }
+        if opened.elapsed() > CALM {
+            pause = PAUSE_MIN;
+        }
+        loop {
+            let disk = slot.disk.clone();
+            let _ = tokio::task::spawn_blocking(move || disk.release()).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+            let _opening = slot.opening.lock().await;
+            if slot.is_stopping() {
+                return;
+            }
+            match open(lasting.clone(), Some(slot.published.clone())).await {
+                Ok(inner) => {
+                    tracing::warn!("the disk is open again");
+                    slot.now.store(inner);
+                    slot.set_trouble(None);
+                    break;
+                }
+                Err(error @ (Error::Corrupt(_) | Error::Mismatch(_))) => {
+                    mark(&lasting, &error).await;
+                    slot.set_trouble(Some(error.to_string()));
+                    slot.over.send_replace(Some(error.to_string()));
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!("the disk cannot be opened: {error}; trying on");
+                    slot.set_trouble(Some(format!("cannot open its disk: {error}; it tries on")));
+                }
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Backend for Slot {
+    async fn propose(&self, command: Command) -> Result<Outcome, replica::Error> {
+        self.now().propose(command).await
+    }
+
+    async fn propose_as_leader(&self, term: Term, command: Command) -> Result<Outcome, replica::Error> {
+        self.now().propose_as_leader(term, command).await
+    }
+
+    async fn read(&self) -> Result<Arc<State>, replica::Error> {
+        self.now().read().await
+    }
+
+    fn root(&self) -> Arc<State> {
+        self.published.root.load_full()
+    }
+
+    fn applied(&self) -> watch::Receiver<Revision> {
+        self.published.revision.subscribe()
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.published.hub
+    }
+}

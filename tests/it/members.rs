@@ -1,0 +1,167 @@
+//! Masters come, go, lead and are replaced, with the commands a user types.
+
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, PostParams};
+
+use crate::support::{HACTL, Local, eventually, eventually_async, text};
+use crate::three_masters::{config_map, everything};
+
+fn status(local: &Local) -> serde_json::Value {
+    serde_json::from_str(&local.ok(&["cluster", "status", "-o", "json"])).expect("JSON")
+}
+
+fn member<'a>(status: &'a serde_json::Value, name: &str) -> Option<&'a serde_json::Value> {
+    status["members"].as_array().expect("members").iter().find(|member| member["name"] == name)
+}
+
+fn replace(local: &Local, name: &str, arguments: &[&str]) -> Output {
+    Command::new(HACTL)
+        .args(["cluster", "replace", "--no-start", "--data-dir"])
+        .arg(local.dir().join(name))
+        .args(arguments)
+        .env_remove("KUBECONFIG")
+        .stdin(Stdio::null())
+        .output()
+        .expect("run hactl")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_moves_a_lost_database_is_replaced_and_a_master_is_removed() {
+    let local = Local::up(3, 0);
+    for to in ["master-2", "master-3", "master-1"] {
+        let printed = local.ok(&["cluster", "transfer-leadership", to]);
+        assert_eq!(printed, format!("{to} leads\n"));
+        assert_eq!(status(&local)["leader"], *to);
+    }
+    assert!(local.fails(&["cluster", "transfer-leadership", "nobody"]).contains("there is no master nobody"));
+    let printed = local.ok(&["cluster", "transfer-leadership"]);
+    assert!(!printed.contains("master-1 "), "{printed}");
+    local.ok(&["cluster", "transfer-leadership", "master-1"]);
+
+    let api: Api<ConfigMap> = Api::default_namespaced(local.client("local").await);
+    for number in 0..20 {
+        api.create(&PostParams::default(), &config_map(&format!("kept-{number}"), "1")).await.expect("create");
+    }
+
+    // One that lives is not replaced.
+    let refused = replace(&local, "master-2", &["master-3"]);
+    assert!(!refused.status.success());
+    assert!(text(&refused.stderr).contains("answers, so it is not dead"), "{}", text(&refused.stderr));
+
+    // Its database is gone: one command, without any argument, makes a new member of the machine.
+    local.ok(&["local", "kill", "master-2"]);
+    let data = local.dir().join("master-2");
+    std::fs::remove_dir_all(data.join("state")).expect("remove");
+    std::fs::write(data.join("log.synced"), "damaged").expect("write");
+    let old_id = member(&status(&local), "master-2").expect("listed")["id"].as_u64().expect("an id");
+
+    // With one of three dead a further one may not go.
+    let error = eventually("the removal is judged by who answers", || {
+        let output = local.hactl(&["cluster", "remove", "master-3"]);
+        let error = text(&output.stderr);
+        if output.status.success() || !error.contains("majority") { Err(error) } else { Ok(error) }
+    });
+    assert!(error.contains("start master-2 first"), "{error}");
+
+    let output = replace(&local, "master-2", &[]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(data.join(format!("replaced-{old_id}/log")).exists(), "the old database is put aside");
+    local.ok(&["local", "start", "master-2"]);
+    local.serves("master-2").await;
+    let id = eventually("the new member votes", || {
+        let status = status(&local);
+        match member(&status, "master-2") {
+            Some(found) if found["voter"] == true => Ok(found["id"].as_u64().expect("an id")),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert!(id > old_id);
+    let expected = everything(&local.client("master-1").await).await;
+    assert!(expected.keys().any(|name| name.ends_with("/kept-19")));
+    assert_eq!(everything(&local.client("master-2").await).await, expected);
+    assert_eq!(status(&local)["members"].as_array().map(Vec::len), Some(3));
+
+    // The leader itself is removed: it hands over first, and is refused from then on.
+    let leader = local.leader();
+    let printed = local.ok(&["cluster", "remove", &leader]);
+    assert!(printed.contains(&format!("{leader} (member ")), "{printed}");
+    local.ok(&["local", "kill", &leader]);
+    let status = status(&local);
+    assert_eq!(status["members"].as_array().map(Vec::len), Some(2));
+    assert!(member(&status, &leader).is_none() && status["leader"].is_string());
+    eventually_async("writes go on", async || {
+        match api.create(&PostParams::default(), &config_map("after", "1")).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            other => other.map(drop).map_err(|error| error.to_string()),
+        }
+    })
+    .await;
+}
+
+/// Pid of a process of the cluster.
+fn pid(local: &Local, master: &str) -> i32 {
+    let status = local.status();
+    let masters = status["masters"].as_array().expect("masters");
+    let found = masters.iter().find(|one| one["name"] == master).expect("the master");
+    i32::try_from(found["pid"].as_i64().expect("a pid")).expect("a pid")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_stop_of_the_leader_costs_each_client_at_most_one_retry() {
+    const WRITERS: usize = 8;
+    let local = Local::up(3, 0);
+    let leader = local.leader();
+    let ended = Arc::new(AtomicBool::new(false));
+    let written = Arc::new(AtomicUsize::new(0));
+    let mut writers = Vec::new();
+    for writer in 0..WRITERS {
+        let api: Api<ConfigMap> = Api::default_namespaced(local.client("local").await);
+        let (ended, written) = (ended.clone(), written.clone());
+        writers.push(tokio::spawn(async move {
+            let mut failures: Vec<String> = Vec::new();
+            for number in 0.. {
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+                let name = format!("w{writer}-{number}");
+                let mut tries = 0;
+                loop {
+                    match api.create(&PostParams::default(), &config_map(&name, "1")).await {
+                        Ok(_) => break,
+                        // The retry of a write whose answer was lost: it had been made.
+                        Err(kube::Error::Api(status)) if status.code == 409 && tries > 0 => break,
+                        Err(error) => {
+                            tries += 1;
+                            failures.push(error.to_string());
+                        }
+                    }
+                }
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+            failures
+        }));
+    }
+    let enough = async |count: usize| {
+        eventually_async("the writers write", async || {
+            let now = written.load(Ordering::Relaxed);
+            if now >= count { Ok(()) } else { Err(now) }
+        })
+        .await;
+    };
+    enough(50).await;
+    let process = nix::unistd::Pid::from_raw(pid(&local, &leader));
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).expect("a signal");
+    eventually("it ends", || if nix::sys::signal::kill(process, None).is_err() { Ok(()) } else { Err("it runs") });
+    enough(written.load(Ordering::Relaxed) + 100).await;
+    ended.store(true, Ordering::Relaxed);
+    for writer in writers {
+        let failures = writer.await.expect("no panic");
+        assert!(failures.len() <= 1, "{} failures: {failures:?}", failures.len());
+    }
+    let log = local.log(&leader);
+    assert!(log.contains("master stopped") && !log.contains("nobody took over"), "{log}");
+}
