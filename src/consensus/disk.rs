@@ -127,7 +127,7 @@ impl Disk {
         loop {
             look.tick().await;
             let Some(disk) = disk.upgrade() else { return };
-            let _ = tokio::task::spawn_blocking(move || disk.look()).await;
+            let _ = disk.storage.place().call(move || disk.look()).await;
         }
     }
 }

@@ -132,7 +132,7 @@ pub(crate) struct Inner {
 /// A running member.
 pub struct Consensus {
     slot: Arc<Slot>,
-    /// `None` once stopped.
+    /// `None` once stopped, and where it runs on that of its maker.
     runtime: Mutex<Option<Runtime>>,
     handle: Handle,
 }
@@ -156,10 +156,7 @@ pub async fn start_on(
         .enable_all()
         .build()?;
     let handle = runtime.handle().clone();
-    let disk = Disk::new(storage.clone(), &config.data_dir, config.disk_reserve);
-    let leadership = Arc::new(watch::Sender::new(Leadership::default()));
-    let random = Arc::new(Mutex::new(StdRng::seed_from_u64(config.seed)));
-    let started = handle.spawn(Slot::open(Lasting { config, transport, storage, disk, leadership, random })).await;
+    let started = handle.spawn(Slot::open(lasting(config, transport, storage))).await;
     let outcome = started.map_err(|error| Error::Stopped(error.to_string())).and_then(|outcome| outcome);
     match outcome {
         Ok(slot) => Ok(Consensus { slot, runtime: Mutex::new(Some(runtime)), handle }),
@@ -170,13 +167,31 @@ pub async fn start_on(
     }
 }
 
+/// [`start_on`] among the tasks of the present runtime: a simulation has many members in one thread.
+pub async fn start_here(
+    config: Config,
+    transport: Arc<dyn PeerTransport>,
+    storage: Arc<dyn Storage>,
+) -> Result<Consensus, Error> {
+    let slot = Slot::open(lasting(config, transport, storage)).await?;
+    Ok(Consensus { slot, runtime: Mutex::new(None), handle: Handle::current() })
+}
+
+fn lasting(config: Config, transport: Arc<dyn PeerTransport>, storage: Arc<dyn Storage>) -> Lasting {
+    let disk = Disk::new(storage.clone(), &config.data_dir, config.disk_reserve);
+    let leadership = Arc::new(watch::Sender::new(Leadership::default()));
+    let random = Arc::new(Mutex::new(StdRng::seed_from_u64(config.seed)));
+    Lasting { config, transport, storage, disk, leadership, random }
+}
+
 /// Opens the disk and starts openraft on it. `published` is what readers saw of an opening before.
 pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) -> Result<Arc<Inner>, Error> {
     let Lasting { config, transport, storage, disk, leadership: out, random } = lasting;
     let id = config.member.id;
     let owner = Owner { cluster_id: config.cluster_id.clone(), member_id: id };
     let (dir, files, watched) = (config.data_dir.clone(), storage.clone(), disk.clone());
-    let opened = tokio::task::spawn_blocking(move || {
+    let place = storage.place();
+    let opened = place.call(move || {
         let log = LogStore::open(files.as_ref(), watched, &dir, &owner)?;
         let rest = || {
             let snapshots = Snapshots::open(files.clone(), &dir)?;
@@ -185,10 +200,16 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
             let (store, loaded) = StateStore::open(files.clone(), &dir, &rebuild)?;
             Ok::<_, Error>((store, loaded, snapshots))
         };
-        let (store, loaded, snapshots) = rest().inspect_err(|_| log.close())?;
-        Ok::<_, Error>((log, store, loaded, snapshots))
+        Ok::<_, Error>((rest(), log))
     });
-    let (log, store, loaded, snapshots) = opened.await.map_err(|error| Error::Stopped(error.to_string()))??;
+    let (rest, log) = opened.await??;
+    let (store, loaded, snapshots) = match rest {
+        Ok(rest) => rest,
+        Err(error) => {
+            log.close().await;
+            return Err(error);
+        }
+    };
     let snapshots = Arc::new(snapshots);
     let published = published.unwrap_or_else(|| Arc::new(Published::new(&loaded, config.snapshot_bytes)));
     published.unsnapshotted.store(0, Ordering::Relaxed);
@@ -199,11 +220,8 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
     let raft = match raft {
         Ok(raft) => raft,
         Err(error) => {
-            let _ = tokio::task::spawn_blocking(move || {
-                store.close(false);
-                log.close();
-            })
-            .await;
+            store.close(false).await;
+            log.close().await;
             return Err(Error::Storage(format!("cannot start from {}: {error}", config.data_dir.display())));
         }
     };
@@ -346,12 +364,13 @@ impl Consensus {
 
     pub async fn status(&self) -> Result<Status, Error> {
         let slot = self.slot.clone();
-        let status = tokio::task::spawn_blocking(move || {
+        let place = slot.now().storage.place();
+        let status = place.call(move || {
             let mut status = slot.now().status();
             status.problem = slot.trouble().or(status.problem);
             status
         });
-        status.await.map_err(|error| Error::Stopped(error.to_string()))
+        status.await
     }
 
     /// Why this member takes nothing new: its disk is full, or it failed and is not open again yet.
@@ -391,18 +410,20 @@ impl Consensus {
         self.slot.now()
     }
 
-    /// Stops at once, as a crash of the process would.
-    #[cfg(test)]
-    pub(crate) async fn kill(&self) {
+    /// Stops at once, as a crash of the process would. For tests and simulations.
+    pub async fn kill(&self) {
         self.stop(false).await;
     }
 
     async fn stop(&self, flush: bool) {
-        let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        self.slot.begin_to_stop();
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         // On its own runtime: the state of openraft's tasks is there.
         let slot = self.slot.clone();
         let _ = self.handle.spawn(async move { slot.stop(flush).await }).await;
-        runtime.shutdown_background();
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -431,12 +452,8 @@ impl Inner {
     /// Stops, and closes the databases.
     pub(crate) async fn close(&self, flush: bool) {
         let _ = self.raft.shutdown().await;
-        let (log, store) = (self.log.clone(), self.store.clone());
-        let closed = tokio::task::spawn_blocking(move || {
-            store.close(flush);
-            log.close();
-        });
-        let _ = closed.await;
+        self.store.close(flush).await;
+        self.log.close().await;
     }
 
     fn is_over(&self) -> bool {

@@ -135,7 +135,7 @@ impl Snapshots {
         let dir = self.fresh_dir(None);
         let meta = store.checkpoint(dir.join("data")).await?;
         let this = self.clone();
-        let snapshot = blocking(move || this.finish(dir, meta)).await?;
+        let snapshot = self.blocking(move || this.finish(dir, meta)).await?;
         self.set_current(snapshot.clone());
         Ok(Snapshot { meta: snapshot.meta.clone(), snapshot })
     }
@@ -153,12 +153,12 @@ impl Snapshots {
         let received = self.receive_files(&dir, first, chunks).await;
         if let Err(status) = received {
             let (storage, dir) = (self.storage.clone(), dir.clone());
-            let _ = blocking(move || storage.remove_directory(&dir)).await;
+            let _ = self.blocking(move || storage.remove_directory(&dir)).await;
             return Err(status);
         }
         let this = self.clone();
-        let snapshot =
-            blocking(move || this.finish(dir, meta)).await.map_err(|error| Status::internal(error.to_string()))?;
+        let snapshot = self.blocking(move || this.finish(dir, meta)).await;
+        let snapshot = snapshot.map_err(|error| Status::internal(error.to_string()))?;
         // If it is never installed it goes away again.
         snapshot.replaced.store(true, Ordering::Relaxed);
         Ok((vote, Snapshot { meta: snapshot.meta.clone(), snapshot }))
@@ -181,15 +181,21 @@ impl Snapshots {
             let last = chunk.last;
             let (storage, path) = (self.storage.clone(), dir.join("data").join(&chunk.file));
             let data = std::mem::take(&mut chunk.data);
-            blocking(move || storage.append(&path, &data))
-                .await
-                .map_err(|error| Status::internal(error.to_string()))?;
+            let appended = self.blocking(move || storage.append(&path, &data)).await;
+            appended.map_err(|error| Status::internal(error.to_string()))?;
             if last {
                 return Ok(());
             }
             chunk =
                 chunks.next().await.ok_or_else(|| Status::aborted("the snapshot ended before its last chunk"))??;
         }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        action: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.storage.place().call(action).await?
     }
 
     /// Marks a received snapshot as kept.
@@ -214,10 +220,6 @@ fn check(chunk: &Chunk, expected_offset: u64) -> Result<(), Status> {
     Ok(())
 }
 
-async fn blocking<T: Send + 'static>(action: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(action).await.map_err(|error| Error::Stopped(error.to_string()))?
-}
-
 /// The chunks of a snapshot, read as they are asked for. A read error ends the stream before the last chunk, which the
 /// receiver notices.
 pub fn chunks(snapshot: SnapshotData, vote: Vote) -> impl Stream<Item = Chunk> + Send + 'static {
@@ -225,7 +227,8 @@ pub fn chunks(snapshot: SnapshotData, vote: Vote) -> impl Stream<Item = Chunk> +
     let state = Cursor { snapshot, header, files: None, at: 0, offset: 0 };
     futures::stream::unfold(Some(state), |state| async move {
         let cursor = state?;
-        match tokio::task::spawn_blocking(move || cursor.next()).await {
+        let place = cursor.snapshot.storage.place();
+        match place.call(move || cursor.next()).await {
             Ok(Ok(Some((chunk, cursor)))) => {
                 let rest = (!chunk.last).then_some(cursor);
                 Some((chunk, rest))

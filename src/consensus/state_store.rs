@@ -15,7 +15,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use state::State;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::Error;
 use crate::rows;
 use crate::snapshot::SnapshotData;
-use crate::storage::{Database, Durability, Purpose, Storage, Write, rocks::corrupt};
+use crate::storage::{self, Database, Durability, Purpose, Storage, Write, rocks::corrupt};
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
 use crate::wire;
 
@@ -50,7 +49,7 @@ enum Job {
 #[derive(Clone)]
 pub struct StateStore {
     jobs: mpsc::Sender<Job>,
-    handle: Arc<Mutex<Option<JoinHandle<()>>>>,
+    worker: Arc<Mutex<Option<storage::Worker>>>,
     failure: watch::Receiver<Option<String>>,
 }
 
@@ -90,9 +89,10 @@ impl StateStore {
         let meta = SnapshotMeta { last_log_id: loaded.applied, last_membership: loaded.membership.clone() };
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (failed, failure) = watch::channel(None);
+        let place = storage.place();
         let worker = Worker { storage, dir, current, db, meta, failed };
-        let handle = std::thread::Builder::new().name("hactl-state".into()).spawn(move || worker.run(queue))?;
-        Ok((Self { jobs, handle: Arc::new(Mutex::new(Some(handle))), failure }, loaded))
+        let worker = place.start("hactl-state", worker.run(queue))?;
+        Ok((Self { jobs, worker: Arc::new(Mutex::new(Some(worker))), failure }, loaded))
     }
 
     /// Waits until a write has failed, and says why.
@@ -134,12 +134,12 @@ impl StateStore {
         self.jobs.send(job).await.map_err(|_| stopped())
     }
 
-    /// Stops the thread when all that is queued is written. Without `flush` the database is left as a crash would. Blocks.
-    pub fn close(&self, flush: bool) {
-        let _ = self.jobs.blocking_send(Job::Stop { flush });
-        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(handle) = handle {
-            let _ = handle.join();
+    /// Stops the thread when all that is queued is written. Without `flush` the database is left as a crash would.
+    pub async fn close(&self, flush: bool) {
+        let _ = self.jobs.send(Job::Stop { flush }).await;
+        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(worker) = worker {
+            worker.ended().await;
         }
     }
 }
@@ -222,8 +222,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        while let Some(job) = queue.blocking_recv() {
+    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        while let Some(job) = queue.recv().await {
             match job {
                 Job::Write { writes, applied, membership } => {
                     let meta = SnapshotMeta { last_log_id: applied, last_membership: membership };

@@ -70,12 +70,12 @@ impl Slot {
     pub async fn open(lasting: Lasting) -> Result<Arc<Self>, Error> {
         let (storage, data_dir) = (lasting.storage.clone(), lasting.config.data_dir.clone());
         let disk = lasting.disk.clone();
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = lasting.storage.place().call(move || {
             quarantine::check(storage.as_ref(), &data_dir)?;
             disk.look();
             Ok::<_, Error>(())
         });
-        looked.await.map_err(|error| Error::Stopped(error.to_string()))??;
+        looked.await??;
         let inner = match open(lasting.clone(), None).await {
             Ok(inner) => inner,
             Err(error) => {
@@ -119,9 +119,14 @@ impl Slot {
         why.unwrap_or_else(|| "stopped".into())
     }
 
+    /// Nothing is opened again from now on.
+    pub fn begin_to_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
     /// Ends for good.
     pub async fn stop(&self, flush: bool) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.begin_to_stop();
         let _opening = self.opening.lock().await;
         self.now().close(flush).await;
     }
@@ -135,7 +140,8 @@ async fn mark(lasting: &Lasting, error: &Error) {
     if let Error::Corrupt(why) = error {
         let (storage, data_dir) = (lasting.storage.clone(), lasting.config.data_dir.clone());
         let error = Error::Corrupt(why.clone());
-        let _ = tokio::task::spawn_blocking(move || quarantine::mark(storage.as_ref(), &data_dir, &error)).await;
+        let place = storage.place();
+        let _ = place.call(move || quarantine::mark(storage.as_ref(), &data_dir, &error)).await;
     }
 }
 
@@ -167,7 +173,7 @@ async fn keep_open(slot: Arc<Slot>, lasting: Lasting) {
         }
         loop {
             let disk = slot.disk.clone();
-            let _ = tokio::task::spawn_blocking(move || disk.release()).await;
+            let _ = lasting.storage.place().call(move || disk.release()).await;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
             let _opening = slot.opening.lock().await;

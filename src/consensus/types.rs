@@ -16,6 +16,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = Member,
         LeaderId = leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = crate::random::OnTokio,
 );
 
 pub type Raft = openraft::Raft<Types, crate::state_machine::StateMachine>;

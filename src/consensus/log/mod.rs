@@ -33,7 +33,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::disk::Disk;
-use crate::storage::{Database, Durability, Purpose, Storage, Write, rocks::corrupt};
+use crate::storage::{Database, Durability, Place, Purpose, Storage, Write, rocks::corrupt};
 use crate::types::{Entry, LogId, Types, Vote};
 use crate::wire;
 use tail::{Tail, next};
@@ -72,6 +72,7 @@ pub struct LogStore {
     db: Arc<RwLock<Option<Arc<dyn Database>>>>,
     tail: Arc<Tail>,
     thread: Arc<LogThread>,
+    place: Place,
     from_the_start: bool,
 }
 
@@ -100,11 +101,12 @@ impl LogStore {
         }
         watermark.set(next(last), Durability::Buffered)?;
         let tail = Arc::new(Tail::new(vote, committed, purged, last, TAIL_BYTES));
-        let thread = Arc::new(LogThread::start(db.clone(), tail.clone(), watermark, disk)?);
+        let thread = Arc::new(LogThread::start(storage.place(), db.clone(), tail.clone(), watermark, disk)?);
         Ok(Self {
             db: Arc::new(RwLock::new(Some(db))),
             tail,
             thread,
+            place: storage.place(),
             from_the_start: first.is_none_or(|first| first == 0),
         })
     }
@@ -123,9 +125,9 @@ impl LogStore {
         self.tail.last()
     }
 
-    /// Waits until all that was queued is written, and closes the database. Blocks.
-    pub fn close(&self) {
-        self.thread.stop();
+    /// Waits until all that was queued is written, and closes the database.
+    pub async fn close(&self) {
+        self.thread.stop().await;
         self.db.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 
@@ -145,7 +147,7 @@ impl LogStore {
             })?;
             Ok::<_, Error>((entries, sum < max_bytes))
         };
-        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?.map_err(io::Error::other)
+        self.place.call(read).await.map_err(io::Error::other)?.map_err(io::Error::other)
     }
 
     /// Entries of `[from, to)` that exist, at least one if any does, stopping after about `max_bytes`.

@@ -1,23 +1,23 @@
-//! The storage thread of `log/`: takes all that waits, writes it in one batch, syncs once, then calls back.
+//! The storage thread of `log/`: takes all that waits, writes it in one batch, syncs once, then calls back. (On a simulated
+//! disk it is a task.)
 //!
 //! **Invariant:** after the first failed write or sync nothing is ever written again: what a failed fsync left behind cannot
 //! be known, so the disk is closed and opened again (`supervisor`).
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::tail::{Tail, next};
 use super::watermark::Watermark;
 use super::{COMMITTED, ENTRY, PURGED, VOTE, entry_key};
 use crate::Error;
 use crate::disk::Disk;
-use crate::storage::{Database, Durability, Write};
+use crate::storage::{self, Database, Durability, Place, Write};
 use crate::types::{LogId, Types};
 use crate::wire;
 
@@ -35,16 +35,22 @@ pub enum Job {
 }
 
 pub struct LogThread {
-    jobs: mpsc::Sender<Job>,
-    handle: Mutex<Option<JoinHandle<()>>>,
+    jobs: mpsc::UnboundedSender<Job>,
+    worker: Mutex<Option<storage::Worker>>,
 }
 
 impl LogThread {
-    pub fn start(db: Arc<dyn Database>, tail: Arc<Tail>, watermark: Watermark, disk: Arc<Disk>) -> Result<Self, Error> {
-        let (jobs, queue) = mpsc::channel();
+    pub fn start(
+        place: Place,
+        db: Arc<dyn Database>,
+        tail: Arc<Tail>,
+        watermark: Watermark,
+        disk: Arc<Disk>,
+    ) -> Result<Self, Error> {
+        let (jobs, queue) = mpsc::unbounded_channel();
         let worker = Worker { db, committed: tail.committed(), tail, watermark, disk, failed: None };
-        let handle = std::thread::Builder::new().name("hactl-log".into()).spawn(move || worker.run(queue))?;
-        Ok(Self { jobs, handle: Mutex::new(Some(handle)) })
+        let worker = place.start("hactl-log", worker.run(queue))?;
+        Ok(Self { jobs, worker: Mutex::new(Some(worker)) })
     }
 
     /// Unbounded, but openraft itself bounds what is under way.
@@ -52,11 +58,11 @@ impl LogThread {
         self.jobs.send(job).map_err(|_| io::Error::other("the log thread has stopped"))
     }
 
-    pub fn stop(&self) {
+    pub async fn stop(&self) {
         let _ = self.jobs.send(Job::Stop);
-        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(handle) = handle {
-            let _ = handle.join();
+        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(worker) = worker {
+            worker.ended().await;
         }
     }
 }
@@ -86,10 +92,18 @@ struct Group {
 }
 
 impl Worker {
-    fn run(mut self, queue: mpsc::Receiver<Job>) {
+    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Job>) {
         let mut held: Option<Job> = None;
         loop {
-            let Some(first) = held.take().or_else(|| queue.recv().ok()) else { return };
+            let first = match held.take() {
+                Some(job) => job,
+                None => match queue.recv().await {
+                    Some(job) => job,
+                    None => return,
+                },
+            };
+            let takes = self.db.sync_takes() / 2;
+            pause(takes).await;
             let mut group = Group::default();
             let mut waiting = Some(first);
             while let Some(job) = waiting {
@@ -116,7 +130,11 @@ impl Worker {
                 waiting = queue.try_recv().ok();
             }
             let stop = group.stop;
-            self.write(group);
+            let written = self.write(group);
+            pause(takes).await;
+            if let Some(written) = written {
+                written.answer();
+            }
             if stop {
                 return;
             }
@@ -134,23 +152,19 @@ impl Worker {
         }
     }
 
-    fn write(&mut self, mut group: Group) {
+    /// `None` if there was nothing to do.
+    fn write(&mut self, mut group: Group) -> Option<Written> {
         if group.entries > 0 || group.stop {
             self.add_committed(&mut group);
         }
         if group.writes.is_empty() && group.flushed.is_empty() && group.done.is_empty() {
-            return;
+            return None;
         }
         let outcome = self.try_write(group.writes, group.sync, group.last);
         if group.entries > 0 {
             metrics::histogram!("hactl_raft_append_batch_entries").record(group.entries as f64);
         }
-        for flushed in group.flushed {
-            flushed.io_completed(outcome.clone().map_err(io::Error::other));
-        }
-        for done in group.done {
-            let _ = done.send(outcome.clone().map_err(io::Error::other));
-        }
+        Some(Written { outcome, flushed: group.flushed, done: group.done })
     }
 
     fn try_write(&mut self, writes: Vec<Write>, sync: bool, last: Option<LogId>) -> Result<(), String> {
@@ -193,6 +207,31 @@ impl Worker {
             self.failed = Some(message.clone());
             message
         })
+    }
+}
+
+/// What came of a group, and who is told.
+struct Written {
+    outcome: Result<(), String>,
+    flushed: Vec<IOFlushed<Types>>,
+    done: Vec<Done>,
+}
+
+impl Written {
+    fn answer(self) {
+        for flushed in self.flushed {
+            flushed.io_completed(self.outcome.clone().map_err(io::Error::other));
+        }
+        for done in self.done {
+            let _ = done.send(self.outcome.clone().map_err(io::Error::other));
+        }
+    }
+}
+
+/// A simulated disk is slow before and after it has written: power may fail in between.
+async fn pause(duration: Duration) {
+    if !duration.is_zero() {
+        tokio::time::sleep(duration).await;
     }
 }
 

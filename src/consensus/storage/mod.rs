@@ -1,19 +1,23 @@
 //! The storage seam: what this crate needs of a disk, and no more. [`rocks`] is the real one; [`sim`] keeps everything
 //! in memory and forgets on demand what was never synced.
 //!
-//! All calls block; they are made from storage threads or from `spawn_blocking`.
+//! All calls block; they are made where the disk's [`Place`] says.
 //!
 //! **Invariant:** a write with [`Durability::Synced`] that returned survives a power cut, and so does all written before it
 //! to the same database.
 
+mod place;
 pub mod rocks;
 pub mod sim;
 mod wal;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Error;
+
+pub use place::{Place, Worker};
 
 /// One change of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,10 @@ pub trait Database: Send + Sync + 'static {
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), Error>;
     /// Makes all written so far survive a power cut.
     fn flush(&self) -> Result<(), Error>;
+    /// What a sync is to take beyond the call itself. Only a simulated disk says more than nothing.
+    fn sync_takes(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Flushes, then makes a copy at `dir`, which must not exist; cheap, and unaffected by later writes.
     fn checkpoint(&self, dir: &Path) -> Result<(), Error>;
 }
@@ -65,6 +73,9 @@ pub trait Cell: Send + 'static {
 
 /// A disk: databases, cells and directories of plain files.
 pub trait Storage: Send + Sync + 'static {
+    fn place(&self) -> Place {
+        Place::Threads
+    }
     fn database(&self, dir: &Path, purpose: Purpose) -> Result<Arc<dyn Database>, Error>;
     fn cell(&self, path: &Path) -> Result<Box<dyn Cell>, Error>;
     /// A whole small file; `None` if there is none.

@@ -3,27 +3,39 @@
 //! Stands in for [`rocks`](super::rocks) where a test or a simulation wants crashes at will. Clones share one disk, so it
 //! outlives the member that used it, as a real one does.
 //!
-//! **Invariant:** handles opened before a crash write nothing afterwards.
+//! ```text
+//!   kill    the process ends: what a state database held in its own memory is gone, what the kernel has is not
+//!   crash   the power fails: of what was not synced a part from the front may be left, in whole batches
+//! ```
+//!
+//! **Invariant:** handles opened before a crash or kill write nothing afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Cell, Database, Durability, Purpose, Storage, Visit, Write};
+use super::{Cell, Database, Durability, Place, Purpose, Storage, Visit, Write};
 use crate::Error;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The file that holds a checkpoint's rows.
 const ROWS_FILE: &str = "rows";
+/// Rows that a scan takes at a time.
+const SCAN_ROWS: usize = 64;
 
 #[derive(Clone, Default)]
-pub struct Sim(Arc<Mutex<Disk>>);
+pub struct Sim {
+    disk: Arc<Mutex<Disk>>,
+    place: Place,
+    /// The only incarnation of the disk that this handle works with; none: the present one, whichever it is.
+    mounted: Option<u64>,
+}
 
 #[derive(Default)]
 struct Disk {
-    /// Counts crashes.
+    /// Counts crashes and kills.
     incarnation: u64,
     /// Every sync of such a database fails from now on.
     failing: Option<Purpose>,
@@ -36,14 +48,20 @@ struct Disk {
     syncs: u64,
     databases: BTreeMap<PathBuf, Table>,
     files: BTreeMap<PathBuf, Vec<u8>>,
+    /// Files whose bytes a power cut may still take.
+    unsynced: BTreeSet<PathBuf>,
     cells: BTreeMap<PathBuf, CellContent>,
 }
 
-#[derive(Clone, Default)]
 struct Table {
+    purpose: Purpose,
     durable: Rows,
-    /// What readers see.
+    /// What was written since.
+    unsynced: Vec<Vec<Write>>,
+    /// Both, which is what readers see.
     current: Rows,
+    /// Rows that cannot be read any more.
+    damaged: BTreeSet<Vec<u8>>,
 }
 
 #[derive(Clone, Default)]
@@ -52,21 +70,72 @@ struct CellContent {
     current: Option<Vec<u8>>,
 }
 
+impl Table {
+    fn sync(&mut self) {
+        for batch in std::mem::take(&mut self.unsynced) {
+            apply(&mut self.durable, batch);
+        }
+    }
+
+    /// Loses all that was not synced but so many batches.
+    fn lose(&mut self, keep: usize) {
+        self.unsynced.truncate(keep);
+        self.sync();
+        self.current = self.durable.clone();
+    }
+}
+
 impl Sim {
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// A disk that never lets a thread wait: it is used among the tasks of one thread, in that thread's time.
+    pub fn in_tasks() -> Self {
+        Self { place: Place::Tasks, ..Self::default() }
+    }
+
+    /// The disk as one process has it: nothing of it works after the next crash or kill.
+    pub fn mount(&self) -> Self {
+        let mounted = Some(self.lock().incarnation);
+        Self { mounted, ..self.clone() }
+    }
+
     /// Cuts the power: unsynced writes are lost, and present handles are dead.
     pub fn crash(&self) {
+        self.crash_keeping(|_| 0);
+    }
+
+    /// As [`Self::crash`]; `keep` says how much is left of so many unsynced batches or bytes.
+    pub fn crash_keeping(&self, mut keep: impl FnMut(usize) -> usize) {
         let mut disk = self.lock();
         disk.incarnation += 1;
         disk.failing = None;
         for table in disk.databases.values_mut() {
-            table.current = table.durable.clone();
+            let left = keep(table.unsynced.len());
+            table.lose(left);
         }
         for cell in disk.cells.values_mut() {
-            cell.current = cell.durable.clone();
+            if cell.current != cell.durable && keep(1) == 0 {
+                cell.current = cell.durable.clone();
+            }
+            cell.durable = cell.current.clone();
+        }
+        for path in std::mem::take(&mut disk.unsynced) {
+            if let Some(bytes) = disk.files.get_mut(&path) {
+                bytes.truncate(keep(bytes.len()));
+            }
+        }
+    }
+
+    /// Ends the process; `keep` says how many of so many unflushed batches a state database had flushed by itself.
+    pub fn kill(&self, mut keep: impl FnMut(usize) -> usize) {
+        let mut disk = self.lock();
+        disk.incarnation += 1;
+        disk.failing = None;
+        for table in disk.databases.values_mut().filter(|table| table.purpose == Purpose::State) {
+            let left = keep(table.unsynced.len());
+            table.lose(left);
         }
     }
 
@@ -107,9 +176,36 @@ impl Sim {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Makes one stored row unreadable, as a bad sector does; `pick` chooses among so many. False if there is none.
+    pub fn damage(&self, purpose: Purpose, pick: impl FnOnce(usize) -> usize) -> bool {
+        let mut disk = self.lock();
+        let tables = disk.databases.values_mut();
+        let Some(table) = tables.filter(|table| table.purpose == purpose).max_by_key(|table| table.durable.len())
+        else {
+            return false;
+        };
+        let at = pick(table.durable.len().max(1));
+        let Some(key) = table.durable.keys().nth(at).cloned() else { return false };
+        table.damaged.insert(key);
+        true
     }
+
+    fn lock(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk, for as long as this handle works.
+    fn present(&self) -> Result<MutexGuard<'_, Disk>, Error> {
+        let disk = self.lock();
+        match self.mounted {
+            Some(mounted) if mounted != disk.incarnation => Err(power_cut()),
+            _ => Ok(disk),
+        }
+    }
+}
+
+fn power_cut() -> Error {
+    Error::Storage("the power was cut".into())
 }
 
 struct SimDatabase {
@@ -123,34 +219,48 @@ impl SimDatabase {
     fn with<T>(&self, action: impl FnOnce(&mut Disk) -> Result<T, Error>) -> Result<T, Error> {
         let mut disk = self.sim.lock();
         if disk.incarnation != self.incarnation {
-            return Err(Error::Storage("the power was cut".into()));
+            return Err(power_cut());
         }
         action(&mut disk)
     }
+
+    fn table<'a>(&self, disk: &'a mut Disk) -> Result<&'a mut Table, Error> {
+        let gone = || Error::Storage(format!("{} was removed", self.dir.display()));
+        disk.databases.get_mut(&self.dir).ok_or_else(gone)
+    }
+
+    fn sync(&self, disk: &mut Disk) -> Result<(), Error> {
+        if disk.failing == Some(self.purpose) {
+            return Err(Error::Storage("the disk fails".into()));
+        }
+        disk.syncs += 1;
+        self.table(disk)?.sync();
+        Ok(())
+    }
 }
 
-fn apply(rows: &mut Rows, writes: &[Write]) {
+fn apply(rows: &mut Rows, writes: Vec<Write>) {
     for write in writes {
         match write {
             Write::Put(key, value) => {
-                rows.insert(key.clone(), value.clone());
+                rows.insert(key, value);
             }
             Write::Delete(key) => {
-                rows.remove(key);
+                rows.remove(&key);
             }
-            Write::DeleteRange(from, to) => rows.retain(|key, _| key < from || key >= to),
+            Write::DeleteRange(from, to) if from < to => {
+                let gone: Vec<Vec<u8>> = rows.range(from..to).map(|(key, _)| key.clone()).collect();
+                for key in gone {
+                    rows.remove(&key);
+                }
+            }
+            Write::DeleteRange(..) => {}
         }
     }
 }
 
-fn sync(disk: &mut Disk, dir: &Path, purpose: Purpose) -> Result<(), Error> {
-    if disk.failing == Some(purpose) {
-        return Err(Error::Storage("the disk fails".into()));
-    }
-    disk.syncs += 1;
-    let table = disk.databases.entry(dir.to_path_buf()).or_default();
-    table.durable = table.current.clone();
-    Ok(())
+fn unreadable(dir: &Path) -> Error {
+    super::rocks::corrupt(dir, "a block does not have its checksum")
 }
 
 impl Database for SimDatabase {
@@ -159,45 +269,77 @@ impl Database for SimDatabase {
             if disk.stuffed {
                 return Err(Error::Storage("no space left on device".into()));
             }
-            apply(&mut disk.databases.entry(self.dir.clone()).or_default().current, &writes);
-            Ok(disk.slow)
+            let slow = disk.slow;
+            let table = self.table(disk)?;
+            for write in &writes {
+                if let Write::Put(key, _) | Write::Delete(key) = write {
+                    table.damaged.remove(key);
+                }
+            }
+            apply(&mut table.current, writes.clone());
+            table.unsynced.push(writes);
+            Ok(slow)
         })?;
         if durability == Durability::Buffered {
             return Ok(());
         }
-        if self.purpose == Purpose::Log && !slow.is_zero() {
+        if self.purpose == Purpose::Log && self.sim.place == Place::Threads && !slow.is_zero() {
             std::thread::sleep(slow);
         }
-        self.with(|disk| sync(disk, &self.dir, self.purpose))
+        self.with(|disk| self.sync(disk))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.with(|disk| Ok(disk.databases.get(&self.dir).and_then(|table| table.current.get(key).cloned())))
+        self.with(|disk| {
+            let table = self.table(disk)?;
+            if table.damaged.contains(key) {
+                return Err(unreadable(&self.dir));
+            }
+            Ok(table.current.get(key).cloned())
+        })
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
-        let rows: Vec<(Vec<u8>, Vec<u8>)> = self.with(|disk| {
-            let table = disk.databases.entry(self.dir.clone()).or_default();
-            let range = table.current.range(from.to_vec()..to.to_vec());
-            Ok(range.map(|(key, value)| (key.clone(), value.clone())).collect())
-        })?;
-        for (key, value) in rows {
-            if !visit(&key, &value)? {
-                break;
+        let mut from = from.to_vec();
+        while from.as_slice() < to {
+            let rows: Vec<(Vec<u8>, Vec<u8>)> = self.with(|disk| {
+                let table = self.table(disk)?;
+                let range = table.current.range(from.clone()..to.to_vec()).take(SCAN_ROWS);
+                let rows =
+                    range.map(|(key, value)| (!table.damaged.contains(key)).then(|| (key.clone(), value.clone())));
+                rows.collect::<Option<_>>().ok_or_else(|| unreadable(&self.dir))
+            })?;
+            match rows.last() {
+                Some((last, _)) => from = [last.as_slice(), &[0]].concat(),
+                None => return Ok(()),
+            }
+            for (key, value) in rows {
+                if !visit(&key, &value)? {
+                    return Ok(());
+                }
             }
         }
         Ok(())
     }
 
     fn flush(&self) -> Result<(), Error> {
-        self.with(|disk| sync(disk, &self.dir, self.purpose))
+        self.with(|disk| self.sync(disk))
+    }
+
+    fn sync_takes(&self) -> Duration {
+        match self.sim.place {
+            Place::Threads => Duration::ZERO,
+            Place::Tasks => self.sim.lock().slow,
+        }
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), Error> {
         self.with(|disk| {
-            sync(disk, &self.dir, self.purpose)?;
-            let rows = disk.databases.get(&self.dir).map(|table| table.current.clone()).unwrap_or_default();
-            disk.files.insert(dir.join(ROWS_FILE), encode(&rows));
+            self.sync(disk)?;
+            let rows = encode(&self.table(disk)?.current);
+            let path = dir.join(ROWS_FILE);
+            disk.unsynced.insert(path.clone());
+            disk.files.insert(path, rows);
             Ok(())
         })
     }
@@ -236,13 +378,13 @@ struct SimCell {
 
 impl Cell for SimCell {
     fn load(&self) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.sim.lock().cells.get(&self.path).and_then(|cell| cell.current.clone()))
+        Ok(self.sim.present()?.cells.get(&self.path).and_then(|cell| cell.current.clone()))
     }
 
     fn store(&mut self, bytes: &[u8], durability: Durability) -> Result<(), Error> {
         let mut disk = self.sim.lock();
         if disk.incarnation != self.incarnation {
-            return Err(Error::Storage("the power was cut".into()));
+            return Err(power_cut());
         }
         let cell = disk.cells.entry(self.path.clone()).or_default();
         cell.current = Some(bytes.to_vec());
@@ -254,11 +396,17 @@ impl Cell for SimCell {
 }
 
 impl Storage for Sim {
+    fn place(&self) -> Place {
+        self.place
+    }
+
     fn database(&self, dir: &Path, purpose: Purpose) -> Result<Arc<dyn Database>, Error> {
-        let mut disk = self.lock();
+        let mut disk = self.present()?;
         if !disk.databases.contains_key(dir) {
-            let rows = disk.files.get(&dir.join(ROWS_FILE)).map(|bytes| decode(bytes)).unwrap_or_default();
-            disk.databases.insert(dir.to_path_buf(), Table { durable: rows.clone(), current: rows });
+            let durable = disk.files.get(&dir.join(ROWS_FILE)).map(|bytes| decode(bytes)).unwrap_or_default();
+            let current = durable.clone();
+            let table = Table { purpose, durable, unsynced: Vec::new(), current, damaged: BTreeSet::new() };
+            disk.databases.insert(dir.to_path_buf(), table);
         }
         let incarnation = disk.incarnation;
         drop(disk);
@@ -266,21 +414,21 @@ impl Storage for Sim {
     }
 
     fn cell(&self, path: &Path) -> Result<Box<dyn Cell>, Error> {
-        let incarnation = self.lock().incarnation;
+        let incarnation = self.present()?.incarnation;
         Ok(Box::new(SimCell { sim: self.clone(), path: path.to_path_buf(), incarnation }))
     }
 
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.lock().files.get(path).cloned())
+        Ok(self.present()?.files.get(path).cloned())
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-        self.lock().files.insert(path.to_path_buf(), bytes.to_vec());
+        self.present()?.files.insert(path.to_path_buf(), bytes.to_vec());
         Ok(())
     }
 
     fn files(&self, dir: &Path) -> Result<Vec<(String, u64)>, Error> {
-        let disk = self.lock();
+        let disk = self.present()?;
         let inside = disk.files.iter().filter(|(path, _)| path.parent() == Some(dir));
         Ok(inside
             .filter_map(|(path, bytes)| Some((path.file_name()?.to_string_lossy().into_owned(), bytes.len() as u64)))
@@ -288,7 +436,7 @@ impl Storage for Sim {
     }
 
     fn directories(&self, dir: &Path) -> Result<Vec<String>, Error> {
-        let disk = self.lock();
+        let disk = self.present()?;
         let mut names: Vec<String> = disk
             .files
             .keys()
@@ -303,23 +451,26 @@ impl Storage for Sim {
     }
 
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>, Error> {
-        let disk = self.lock();
+        let disk = self.present()?;
         let bytes = disk.files.get(path).ok_or_else(|| Error::Storage(format!("no file {}", path.display())))?;
         let from = (offset as usize).min(bytes.len());
         Ok(bytes[from..(from + len).min(bytes.len())].to_vec())
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-        self.lock().files.entry(path.to_path_buf()).or_default().extend(bytes);
+        let mut disk = self.present()?;
+        disk.files.entry(path.to_path_buf()).or_default().extend(bytes);
+        disk.unsynced.insert(path.to_path_buf());
         Ok(())
     }
 
-    fn sync_directory(&self, _dir: &Path) -> Result<(), Error> {
+    fn sync_directory(&self, dir: &Path) -> Result<(), Error> {
+        self.present()?.unsynced.retain(|path| path.parent() != Some(dir));
         Ok(())
     }
 
     fn link_directory(&self, from: &Path, to: &Path) -> Result<(), Error> {
-        let mut disk = self.lock();
+        let mut disk = self.present()?;
         let copies: Vec<(PathBuf, Vec<u8>)> = disk
             .files
             .iter()
@@ -331,7 +482,7 @@ impl Storage for Sim {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
-        let mut disk = self.lock();
+        let mut disk = self.present()?;
         let moved: Vec<PathBuf> = disk.files.keys().filter(|path| path.starts_with(from)).cloned().collect();
         for path in moved {
             if let (Some(bytes), Ok(rest)) = (disk.files.remove(&path), path.strip_prefix(from)) {
@@ -342,14 +493,15 @@ impl Storage for Sim {
     }
 
     fn remove_directory(&self, dir: &Path) -> Result<(), Error> {
-        let mut disk = self.lock();
+        let mut disk = self.present()?;
         disk.files.retain(|path, _| !path.starts_with(dir));
         disk.databases.retain(|path, _| !path.starts_with(dir));
+        disk.unsynced.retain(|path| !path.starts_with(dir));
         Ok(())
     }
 
     fn bytes(&self, dirs: &[PathBuf]) -> Result<Vec<u64>, Error> {
-        let disk = self.lock();
+        let disk = self.present()?;
         let below = |dir: &PathBuf| {
             let files = disk.files.iter().filter(|(path, _)| path.starts_with(dir)).map(|(_, bytes)| bytes.len());
             let rows = disk.databases.iter().filter(|(path, _)| path.starts_with(dir));
@@ -360,7 +512,7 @@ impl Storage for Sim {
     }
 
     fn free(&self, _dir: &Path) -> Result<u64, Error> {
-        Ok(self.lock().free.unwrap_or(u64::MAX))
+        Ok(self.present()?.free.unwrap_or(u64::MAX))
     }
 
     fn reserve(&self, _path: &Path, _bytes: u64) -> Result<(), Error> {
