@@ -113,7 +113,14 @@ async fn logs(
     let mut parts = shared.runtime.logs(&container.id, &query).await.map_err(|e| failed(&e))?;
     let mut left = options.limit_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
     while let Some(part) = parts.next().await {
-        let mut part = part.map_err(|e| failed(&e))?;
+        let mut part = part.map_err(|error| match error {
+            // Removed since it was picked: the pod is deleted, or its container was replaced.
+            Error::NotFound(_) | Error::Conflict(_) => {
+                let message = format!("container {:?} in pod {:?} is being removed", open.container, open.pod);
+                refusal(400, "BadRequest", message)
+            }
+            other => failed(&other),
+        })?;
         part.truncate(left);
         left -= part.len();
         while !part.is_empty() {

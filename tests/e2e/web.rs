@@ -18,6 +18,13 @@ impl Kubectl<'_> {
         text(&output.stdout)
     }
 
+    /// What it printed, or why it failed.
+    fn tried(&self, line: &str) -> Result<String, String> {
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let output = self.local.try_kubectl(self.program, &arguments);
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
     fn fails(&self, line: &str) -> String {
         let arguments: Vec<&str> = line.split_whitespace().collect();
         let output = self.local.try_kubectl(self.program, &arguments);
@@ -74,14 +81,17 @@ fn life_of_a_deployment(kubectl: &Kubectl<'_>) {
     });
     assert!(kubectl.ok("rollout history deployment/web").contains('3'));
 
-    let pod = kubectl.pods(".metadata.name").remove(0);
-    let described = kubectl.ok(&format!("describe pod {pod}"));
-    assert!(described.contains("Started container") && described.contains("hactl.local/sample:1"), "{described}");
-    eventually("the pod answers and logs it", || {
-        let address = kubectl.pods(".status.podIP").remove(0);
+    // The pod may be gone again when a machine under load counted as dead: then another is asked.
+    let pod = eventually("a pod says how it started, answers and logs it", || {
+        let pod = kubectl.pods(".metadata.name").into_iter().next().ok_or("no pod")?;
+        let described = kubectl.tried(&format!("describe pod {pod}"))?;
+        if !described.contains("Started container") || !described.contains("hactl.local/sample:1") {
+            return Err(described);
+        }
+        let address = kubectl.tried(&format!("get pod {pod} -o jsonpath={{.status.podIP}}"))?;
         let page = get(&format!("{address}:8080")).map_err(|error| error.to_string())?;
-        let logs = kubectl.ok(&format!("logs {pod}"));
-        if page.contains("version 1") && !logs.is_empty() { Ok(()) } else { Err(format!("{page}\n{logs}")) }
+        let logs = kubectl.tried(&format!("logs {pod}"))?;
+        if page.contains("version 1") && !logs.is_empty() { Ok(pod) } else { Err(format!("{page}\n{logs}")) }
     });
 
     kubectl.ok(&format!("delete pod {pod}"));

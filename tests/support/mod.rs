@@ -177,6 +177,10 @@ impl Local {
 impl Drop for Local {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            for what in ["pods", "nodes", "events"] {
+                let output = self.try_kubectl(&kubectl_default(), &["get", what, "-o", "wide", "--request-timeout=5s"]);
+                eprintln!("--- {what}\n{}{}", text(&output.stdout), text(&output.stderr));
+            }
             for name in ["master-1", "master-2", "master-3", "node-1", "node-2"] {
                 let log = self.log(name);
                 let lines: Vec<&str> = log.lines().collect();

@@ -81,25 +81,11 @@ impl Docker {
     }
 
     fn down(&self, cause: &dyn std::fmt::Display) -> Error {
-        Error::Down(format!(
-            "no Docker Engine answers at {} ({cause}): install Docker (apt-get install docker.io) or start it (systemctl start docker), or name its socket with --docker-host",
-            self.host
-        ))
+        down(&self.host, cause)
     }
 
     fn error(&self, error: bollard::errors::Error) -> Error {
-        use bollard::errors::Error as E;
-        match error {
-            E::DockerResponseServerError { status_code, message } => match status_code {
-                404 => Error::NotFound(message),
-                409 => Error::Conflict(message),
-                _ => Error::Refused(message),
-            },
-            E::DockerStreamError { error } => Error::Refused(error),
-            E::RequestTimeoutError => Error::Down(format!("Docker Engine did not answer within {CALL_SECONDS_MAX} s")),
-            E::JsonDataError { .. } | E::JsonSerdeError { .. } => Error::Refused(error.to_string()),
-            other => self.down(&other),
-        }
+        told(&self.host, error)
     }
 
     fn own_filter(&self, more: Option<(&str, &str)>) -> HashMap<String, Vec<String>> {
@@ -116,6 +102,27 @@ impl Docker {
             (label::CLUSTER.to_owned(), self.cluster_id.clone()),
             (label::NODE.to_owned(), self.node_uid.clone()),
         ])
+    }
+}
+
+fn down(host: &str, cause: &dyn std::fmt::Display) -> Error {
+    Error::Down(format!(
+        "no Docker Engine answers at {host} ({cause}): install Docker (apt-get install docker.io) or start it (systemctl start docker), or name its socket with --docker-host"
+    ))
+}
+
+fn told(host: &str, error: bollard::errors::Error) -> Error {
+    use bollard::errors::Error as E;
+    match error {
+        E::DockerResponseServerError { status_code, message } => match status_code {
+            404 => Error::NotFound(message),
+            409 => Error::Conflict(message),
+            _ => Error::Refused(message),
+        },
+        E::DockerStreamError { error } => Error::Refused(error),
+        E::RequestTimeoutError => Error::Down(format!("Docker Engine did not answer within {CALL_SECONDS_MAX} s")),
+        E::JsonDataError { .. } | E::JsonSerdeError { .. } => Error::Refused(error.to_string()),
+        other => down(host, &other),
     }
 }
 
@@ -490,7 +497,7 @@ impl Runtime for Docker {
                 | LogOutput::Console { message }
                 | LogOutput::StdIn { message },
             ) => Ok(message),
-            Err(error) => Err(Error::Down(format!("reading logs from {host}: {error}"))),
+            Err(error) => Err(told(&host, error)),
         });
         Ok(stream.boxed())
     }

@@ -268,6 +268,7 @@ pub trait Runtime: Send + Sync + 'static {
     async fn pull(&self, name: &str, credentials: Option<Credentials>) -> Result<()>;
     async fn load(&self, tar: Bytes) -> Result<()>;
     async fn exec(&self, id: &str, command: &[String], timeout: Duration) -> Result<Exec>;
+    /// `NotFound` or `Conflict`, here or as the stream's first item: the container is gone or being removed.
     async fn logs(&self, id: &str, query: &LogQuery) -> Result<BoxStream<'static, Result<Bytes>>>;
     /// Ends when the connection to the engine breaks.
     async fn events(&self) -> Result<BoxStream<'static, Event>>;
