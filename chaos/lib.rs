@@ -15,6 +15,7 @@ mod cluster;
 mod judge;
 mod random;
 pub mod scenarios;
+pub mod sim;
 mod writers;
 
 pub use cluster::{Cluster, Status};
@@ -24,6 +25,20 @@ pub use scenarios::{ALL, Scenario};
 use std::time::Duration;
 
 use serde::Serialize;
+
+/// `60s`, `10m`.
+///
+/// # Errors
+/// When it is written otherwise.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..end].parse().map_err(|_| "write for example 60s or 10m".to_owned())?;
+    match &text[end..] {
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        _ => Err("write for example 60s or 10m".to_owned()),
+    }
+}
 
 /// What a scenario works with.
 pub struct Context {

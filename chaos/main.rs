@@ -1,18 +1,22 @@
-//! `cargo run -p chaos -- run --scenario leader-kill --duration 60s`
+//! `cargo run -p chaos -- run --scenario leader-kill --duration 60s`, `cargo run -p chaos -- sim --seeds 100`
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use chaos::{ALL, Cluster, Context, Random};
+use chaos::{ALL, Cluster, Context, Random, duration};
 use clap::Parser;
 
-/// Faults and workloads against a real cluster of processes
+/// Faults and workloads against a cluster: of real processes, or simulated
 #[derive(Debug, Parser)]
 enum Command {
-    /// Run one scenario
+    /// Run one scenario on real processes
     Run(Run),
-    /// Show the scenarios
+    /// Simulate clusters in virtual time, one per seed
+    Sim(chaos::sim::command::Sim),
+    /// Plant one bug after another and see that the simulation finds it; needs `--features mutants`
+    Mutants,
+    /// Show the scenarios, and what is simulated
     List,
 }
 
@@ -35,24 +39,32 @@ struct Run {
     hactl: Option<PathBuf>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..end].parse().map_err(|_| "write for example 60s or 10m".to_owned())?;
-    match &text[end..] {
-        "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        _ => Err("write for example 60s or 10m".to_owned()),
+fn main() -> Result<()> {
+    let command = Command::parse();
+    // Before any other runtime exists: what tokio counts, it counts per process.
+    if let Command::Sim(sim) = &command
+        && sim.is_alone()
+    {
+        return sim.here();
     }
+    tokio::runtime::Runtime::new()?.block_on(run(command))
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    match Command::parse() {
+async fn run(command: Command) -> Result<()> {
+    match command {
         Command::Run(run) => run.run().await,
+        Command::Sim(sim) => sim.run().await,
+        Command::Mutants => chaos::sim::mutants::run().await,
         Command::List => {
-            for scenario in ALL {
-                println!("{:<14} {}", scenario.name, scenario.about);
-            }
+            let line = |name: &str, about: &str| println!("{name:<16} {about}");
+            println!("Scenarios (run):");
+            ALL.iter().for_each(|scenario| line(scenario.name, scenario.about));
+            println!("Workloads (sim):");
+            chaos::sim::workloads::ALL.iter().for_each(|workload| line(workload.name, workload.about));
+            println!("Faults (sim):");
+            chaos::sim::faults::ALL.iter().for_each(|fault| line(fault.name, fault.about));
+            println!("Bugs planted on purpose (mutants):");
+            chaos::sim::mutants::ALL.iter().for_each(|mutant| line(mutant.name, mutant.about));
             Ok(())
         }
     }

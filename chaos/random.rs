@@ -16,6 +16,16 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// A generator of its own, which what is drawn here later does not change.
+    pub fn fork(&mut self) -> Self {
+        Self(self.draw())
+    }
+
+    /// One of these, if there are any.
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+        of.get(self.between(0, of.len() as u64) as usize)
+    }
+
     /// A number of `low..high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.draw() % (high - low).max(1)

@@ -504,6 +504,14 @@ impl Backend for Inner {
         loop {
             let mut leadership = self.leadership.clone();
             leadership.mark_unchanged();
+            #[cfg(feature = "mutants")]
+            let bytes = if replica::mutants::is_chosen("fresh-proposal") {
+                let mut again: Command = Command::decode(bytes.clone()).unwrap_or_default();
+                again.proposal.clear();
+                self.encode(again)?
+            } else {
+                bytes.clone()
+            };
             let why = match self.batcher.attempt(vec![bytes.clone()], deadline).await {
                 Attempt::Applied { outcomes, .. } => return Ok(outcomes.into_iter().next().unwrap_or_default()),
                 // A try that the deadline ended says less than the one before.

@@ -125,7 +125,13 @@ impl Snapshots {
     }
 
     fn finish(&self, dir: PathBuf, meta: SnapshotMeta) -> Result<SnapshotData, Error> {
-        self.storage.sync_directory(&dir.join("data"))?;
+        #[cfg(feature = "mutants")]
+        let synced = !replica::mutants::is_chosen("torn-snapshot");
+        #[cfg(not(feature = "mutants"))]
+        let synced = true;
+        if synced {
+            self.storage.sync_directory(&dir.join("data"))?;
+        }
         self.storage.replace(&dir.join("meta"), &wire::encode_snapshot_meta(&meta, None))?;
         Ok(Arc::new(SnapshotDir { storage: self.storage.clone(), dir, meta, replaced: false.into() }))
     }

@@ -7,6 +7,8 @@
 
 pub mod hub;
 pub mod memory;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod watch;
 
 #[cfg(test)]

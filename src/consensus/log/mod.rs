@@ -267,6 +267,11 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        #[cfg(feature = "mutants")]
+        if replica::mutants::is_chosen("forgotten-vote") {
+            self.tail.set_vote(*vote);
+            return Ok(());
+        }
         let bytes = wire::encode_vote_only(vote);
         self.write_and_wait(|done| Job::Vote { bytes, done }).await?;
         self.tail.set_vote(*vote);

@@ -1,0 +1,57 @@
+//! The one leak that no seam closes: the keys of std's hash maps, from which tokio also takes the order in which `select!`
+//! looks at its branches. std asks the symbol `getrandom` for them and lets a program put its own in place, which this does.
+//!
+//! **Invariant:** before [`begin`] the system answers, afterwards the seed alone, for the rest of the process: one process,
+//! one simulation.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The state of the generator; 0: not begun.
+static STATE: AtomicU64 = AtomicU64::new(0);
+
+/// From now on this process knows no randomness but `seed`. Threads that asked before keep what they got, so the
+/// simulation runs on a thread that is started afterwards.
+pub fn begin(seed: u64) {
+    STATE.store(seed | 1 << 63, Ordering::SeqCst);
+}
+
+/// # Safety
+/// As `getrandom(2)`: `buffer` is valid for `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, flags: u32) -> isize {
+    if STATE.load(Ordering::SeqCst) == 0 {
+        // SAFETY: the caller's promise is the system call's own condition.
+        return unsafe { libc::syscall(libc::SYS_getrandom, buffer, length, flags) as isize };
+    }
+    for at in 0..length {
+        let number = STATE.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::SeqCst);
+        let mixed = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        // SAFETY: `at` is below `length`.
+        unsafe { buffer.add(at).write((mixed >> 56) as u8) };
+    }
+    length as isize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasher as _, RandomState};
+
+    /// In a process of its own: [`super::begin`] is for ever.
+    #[test]
+    fn hash_keys_follow_the_seed() {
+        if std::env::var_os("CHAOS_ENTROPY").is_some() {
+            super::begin(7);
+            println!("key {}", std::thread::spawn(|| RandomState::new().hash_one(1)).join().expect("no panic"));
+            return;
+        }
+        let ask = || {
+            let program = std::env::current_exe().expect("this program");
+            let arguments = ["--exact", "sim::entropy::tests::hash_keys_follow_the_seed", "--nocapture"];
+            let output = std::process::Command::new(program).args(arguments).env("CHAOS_ENTROPY", "1").output();
+            let output = String::from_utf8(output.expect("it runs").stdout).expect("text");
+            let at = output.find("key ").expect("it printed");
+            output[at..].lines().next().map(str::to_owned)
+        };
+        assert_eq!(ask(), ask());
+    }
+}

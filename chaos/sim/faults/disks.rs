@@ -1,0 +1,64 @@
+//! Disks that are slow, full, failing or damaged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use consensus::storage::Purpose;
+
+use crate::Random;
+use crate::sim::world::World;
+
+/// How often a damaged member is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub async fn slow(world: Arc<World>, mut random: Random, lasts: Duration) {
+    let Some(disk) = random.pick(&world.ids()).and_then(|id| world.disk(*id)) else { return };
+    disk.slow_syncs(Duration::from_millis(random.between(2, 1000)));
+    tokio::time::sleep(lasts).await;
+    disk.slow_syncs(Duration::ZERO);
+}
+
+pub async fn full(world: Arc<World>, mut random: Random, lasts: Duration) {
+    let Some(disk) = random.pick(&world.ids()).and_then(|id| world.disk(*id)) else { return };
+    // Either it is seen coming, or a write fails.
+    let seen = random.between(0, 2) == 0;
+    if seen {
+        disk.set_free(1 << 20);
+    } else {
+        disk.stuff(true);
+    }
+    tokio::time::sleep(lasts).await;
+    disk.set_free(u64::MAX);
+    disk.stuff(false);
+}
+
+pub async fn failing(world: Arc<World>, mut random: Random, lasts: Duration) {
+    let Some(disk) = random.pick(&world.ids()).and_then(|id| world.disk(*id)) else { return };
+    let purpose = if random.between(0, 2) == 0 { Purpose::Log } else { Purpose::State };
+    disk.fail_syncs(purpose);
+    tokio::time::sleep(lasts).await;
+    disk.fail_syncs(None);
+}
+
+pub async fn damaged_log(world: Arc<World>, random: Random, lasts: Duration) {
+    damaged(world, random, lasts, Purpose::Log).await;
+}
+
+pub async fn damaged_state(world: Arc<World>, random: Random, lasts: Duration) {
+    damaged(world, random, lasts, Purpose::State).await;
+}
+
+/// Only one at a time: what a majority has lost nobody can bring back.
+async fn damaged(world: Arc<World>, mut random: Random, lasts: Duration, purpose: Purpose) {
+    let Some(id) = random.pick(&world.ids()).copied().filter(|_| world.begin_replacing()) else { return };
+    let Some(disk) = world.disk(id) else { return };
+    world.expect_damage(id);
+    world.hold(id);
+    world.kill(id);
+    disk.damage(purpose, |rows| random.between(0, rows as u64) as usize);
+    tokio::time::sleep(lasts).await;
+    world.release(id).await;
+    tokio::time::sleep(LOOK).await;
+    // Repaired by itself, which it may do with a state, or refused. Either way its disk is thrown away.
+    world.replace(id).await;
+}

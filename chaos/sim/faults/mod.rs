@@ -1,0 +1,65 @@
+//! The table of faults. Each begins at its time, lasts, and ends; several at once are as likely as not. To add one: a
+//! function and a row.
+
+mod disks;
+mod members;
+mod network;
+mod processes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::world::World;
+use crate::Random;
+
+pub struct Fault {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// How often it is drawn, compared with the others.
+    pub weight: u64,
+    /// Begins it, keeps it up for so long, and ends it.
+    pub run: fn(Arc<World>, Random, Duration) -> BoxFuture<'static, ()>,
+}
+
+macro_rules! fault {
+    ($weight:literal, $name:literal, $about:literal, $run:path) => {
+        Fault {
+            name: $name,
+            about: $about,
+            weight: $weight,
+            run: |world, random, lasts| Box::pin($run(world, random, lasts)),
+        }
+    };
+}
+
+pub const ALL: &[Fault] = &[
+    fault!(6, "kill", "a master's process is killed and started again later", processes::kill),
+    fault!(6, "kill-leader", "the leader's process is killed and started again later", processes::kill_leader),
+    fault!(6, "power", "a machine loses power, and what it had not synced", processes::power),
+    fault!(2, "power-all", "all machines lose power at once", processes::power_all),
+    fault!(3, "restart", "a master is stopped in order and started again", processes::restart),
+    fault!(2, "restart-each", "every master in turn is stopped in order and started again", processes::restart_each),
+    fault!(5, "halves", "the masters fall into two halves", network::halves),
+    fault!(5, "isolate-leader", "the leader is cut off from all others", network::isolate_leader),
+    fault!(5, "one-way", "a master hears others but is not heard, or the other way round", network::one_way),
+    fault!(3, "bridge", "two halves that only one master reaches both of", network::bridge),
+    fault!(3, "flapping", "a link that fails and returns again and again", network::flapping),
+    fault!(4, "delay", "some links are slow", network::delay),
+    fault!(4, "loss", "packets are lost and sent again", network::loss),
+    fault!(4, "repeat", "calls arrive twice", network::repeat),
+    fault!(5, "slow-disk", "syncs of one master take up to a second", disks::slow),
+    fault!(3, "full-disk", "a disk has no room left, said or not", disks::full),
+    fault!(3, "failing-disk", "every sync of one master fails", disks::failing),
+    fault!(2, "damaged-log", "a row of a log becomes unreadable: the member is replaced", disks::damaged_log),
+    fault!(
+        2,
+        "damaged-state",
+        "a row of a state becomes unreadable: it is built again, or the member is replaced",
+        disks::damaged_state
+    ),
+    fault!(3, "transfer", "leadership is handed to another master", members::transfer),
+    fault!(2, "replace", "a master is taken out and a new one put in", members::replace),
+    fault!(3, "snapshot", "a master takes a snapshot now", members::snapshot),
+];

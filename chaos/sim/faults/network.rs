@@ -1,0 +1,95 @@
+//! Networks that do not carry everything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Random;
+use crate::sim::world::World;
+
+type Directions = Vec<(u64, u64)>;
+
+/// Both directions between every one of these and every one of those.
+fn between(these: &[u64], those: &[u64]) -> Directions {
+    these.iter().flat_map(|one| those.iter().flat_map(|other| [(*one, *other), (*other, *one)])).collect()
+}
+
+async fn blocked(world: &World, directions: Directions, lasts: Duration) {
+    world.net.block(&directions);
+    tokio::time::sleep(lasts).await;
+    world.net.unblock(&directions);
+}
+
+/// All ids in an order of their own.
+fn shuffled(world: &World, random: &mut Random) -> Vec<u64> {
+    let mut ids = world.ids();
+    for at in (1..ids.len()).rev() {
+        ids.swap(at, random.between(0, at as u64 + 1) as usize);
+    }
+    ids
+}
+
+pub async fn halves(world: Arc<World>, mut random: Random, lasts: Duration) {
+    let ids = shuffled(&world, &mut random);
+    let (these, those) = ids.split_at(random.between(1, ids.len().max(2) as u64) as usize);
+    blocked(&world, between(these, those), lasts).await;
+}
+
+pub async fn isolate_leader(world: Arc<World>, _: Random, lasts: Duration) {
+    let Some(leader) = world.leader() else { return };
+    let others: Vec<u64> = world.ids().into_iter().filter(|id| *id != leader).collect();
+    blocked(&world, between(&[leader], &others), lasts).await;
+}
+
+pub async fn one_way(world: Arc<World>, mut random: Random, lasts: Duration) {
+    let ids = world.ids();
+    let Some(id) = random.pick(&ids).copied() else { return };
+    let hears = random.between(0, 2) == 0;
+    let others = ids.into_iter().filter(|other| *other != id);
+    blocked(&world, others.map(|other| if hears { (id, other) } else { (other, id) }).collect(), lasts).await;
+}
+
+pub async fn bridge(world: Arc<World>, mut random: Random, lasts: Duration) {
+    let ids = shuffled(&world, &mut random);
+    let Some((_, others)) = ids.split_first() else { return };
+    let (these, those) = others.split_at(others.len() / 2);
+    blocked(&world, between(these, those), lasts).await;
+}
+
+pub async fn flapping(world: Arc<World>, mut random: Random, lasts: Duration) {
+    let ids = shuffled(&world, &mut random);
+    let [one, other, ..] = ids[..] else { return };
+    let until = tokio::time::Instant::now() + lasts;
+    while tokio::time::Instant::now() < until {
+        blocked(&world, between(&[one], &[other]), Duration::from_millis(random.between(10, 800))).await;
+        tokio::time::sleep(Duration::from_millis(random.between(10, 800))).await;
+    }
+}
+
+pub async fn delay(world: Arc<World>, mut random: Random, lasts: Duration) {
+    let ids = world.ids();
+    let mut slowed = Vec::new();
+    for from in &ids {
+        for to in ids.iter().filter(|to| *to != from) {
+            if random.between(0, 3) == 0 {
+                world.net.slow(*from, *to, Duration::from_millis(random.between(1, 300)));
+                slowed.push((*from, *to));
+            }
+        }
+    }
+    tokio::time::sleep(lasts).await;
+    for (from, to) in slowed {
+        world.net.slow(from, to, Duration::ZERO);
+    }
+}
+
+pub async fn loss(world: Arc<World>, mut random: Random, lasts: Duration) {
+    world.net.lose(random.between(10, 300));
+    tokio::time::sleep(lasts).await;
+    world.net.lose(0);
+}
+
+pub async fn repeat(world: Arc<World>, mut random: Random, lasts: Duration) {
+    world.net.repeat(random.between(10, 500));
+    tokio::time::sleep(lasts).await;
+    world.net.repeat(0);
+}

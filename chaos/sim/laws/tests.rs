@@ -1,0 +1,117 @@
+use super::*;
+
+fn seen(revision: Revision, name: &str, value: Option<&str>) -> Seen {
+    Seen { revision, name: name.into(), value: value.map(str::to_owned), broken: Vec::new() }
+}
+
+/// Calls one after another, then the history; which law, if any, is broken.
+fn check(calls: &[(&str, Call, Answer)], events: &[Seen], broken: Option<&str>) {
+    let mut record = Record::default();
+    for (name, call, answer) in calls {
+        let begun = record.moments;
+        record.moments += 2;
+        record.operations.push(Operation {
+            client: "c".into(),
+            name: (*name).into(),
+            call: call.clone(),
+            begun,
+            ended: Some(begun + 1),
+            answer: answer.clone(),
+        });
+    }
+    record.events = events.iter().map(|seen| (seen.revision, seen.clone())).collect();
+    let found: Vec<&str> = ALL.iter().filter(|law| !(law.judge)(&record).is_empty()).map(|law| law.name).collect();
+    match broken {
+        None => assert_eq!(found, Vec::<&str>::new(), "{calls:?}"),
+        Some(law) => assert!(found.contains(&law), "{calls:?} breaks {found:?}, not {law}"),
+    }
+}
+
+#[test]
+fn each_law_sees_what_breaks_it() {
+    let write = |value: &str| Call::Write(value.to_owned());
+    let a = [seen(1, "r", Some("a"))];
+    check(&[("r", write("a"), Answer::Done(1))], &a, None);
+    check(&[("r", write("a"), Answer::Done(1))], &[], Some("what was acknowledged stays"));
+    check(&[("r", write("a"), Answer::Done(1))], &[seen(1, "r", Some("b"))], Some("what was acknowledged stays"));
+    check(&[("r", write("a"), Answer::Failed)], &a, Some("what certainly failed did nothing"));
+    check(&[("r", write("a"), Answer::Unknown)], &a, None);
+    check(
+        &[("r", write("a"), Answer::Done(1))],
+        &[seen(1, "r", Some("a")), seen(2, "r", Some("a"))],
+        Some("nothing happens twice"),
+    );
+    check(
+        &[("r", write("a"), Answer::Done(2)), ("s", write("b"), Answer::Done(1))],
+        &[seen(1, "s", Some("b")), seen(2, "r", Some("a"))],
+        Some("revisions follow the order of calls"),
+    );
+    check(
+        &[("r", write("a"), Answer::Done(1)), ("r", Call::Read, Answer::Value(None, 0))],
+        &a,
+        Some("revisions follow the order of calls"),
+    );
+    check(
+        &[("r", write("a"), Answer::Done(1)), ("r", Call::Read, Answer::Value(None, 1))],
+        &a,
+        Some("an answer is true at its revision"),
+    );
+    check(
+        &[("r", write("a"), Answer::Done(1)), ("r", Call::Read, Answer::Value(None, 1))],
+        &a,
+        Some("histories are linearizable"),
+    );
+    check(
+        &[],
+        &[seen(1, "leader", Some("t2-m1-1")), seen(2, "leader", Some("t1-m2-2"))],
+        Some("a deposed leader writes nothing"),
+    );
+    check(&[], &[seen(1, "leader", Some("t1-m1-1")), seen(2, "leader", Some("t2-m2-2"))], None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_is_judged_at_once() {
+    let judged = |act: fn(&Laws)| {
+        let laws = Laws::new(Arc::new(Trace::new(false)));
+        act(&laws);
+        laws.judge()
+    };
+    assert!(
+        judged(|laws| {
+            laws.leads(1, 1);
+            laws.leads(2, 2);
+            laws.leads(1, 1);
+            laws.followed("m1", vec![seen(1, "r", Some("a")), seen(2, "r", None)], 2);
+            laws.followed("m2", vec![seen(1, "r", Some("a"))], 1);
+        })
+        .is_empty()
+    );
+    assert!(
+        judged(|laws| {
+            laws.leads(1, 1);
+            laws.leads(1, 2);
+        })[0]
+            .starts_with("one leader per term")
+    );
+    assert!(
+        judged(|laws| {
+            laws.followed("m1", vec![seen(1, "r", Some("a"))], 1);
+            laws.followed("m2", vec![seen(1, "r", Some("b"))], 1);
+        })[0]
+            .starts_with("a revision is one change")
+    );
+    for missed in [vec![seen(1, "r", Some("a"))], vec![seen(2, "s", Some("b")), seen(1, "r", Some("a"))]] {
+        let laws = Laws::new(Arc::new(Trace::new(false)));
+        laws.followed("m1", vec![seen(1, "r", Some("a")), seen(2, "s", Some("b"))], 2);
+        laws.followed("m2", missed, 2);
+        assert!(laws.judge()[0].starts_with("a follower sees every change"));
+    }
+    let mut other = State::default();
+    other.skip(state::EntryId { term: 2, index: 1 });
+    let mut one = State::default();
+    one.skip(state::EntryId { term: 1, index: 1 });
+    let laws = Laws::new(Arc::new(Trace::new(false)));
+    laws.state(&one);
+    laws.state(&other);
+    assert!(laws.judge()[0].starts_with("replicas are equal"));
+}

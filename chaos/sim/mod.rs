@@ -1,0 +1,264 @@
+//! The control plane in one thread and in virtual time: real consensus, log, snapshots, recovery and apply over simulated
+//! disks and a simulated network, under faults that one seed decides.
+//!
+//! ```text
+//!   seed ──▶ schedule ──▶ faults ─┐
+//!        └─▶ workloads ───────────┴─▶ World (machines, disks, net) ──observers──▶ Laws
+//!            … then: heal ─▶ everything converges in time ─▶ everything is judged
+//! ```
+//!
+//! Not here: real processes, sockets and disks (`scenarios`). **Invariant:** one process runs one simulation, and nothing in
+//! it depends on anything but its options: the same seed gives the same trace, byte for byte.
+
+pub mod command;
+pub mod entropy;
+pub mod faults;
+mod laws;
+pub mod mutants;
+mod net;
+mod observe;
+mod trace;
+pub mod workloads;
+mod world;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use state::{Command, Op};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::Random;
+use faults::Fault;
+use laws::Laws;
+use trace::Trace;
+use world::World;
+
+/// After the faults everything must be well within this: replicas equal, every master serving reads and writes.
+const CONVERGE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(50);
+/// The mean pause between two beginnings of faults.
+const FAULT_EVERY_MS: u64 = 1_500;
+const FAULT_MS_MIN: u64 = 50;
+const FAULT_MS_MAX: u64 = 6_000;
+/// Some faults wait for a majority; by then they must have ended.
+const FAULTS_END: Duration = Duration::from_secs(120);
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub seed: u64,
+    pub masters: u64,
+    /// How long faults happen, in virtual time.
+    pub duration: Duration,
+    /// Only these of the scheduled faults, by number; none: all.
+    pub only: Option<Vec<usize>>,
+    /// Keep the trace.
+    pub trace: bool,
+}
+
+/// What came of one simulation.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    pub seed: u64,
+    pub virtual_seconds: f64,
+    pub wall_seconds: f64,
+    pub faults: Vec<String>,
+    pub answered: u64,
+    pub unknown: u64,
+    pub messages: u64,
+    pub digest: String,
+    /// Laws that were broken, in words; empty: none.
+    pub broken: Vec<String>,
+    #[serde(skip)]
+    pub trace: String,
+}
+
+/// A fault that is going to happen.
+struct Planned {
+    fault: &'static Fault,
+    at: Duration,
+    lasts: Duration,
+    seed: u64,
+}
+
+/// The faults that follow from a seed.
+fn schedule(random: &mut Random, duration: Duration) -> Vec<Planned> {
+    let weights: u64 = faults::ALL.iter().map(|fault| fault.weight).sum();
+    let end = duration.as_millis() as u64;
+    let mut planned = Vec::new();
+    let mut at = random.between(0, FAULT_EVERY_MS);
+    while at < end {
+        let mut drawn = random.between(0, weights);
+        let fault = faults::ALL.iter().find(|fault| {
+            let hit = drawn < fault.weight;
+            drawn = drawn.saturating_sub(fault.weight);
+            hit
+        });
+        let lasts = random.between(FAULT_MS_MIN, FAULT_MS_MAX).min(end - at);
+        let seed = random.draw();
+        if let Some(fault) = fault {
+            planned.push(Planned { fault, at: Duration::from_millis(at), lasts: Duration::from_millis(lasts), seed });
+        }
+        at += random.between(0, FAULT_EVERY_MS * 2);
+    }
+    planned
+}
+
+/// Runs one simulation. Afterwards this process has no other randomness than what is left of the seed.
+pub fn run(options: &Options) -> Report {
+    entropy::begin(options.seed);
+    let options = options.clone();
+    // A thread that has asked for nothing random yet.
+    let thread = std::thread::Builder::new().name("simulation".into()).stack_size(64 << 20);
+    let thread = thread.spawn(move || {
+        consensus::seed_thread(options.seed);
+        let panics: Arc<Mutex<Vec<String>>> = Arc::default();
+        let heard = panics.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            eprintln!("{panic}");
+            heard.lock().unwrap_or_else(PoisonError::into_inner).push(panic.to_string());
+        }));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let mut report = runtime.expect("a runtime").block_on(simulate(&options));
+        let panics = panics.lock().unwrap_or_else(PoisonError::into_inner);
+        report.broken.extend(panics.iter().map(|panic| format!("nothing panics: {panic}")));
+        report
+    });
+    thread.expect("a thread").join().unwrap_or_default()
+}
+
+async fn simulate(options: &Options) -> Report {
+    let began = std::time::Instant::now();
+    let trace = Arc::new(Trace::new(options.trace));
+    let laws = Laws::new(trace.clone());
+    let mut random = Random::new(options.seed);
+    let planned = schedule(&mut random.fork(), options.duration);
+    let world = World::new(random.fork(), trace.clone(), laws.clone());
+    world.form(options.masters).await;
+
+    let mut workloads = JoinSet::new();
+    for workload in workloads::ALL {
+        workloads.spawn((workload.run)(world.clone(), random.fork()));
+    }
+    workloads.spawn(observe::roam(world.clone()));
+
+    let names = faults(&world, planned, options).await;
+    if let Err(why) = converge(&world).await {
+        laws.broken("a healed cluster converges", why);
+    }
+    world.quiet.cancel();
+    if tokio::time::timeout(CONVERGE, workloads.join_all()).await.is_err() {
+        laws.broken("calls end", "a client still waits after everything was healed".into());
+    }
+    if let Err(why) = rest(&world).await {
+        laws.broken("replicas become equal", why);
+    }
+    let broken = laws.judge();
+    let (answered, unknown) = laws.answered();
+    let virtual_seconds = trace.now().as_secs_f64();
+    let (text, digest, messages) = trace.end();
+    Report {
+        seed: options.seed,
+        virtual_seconds,
+        wall_seconds: began.elapsed().as_secs_f64(),
+        faults: names,
+        answered,
+        unknown,
+        messages,
+        digest: format!("{digest:016x}"),
+        broken,
+        trace: text,
+    }
+}
+
+/// Lets the planned faults happen; the names of those that did, by number.
+async fn faults(world: &Arc<World>, planned: Vec<Planned>, options: &Options) -> Vec<String> {
+    let began = Instant::now();
+    let mut under_way = JoinSet::new();
+    let mut names = Vec::new();
+    for (number, Planned { fault, at, lasts, seed }) in planned.into_iter().enumerate() {
+        if options.only.as_ref().is_some_and(|only| !only.contains(&number)) {
+            continue;
+        }
+        names.push(format!("{number}:{}", fault.name));
+        let world = world.clone();
+        under_way.spawn(async move {
+            tokio::time::sleep_until(began + at).await;
+            world.trace.say(format_args!("fault {number} {} for {} ms", fault.name, lasts.as_millis()));
+            (fault.run)(world.clone(), Random::new(seed), lasts).await;
+            world.trace.say(format_args!("fault {number} {} ends", fault.name));
+        });
+    }
+    tokio::time::sleep_until(began + options.duration).await;
+    world.heal().await;
+    if tokio::time::timeout(FAULTS_END, under_way.join_all()).await.is_err() {
+        world.laws.broken("a healed cluster converges", "a change of members is not made though all are well".into());
+    }
+    names
+}
+
+/// Waits until every master serves, takes a write and reads it back.
+async fn converge(world: &Arc<World>) -> Result<(), String> {
+    let until = Instant::now() + CONVERGE;
+    let mut why = String::new();
+    while Instant::now() < until {
+        match tokio::time::timeout_at(until, is_well(world)).await {
+            Ok(Ok(())) => {
+                world.trace.say("converged");
+                return Ok(());
+            }
+            Ok(Err(not)) => why = not,
+            Err(_) => {}
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Err(format!("not within {} s: {why}", CONVERGE.as_secs()))
+}
+
+async fn is_well(world: &Arc<World>) -> Result<(), String> {
+    let processes = world.processes();
+    if let Some(id) = world.ids().into_iter().find(|id| !processes.iter().any(|(running, _)| running == id)) {
+        return Err(format!("m{id} does not run"));
+    }
+    for (id, process) in processes {
+        if !process.replica.leadership().borrow().serving {
+            return Err(format!("m{id} does not serve"));
+        }
+        let name = format!("after-{id}");
+        let value = format!("well-{}", world.random().draw());
+        let written = process.replica.propose(workloads::put(&name, &value)).await;
+        written.map_err(|error| format!("m{id} takes no write: {error}"))?;
+        let root = process.replica.read().await.map_err(|error| format!("m{id} takes no read: {error}"))?;
+        let held = root.get(&workloads::key(&name)).map(|record| workloads::value(record));
+        if held.as_deref() != Some(&value) {
+            return Err(format!("m{id} wrote {value} and read {held:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until nothing moves any more and all are equal; then looks at the invariants.
+async fn rest(world: &Arc<World>) -> Result<(), String> {
+    // One entry that all must reach.
+    let (_, first) = world.processes().into_iter().next().ok_or("nobody runs")?;
+    let last = Command { ops: vec![Op::delete(workloads::key("after-1"))], ..Command::default() };
+    first.replica.propose(last).await.map_err(|error| error.to_string())?;
+    let target = first.replica.root().applied().index;
+    for (id, process) in world.processes() {
+        let reached = async {
+            while process.replica.root().applied().index < target {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let reached = tokio::time::timeout(CONVERGE, reached).await;
+        reached.map_err(|_| format!("m{id} does not reach entry {target}"))?;
+        world.laws.state(&process.replica.root());
+        for broken in control::invariants::check(&process.replica.root()) {
+            world.laws.broken(broken.law, format!("m{id}: {}", broken.what));
+        }
+    }
+    // Followers have nothing left to wait for but their turn.
+    tokio::time::sleep(LOOK).await;
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! What watches every process from inside: who leads, what each revision looks like, and every change in order. Each row
+//! of what is seen goes to the laws.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use replica::watch::Filter;
+use state::Event;
+
+use super::laws::Seen;
+use super::workloads::value;
+use super::world::{Process, World};
+
+/// What the workloads write.
+pub const GROUP: &str = "";
+pub const RESOURCE: &str = "things";
+/// How long the roaming follower stays with one master.
+const STAY: Duration = Duration::from_secs(2);
+
+/// Starts the observers of one process; they end with it.
+pub fn process(world: Arc<World>, id: u64, process: Process) {
+    let gone = process.gone.clone();
+    let follower = format!("m{id}");
+    tokio::spawn(async move {
+        tokio::select! {
+            () = gone.cancelled() => {}
+            () = leadership(&world, id, &process) => {}
+            () = states(&world, &process) => {}
+            () = follow(&world, &follower, &process) => {}
+            why = process.consensus.failed() => world.failed(id, &why),
+        }
+    });
+}
+
+async fn leadership(world: &World, id: u64, process: &Process) {
+    let mut leadership = process.replica.leadership();
+    loop {
+        let now = leadership.borrow_and_update().clone();
+        world.trace.say(format_args!(
+            "m{id} sees leader {} term {}{}{}",
+            now.leader.map_or("none".into(), |leader| format!("m{leader}")),
+            now.term,
+            if now.leading.is_some() { ", leads" } else { "" },
+            if now.serving { "" } else { ", does not serve" },
+        ));
+        if let Some(term) = now.leading {
+            world.laws.leads(term, id);
+        }
+        if leadership.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Compares the state of every revision that shows here with that of the others.
+async fn states(world: &World, process: &Process) {
+    let mut applied = process.replica.applied();
+    loop {
+        applied.borrow_and_update();
+        world.laws.state(&process.replica.root());
+        if applied.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Follows all changes through one process, from where this follower was before.
+async fn follow(world: &World, follower: &str, process: &Process) {
+    let mut watcher = process.replica.watch(Filter::resource(GROUP, RESOURCE), world.laws.position(follower));
+    loop {
+        match watcher.next().await {
+            Ok(batch) => {
+                let seen = batch.events.iter().map(|event| seen(event)).collect();
+                world.laws.followed(follower, seen, batch.revision);
+            }
+            Err(_) => {
+                let compacted = process.replica.root().compacted();
+                world.laws.skipped(follower, compacted);
+                watcher = process.replica.watch(Filter::resource(GROUP, RESOURCE), compacted);
+            }
+        }
+    }
+}
+
+/// One follower that goes from master to master.
+pub async fn roam(world: Arc<World>) {
+    let mut random = world.random();
+    while !world.quiet.is_cancelled() {
+        let processes = world.processes();
+        let Some((_, process)) = random.pick(&processes) else {
+            tokio::time::sleep(STAY).await;
+            continue;
+        };
+        tokio::select! {
+            () = process.gone.cancelled() => {}
+            () = world.quiet.cancelled() => {}
+            () = follow(&world, "roamer", process) => {}
+            () = tokio::time::sleep(STAY) => {}
+        }
+    }
+}
+
+fn seen(event: &Event) -> Seen {
+    let value = event.new.as_ref().map(|record| value(record));
+    let broken = control::invariants::check_event(event).iter().map(ToString::to_string).collect();
+    Seen { revision: event.revision, name: event.key.name.clone(), value, broken }
+}

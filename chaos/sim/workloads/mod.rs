@@ -1,0 +1,53 @@
+//! What clients and leaders do while faults happen. To add one: a file and a row.
+
+pub mod registers;
+pub mod terms;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use state::{Command, Header, Key, Op, Put, Record};
+
+use super::observe::{GROUP, RESOURCE};
+use super::world::World;
+use crate::Random;
+
+/// Runs until the world is quiet.
+pub struct Workload {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub run: fn(Arc<World>, Random) -> BoxFuture<'static, ()>,
+}
+
+pub const ALL: &[Workload] = &[
+    Workload {
+        name: "registers",
+        about: "clients read, write, create, swap and delete a few keys through any master",
+        run: |world, random| Box::pin(registers::run(world, random)),
+    },
+    Workload {
+        name: "terms",
+        about: "whoever leads writes its term, in its term",
+        run: |world, random| Box::pin(terms::run(world, random)),
+    },
+];
+
+pub fn key(name: &str) -> Key {
+    Key::new(GROUP, RESOURCE, "", name)
+}
+
+/// A command that creates or replaces a thing.
+pub fn put(name: &str, value: &str) -> Command {
+    const BEFORE: &str = "{\"metadata\":{\"resourceVersion\":";
+    let body: Bytes = format!("{BEFORE}}},\"value\":\"{value}\"}}").into();
+    let header = Header { uid: format!("uid-{name}"), ..Header::default() };
+    let put = Put { key: key(name), header, body, split: BEFORE.len() as u32, managed_fields: Bytes::new() };
+    Command { ops: vec![Op::put(put)], ..Command::default() }
+}
+
+/// The value of a thing.
+pub fn value(record: &Record) -> String {
+    let body = String::from_utf8_lossy(&record.body);
+    body.rsplit('"').nth(1).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,366 @@
+//! The machines of one simulated cluster: each has a disk that outlives its processes.
+//!
+//! ```text
+//!   machine ── disk (simulated)
+//!        └─── process: consensus, observers; ends by stop, kill or power cut, and is started again
+//! ```
+//! A dead process cannot be taken out of the runtime at once. It is fenced instead: its disk handles fail, nothing it
+//! sends arrives, and nobody hears it; its tasks then end by themselves.
+//!
+//! **Invariant:** at most one living process per machine.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use consensus::storage::sim::Sim;
+use consensus::{Config, Consensus, Error, Member};
+use replica::Replica;
+use tokio_util::sync::CancellationToken;
+
+use super::laws::Laws;
+use super::net::Net;
+use super::observe;
+use super::trace::Trace;
+use crate::Random;
+
+/// Before a process that could not start is started again.
+const RESTART: Duration = Duration::from_secs(1);
+/// What a planned stop may take.
+const STOP_MAX: Duration = Duration::from_secs(20);
+/// Between two tries to change the members.
+const CHANGE_AGAIN: Duration = Duration::from_millis(500);
+
+pub struct World {
+    pub net: Arc<Net>,
+    pub trace: Arc<Trace>,
+    pub laws: Arc<Laws>,
+    /// Ends all workloads.
+    pub quiet: CancellationToken,
+    machines: Mutex<BTreeMap<u64, Machine>>,
+    random: Mutex<Random>,
+    /// Entries after which a member takes a snapshot, and those it keeps behind one.
+    snapshot_entries: u64,
+    keep_entries: u64,
+    /// A member is being replaced: one at a time, or too few voters are left.
+    replacing: AtomicBool,
+}
+
+struct Machine {
+    disk: Sim,
+    process: Option<Process>,
+    /// Someone is starting it.
+    starting: bool,
+    /// Its disk was damaged on purpose: that it is refused is right.
+    damaged: bool,
+    /// It is no member any more.
+    retired: bool,
+    /// Down on purpose until told otherwise.
+    held: u32,
+}
+
+/// A running master.
+#[derive(Clone)]
+pub struct Process {
+    pub consensus: Arc<Consensus>,
+    pub replica: Replica,
+    pub gone: CancellationToken,
+}
+
+pub fn member(id: u64) -> Member {
+    Member { id, name: format!("m{id}"), peer_address: format!("m{id}:6444"), api_address: format!("m{id}:6443") }
+}
+
+impl World {
+    pub fn new(mut random: Random, trace: Arc<Trace>, laws: Arc<Laws>) -> Arc<Self> {
+        let snapshot_entries = random.between(40, 600);
+        let keep_entries = random.between(1, snapshot_entries);
+        Arc::new(Self {
+            net: Net::new(random.fork(), trace.clone()),
+            trace,
+            laws,
+            quiet: CancellationToken::new(),
+            machines: Mutex::default(),
+            snapshot_entries,
+            keep_entries,
+            random: Mutex::new(random),
+            replacing: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes a cluster of so many voters.
+    pub async fn form(self: &Arc<Self>, masters: u64) {
+        self.add_machine(1);
+        self.start(1).await;
+        let first = self.process(1).expect("the first master starts");
+        first.consensus.initialize().await.expect("the first member");
+        for id in 2..=masters {
+            self.add_machine(id);
+            self.start(id).await;
+            self.join(id).await;
+        }
+    }
+
+    fn machines(&self) -> MutexGuard<'_, BTreeMap<u64, Machine>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A part of the world's randomness.
+    pub fn random(&self) -> Random {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).fork()
+    }
+
+    fn add_machine(&self, id: u64) {
+        let machine =
+            Machine { disk: Sim::in_tasks(), process: None, starting: false, damaged: false, retired: false, held: 0 };
+        self.machines().insert(id, machine);
+    }
+
+    /// The machines that are or shall be members.
+    pub fn ids(&self) -> Vec<u64> {
+        self.machines().iter().filter(|(_, machine)| !machine.retired).map(|(id, _)| *id).collect()
+    }
+
+    pub fn process(&self, id: u64) -> Option<Process> {
+        self.machines().get(&id)?.process.clone()
+    }
+
+    /// The living processes of members.
+    pub fn processes(&self) -> Vec<(u64, Process)> {
+        let machines = self.machines();
+        let members = machines.iter().filter(|(_, machine)| !machine.retired);
+        members.filter_map(|(id, machine)| Some((*id, machine.process.clone()?))).collect()
+    }
+
+    pub fn disk(&self, id: u64) -> Option<Sim> {
+        self.machines().get(&id).map(|machine| machine.disk.clone())
+    }
+
+    /// Who counts as the leader at present, by its own word.
+    pub fn leader(&self) -> Option<u64> {
+        let leads = |process: &Process| process.replica.leadership().borrow().leading;
+        let leaders = self.processes().into_iter().filter_map(|(id, process)| Some((leads(&process)?, id)));
+        leaders.max().map(|(_, id)| id)
+    }
+
+    /// Keeps a machine from being started, until [`Self::release`].
+    pub fn hold(&self, id: u64) {
+        if let Some(machine) = self.machines().get_mut(&id) {
+            machine.held += 1;
+        }
+    }
+
+    pub async fn release(self: &Arc<Self>, id: u64) {
+        if let Some(machine) = self.machines().get_mut(&id) {
+            machine.held = machine.held.saturating_sub(1);
+        }
+        self.start(id).await;
+    }
+
+    /// Starts the machine's process if none runs; as a service manager it tries again until that works.
+    pub async fn start(self: &Arc<Self>, id: u64) {
+        loop {
+            let Some(disk) = self.begin_start(id) else { return };
+            let gone = CancellationToken::new();
+            let started = self.launch(id, disk, &gone).await;
+            let failed = match started {
+                Ok(process) => {
+                    self.trace.say(format_args!("m{id} runs"));
+                    self.net.listen(id, process.consensus.peers(), gone);
+                    if let Some(machine) = self.machines().get_mut(&id) {
+                        (machine.process, machine.starting) = (Some(process.clone()), false);
+                    }
+                    observe::process(self.clone(), id, process);
+                    return;
+                }
+                Err(error) => error,
+            };
+            gone.cancel();
+            self.trace.say(format_args!("m{id} does not start: {failed}"));
+            let refused = matches!(failed, Error::Corrupt(_) | Error::Mismatch(_));
+            {
+                let mut machines = self.machines();
+                let Some(machine) = machines.get_mut(&id) else { return };
+                machine.starting = false;
+                if refused && !machine.damaged {
+                    self.laws.broken("a sound disk is never refused", format!("m{id}: {failed}"));
+                }
+            }
+            if refused {
+                return;
+            }
+            tokio::time::sleep(RESTART).await;
+        }
+    }
+
+    fn begin_start(&self, id: u64) -> Option<Sim> {
+        let mut machines = self.machines();
+        let machine = machines.get_mut(&id)?;
+        if machine.process.is_some() || machine.starting || machine.retired || machine.held > 0 {
+            return None;
+        }
+        machine.starting = true;
+        Some(machine.disk.mount())
+    }
+
+    async fn launch(self: &Arc<Self>, id: u64, disk: Sim, gone: &CancellationToken) -> Result<Process, Error> {
+        let seed = self.random().draw();
+        let config = Config {
+            snapshot_entries: self.snapshot_entries,
+            keep_entries: self.keep_entries,
+            disk_reserve: 64 << 20,
+            ..Config::new(format!("/m{id}"), "simulated", member(id), seed)
+        };
+        let consensus = consensus::start_here(config, self.net.link(id, gone.clone()), Arc::new(disk)).await?;
+        Ok(Process { replica: consensus.replica(), consensus: Arc::new(consensus), gone: gone.clone() })
+    }
+
+    /// Takes the process off its machine; what is left of it ends by itself.
+    fn end(&self, id: u64, machine: &mut Machine) {
+        self.net.close(id);
+        if let Some(process) = machine.process.take() {
+            process.gone.cancel();
+            tokio::spawn(async move { process.consensus.kill().await });
+        }
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&self, id: u64) {
+        let mut random = self.random();
+        let mut machines = self.machines();
+        let Some(machine) = machines.get_mut(&id).filter(|machine| machine.process.is_some()) else { return };
+        self.trace.say(format_args!("m{id} is killed"));
+        machine.disk.kill(|most| random.between(0, most as u64 + 1) as usize);
+        self.end(id, machine);
+    }
+
+    /// The machine loses power, and with it what was never synced.
+    pub fn cut_power(&self, id: u64) {
+        let mut random = self.random();
+        let mut machines = self.machines();
+        let Some(machine) = machines.get_mut(&id) else { return };
+        self.trace.say(format_args!("m{id} loses power"));
+        machine.disk.crash_keeping(|most| random.between(0, most as u64 + 1) as usize);
+        self.end(id, machine);
+    }
+
+    /// A planned stop.
+    pub async fn stop(&self, id: u64) {
+        let Some(process) = self.process(id) else { return };
+        self.trace.say(format_args!("m{id} is stopped"));
+        let _ = tokio::time::timeout(STOP_MAX, process.consensus.shutdown()).await;
+        let mut machines = self.machines();
+        let Some(machine) = machines.get_mut(&id) else { return };
+        if machine.process.as_ref().is_some_and(|present| Arc::ptr_eq(&present.consensus, &process.consensus)) {
+            machine.disk.kill(|_| 0);
+            self.end(id, machine);
+        }
+    }
+
+    /// Takes the turn to replace a member, if nobody has it and all are well; [`Self::replace`] gives it back.
+    pub fn begin_replacing(&self) -> bool {
+        self.is_whole() && !self.replacing.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether all machines are members with a sound disk and a running process.
+    pub fn is_whole(&self) -> bool {
+        let machines = self.machines();
+        machines
+            .values()
+            .filter(|machine| !machine.retired)
+            .all(|machine| machine.process.is_some() && !machine.damaged)
+    }
+
+    /// From now on that this disk is refused is right.
+    pub fn expect_damage(&self, id: u64) {
+        if let Some(machine) = self.machines().get_mut(&id) {
+            machine.damaged = true;
+        }
+    }
+
+    /// Puts a new machine, and a new member, in the place of one.
+    pub async fn replace(self: &Arc<Self>, id: u64) {
+        let fresh = {
+            let mut machines = self.machines();
+            let fresh = machines.keys().max().map_or(1, |id| id + 1);
+            if let Some(machine) = machines.get_mut(&id) {
+                machine.retired = true;
+                machine.disk.kill(|_| 0);
+                self.end(id, machine);
+            }
+            fresh
+        };
+        self.trace.say(format_args!("m{fresh} takes the place of m{id}"));
+        self.change(id, "remove", |consensus| async move { consensus.remove(id).await }).await;
+        self.add_machine(fresh);
+        self.start(fresh).await;
+        self.join(fresh).await;
+        self.replacing.store(false, Ordering::Relaxed);
+    }
+
+    /// Makes a started machine a voter.
+    async fn join(self: &Arc<Self>, id: u64) {
+        self.change(id, "add", |consensus| async move { consensus.add_learner(member(id)).await }).await;
+        self.change(id, "promote", |consensus| async move { consensus.promote(id).await }).await;
+    }
+
+    /// Asks one master after another, but not the one that it is about, until the change is made.
+    async fn change<F>(&self, about: u64, what: &str, change: impl Fn(Arc<Consensus>) -> F)
+    where
+        F: Future<Output = Result<(), Error>>,
+    {
+        let mut random = self.random();
+        loop {
+            let processes: Vec<_> = self.processes().into_iter().filter(|(id, _)| *id != about).collect();
+            if let Some((id, process)) = random.pick(&processes) {
+                let changed = tokio::select! {
+                    () = process.gone.cancelled() => None,
+                    changed = change(process.consensus.clone()) => Some(changed),
+                };
+                match changed {
+                    Some(Ok(())) => {
+                        self.trace.say(format_args!("m{id}: {what} is done"));
+                        return;
+                    }
+                    Some(Err(error)) => self.trace.say(format_args!("m{id}: {what}: {error}")),
+                    None => {}
+                }
+            }
+            tokio::time::sleep(CHANGE_AGAIN).await;
+        }
+    }
+
+    /// What is wrong with this process' disk was found while it ran.
+    pub fn failed(&self, id: u64, why: &str) {
+        let mut machines = self.machines();
+        let Some(machine) = machines.get_mut(&id) else { return };
+        self.trace.say(format_args!("m{id} fails: {why}"));
+        if !machine.damaged {
+            self.laws.broken("a sound disk is never refused", format!("m{id}: {why}"));
+        }
+        machine.disk.kill(|_| 0);
+        self.end(id, machine);
+    }
+
+    /// Ends every fault and starts all machines.
+    pub async fn heal(self: &Arc<Self>) {
+        self.trace.say("healed");
+        self.net.heal();
+        let ids: Vec<u64> = {
+            let mut machines = self.machines();
+            for machine in machines.values_mut() {
+                machine.held = 0;
+                machine.disk.slow_syncs(Duration::ZERO);
+                machine.disk.fail_syncs(None);
+                machine.disk.stuff(false);
+                machine.disk.set_free(u64::MAX);
+            }
+            machines.keys().copied().collect()
+        };
+        for id in ids {
+            let world = self.clone();
+            tokio::spawn(async move { world.start(id).await });
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The simulation as a test: a fixed set of seeds, seeds that once failed, and that a seed means one thing.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn sim(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chaos"));
+    command.arg("sim").args(arguments).output().expect("chaos runs")
+}
+
+#[track_caller]
+fn holds(arguments: &[&str]) {
+    let output = sim(arguments);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+}
+
+fn trace(seed: &str, to: &Path) -> Vec<u8> {
+    let to = to.join("trace");
+    holds(&["--seed", seed, "--duration", "10s", "--trace", to.to_str().expect("text")]);
+    std::fs::read(to).expect("a trace")
+}
+
+#[test]
+fn a_seed_gives_the_same_trace_byte_for_byte() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let first = trace("7", dir.path());
+    assert!(first.len() > 10_000, "something happens: {}", first.len());
+    assert!(first == trace("7", dir.path()), "two traces of one seed");
+    assert!(first != trace("8", dir.path()), "another seed is another story");
+}
+
+#[test]
+fn three_masters_keep_every_law() {
+    holds(&["--seed", "1", "--seeds", "4", "--duration", "15s"]);
+}
+
+#[test]
+fn five_masters_keep_every_law() {
+    holds(&["--seed", "1", "--seeds", "1", "--masters", "5", "--duration", "15s"]);
+}
