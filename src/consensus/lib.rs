@@ -27,6 +27,7 @@ mod random;
 mod reads;
 pub mod recovery;
 mod rows;
+mod runtime;
 mod snapshot;
 mod state_machine;
 mod state_store;

@@ -15,7 +15,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use replica::hub::Hub;
 use replica::{Backend, Leadership, MemberId, Replica, Term};
 use state::{Command, Outcome, Refusal, Revision, State};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -28,6 +28,7 @@ use crate::members::{MemberState, Status};
 use crate::network::Network;
 use crate::peers::Peers;
 use crate::reads::Reads;
+use crate::runtime::Runtime;
 use crate::snapshot::Snapshots;
 use crate::state_machine::{Published, StateMachine};
 use crate::state_store::{Rebuild, StateStore};
@@ -59,8 +60,6 @@ pub struct Config {
     pub keep_entries: u64,
     /// For proposal ids: must differ at every start.
     pub seed: u64,
-    /// Threads of the consensus runtime.
-    pub workers: usize,
     /// Bytes free on the file system of `data_dir` below which this member takes nothing new; 0: it is not watched.
     pub disk_reserve: u64,
 }
@@ -78,7 +77,6 @@ impl Config {
             snapshot_bytes: 64 << 20,
             keep_entries: 1_000,
             seed,
-            workers: 1,
             disk_reserve: 0,
         }
     }
@@ -149,22 +147,11 @@ pub async fn start_on(
     transport: Arc<dyn PeerTransport>,
     storage: Arc<dyn Storage>,
 ) -> Result<Consensus, Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.workers.max(1))
-        .max_blocking_threads(4)
-        .thread_name("hactl-consensus")
-        .enable_all()
-        .build()?;
+    let runtime = Runtime::start()?;
     let handle = runtime.handle().clone();
     let started = handle.spawn(Slot::open(lasting(config, transport, storage))).await;
     let outcome = started.map_err(|error| Error::Stopped(error.to_string())).and_then(|outcome| outcome);
-    match outcome {
-        Ok(slot) => Ok(Consensus { slot, runtime: Mutex::new(Some(runtime)), handle }),
-        Err(error) => {
-            runtime.shutdown_background();
-            Err(error)
-        }
-    }
+    Ok(Consensus { slot: outcome?, runtime: Mutex::new(Some(runtime)), handle })
 }
 
 /// [`start_on`] among the tasks of the present runtime: a simulation has many members in one thread.
@@ -421,18 +408,7 @@ impl Consensus {
         // On its own runtime: the state of openraft's tasks is there.
         let slot = self.slot.clone();
         let _ = self.handle.spawn(async move { slot.stop(flush).await }).await;
-        if let Some(runtime) = runtime {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-impl Drop for Consensus {
-    fn drop(&mut self) {
-        // A runtime must not be dropped within another one's task.
-        if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            runtime.shutdown_background();
-        }
+        drop(runtime);
     }
 }
 

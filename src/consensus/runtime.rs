@@ -1,0 +1,36 @@
+//! The thread that consensus runs on, and the peer port with it, so that nothing else in the process delays a heartbeat.
+//!
+//! One thread, without the scheduler of many: its tasks wake each other without a system call, which is most of what an
+//! idle member does.
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+const NAME: &str = "hactl-consensus";
+/// Files are opened, read and measured on these.
+const BLOCKING_THREADS: usize = 4;
+
+/// Ends, with all its tasks, when it is dropped.
+pub struct Runtime {
+    handle: Handle,
+    /// Never sent to: that it is gone is the sign.
+    _running: oneshot::Sender<()>,
+}
+
+impl Runtime {
+    pub fn start() -> Result<Self, std::io::Error> {
+        let runtime =
+            Builder::new_current_thread().max_blocking_threads(BLOCKING_THREADS).thread_name(NAME).enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (running, ended) = oneshot::channel();
+        std::thread::Builder::new().name(NAME.into()).spawn(move || {
+            let _ = runtime.block_on(ended);
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { handle, _running: running })
+    }
+
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
