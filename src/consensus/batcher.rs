@@ -37,8 +37,9 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 pub const BATCH_BYTES: usize = 2 << 20;
 /// One command, encoded. With its frame it stays below the peers' message limit.
 pub const COMMAND_BYTES: usize = 3 << 20;
-/// Batches on their way at a time.
-const IN_FLIGHT: usize = 4;
+/// Batches on their way at a time: while one is synced, the one before is applied and answered. With more of them each is
+/// smaller, and an entry costs every member more than a command in it does.
+const IN_FLIGHT: usize = 2;
 /// Attempts that may wait, and their bytes together in KiB.
 const QUEUE: usize = 4096;
 const QUEUE_KIB: usize = 64 << 10;

@@ -35,8 +35,8 @@ pub fn start_controlled(state: State) -> (Replica, Controls) {
     let memory = Arc::new(Memory {
         hub: Hub::new(),
         applied: watch::Sender::new(state.revision()),
-        root: ArcSwap::from_pointee(state),
-        writer: Mutex::new(0),
+        root: ArcSwap::from_pointee(state.clone()),
+        writer: Mutex::new(Writer { state, fresh: 0 }),
         leadership: watch::Sender::new(led_by(Some(term), term)),
         paused: watch::Sender::new(false),
     });
@@ -77,10 +77,17 @@ struct Memory {
     hub: Hub,
     root: ArcSwap<State>,
     applied: watch::Sender<Revision>,
-    /// Held by whoever changes the root; counts fresh proposal ids.
-    writer: Mutex<ProposalId>,
+    /// Held by whoever changes the root.
+    writer: Mutex<Writer>,
     leadership: watch::Sender<Leadership>,
     paused: watch::Sender<bool>,
+}
+
+struct Writer {
+    /// The newest root is a clone of it.
+    state: State,
+    /// Counts fresh proposal ids.
+    fresh: ProposalId,
 }
 
 impl Memory {
@@ -94,8 +101,8 @@ impl Memory {
     }
 
     fn apply(&self, term: Term, mut command: Command) -> Outcome {
-        let mut fresh = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = State::clone(&self.root.load());
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Writer { state, fresh } = &mut *writer;
         if command.proposal.is_empty() {
             *fresh += 1;
             while state.outcome_of(*fresh).is_some() {
@@ -106,7 +113,7 @@ impl Memory {
         let entry = EntryId { term, index: state.applied().index + 1 };
         let applied = state.apply(entry, &command);
         let revision = state.revision();
-        self.root.store(Arc::new(state));
+        self.root.store(Arc::new(state.clone()));
         self.applied.send_replace(revision);
         self.hub.publish(&applied.events);
         applied.outcome

@@ -14,7 +14,7 @@
 //! the state after some entry, never between two. This crate does no IO.
 
 use bytes::Bytes;
-use prost::Message;
+use prost::{Message, encoding};
 
 use crate::{Applied, Event, Header, Key, Outcome, Record, Revision, State};
 
@@ -147,15 +147,26 @@ pub(crate) struct Proposal {
     pub outcome: Outcome,
 }
 
+/// A [`Version`], without a copy of what it is made of.
 pub(crate) fn version_row(key: &Key, revision: Revision, record: Option<&Record>) -> Row {
-    let version = record.map_or_else(Version::default, |record| Version {
-        header: Some(record.header.clone()),
-        body: record.body.clone(),
-        split: record.split,
-        managed_fields: record.managed_fields.clone(),
-        created: record.created,
-    });
-    Row::Put(object_key(key, revision), value(&version))
+    let Some(record) = record else { return Row::Put(object_key(key, revision), vec![FORMAT]) };
+    let Record { header, body, split, managed_fields, created, .. } = record;
+    let mut out = Vec::with_capacity(32 + header.encoded_len() + body.len() + managed_fields.len());
+    out.push(FORMAT);
+    encoding::message::encode(1, header, &mut out);
+    if !body.is_empty() {
+        encoding::bytes::encode(2, body, &mut out);
+    }
+    if *split != 0 {
+        encoding::uint32::encode(3, split, &mut out);
+    }
+    if !managed_fields.is_empty() {
+        encoding::bytes::encode(4, managed_fields, &mut out);
+    }
+    if *created != 0 {
+        encoding::uint64::encode(5, created, &mut out);
+    }
+    Row::Put(object_key(key, revision), out)
 }
 
 pub(crate) fn outcome_row(number: u64, proposal: u128, outcome: &Outcome) -> Row {

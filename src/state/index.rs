@@ -41,6 +41,11 @@ impl State {
 
     /// Only what differs is touched: most changes are of a status, and leave every entry as it is.
     fn enter(&mut self, key: &Arc<Key>, old: Option<&Header>, new: Option<&Header>) {
+        if let (Some(old), Some(new)) = (old, new)
+            && is_found_alike(old, new)
+        {
+            return;
+        }
         let of = |header: Option<&Header>| header.map_or_else(Vec::new, |header| entries(key, header));
         let (old, new) = (of(old), of(new));
         for entry in old.iter().filter(|entry| !new.contains(entry)) {
@@ -143,6 +148,15 @@ fn entries(key: &Key, header: &Header) -> Vec<Entry> {
     all.extend(header.labels.iter().map(|label| Entry::label(group, resource, namespace, label)));
     all.extend(header.fields.get(SELECTOR).map(|pair| Entry::selector(group, resource, namespace, pair)));
     all
+}
+
+/// Whether two versions of an object have the same entries: cheaper to see than the entries are to make.
+fn is_found_alike(old: &Header, new: &Header) -> bool {
+    old.uid == new.uid
+        && old.node == new.node
+        && old.labels == new.labels
+        && old.fields.get(SELECTOR) == new.fields.get(SELECTOR)
+        && old.owners.iter().map(|owner| &owner.uid).eq(new.owners.iter().map(|owner| &owner.uid))
 }
 
 fn claims(header: Option<&Header>) -> impl Iterator<Item = &str> + Clone {

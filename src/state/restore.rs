@@ -45,7 +45,8 @@ impl Restore {
         if key <= self.last.as_slice() {
             return corrupt("rows out of order");
         }
-        self.last = key.to_vec();
+        self.last.clear();
+        self.last.extend_from_slice(key);
         let value = match value.split_first() {
             Some((&FORMAT, value)) => value,
             Some((format, _)) => return corrupt(format!("a row of format {format}, this build knows {FORMAT}")),
@@ -124,8 +125,7 @@ impl Restore {
             return corrupt(format!("outcome {number} has a proposal id of {} bytes", id.len()));
         };
         let id = u128::from_be_bytes(id);
-        self.state.outcomes.insert(number, (id, Arc::new(outcome)));
-        if self.state.proposals.insert(id, number).is_some() {
+        if !self.state.enter_outcome(number, id, outcome) {
             return corrupt(format!("outcome {number} is of a proposal that has one already"));
         }
         Ok(())

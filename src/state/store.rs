@@ -7,7 +7,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::index::{Entry, Index, keys};
-use crate::{Event, Key, Outcome, Pairs, ProposalId, Record, Remembered, Revision, Topic, visits};
+use crate::outcomes::{Numbers, Outcomes};
+use crate::{Event, Key, Outcome, Pairs, Record, Remembered, Revision, Topic, visits};
 
 /// Where in the Raft log an entry stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,9 +49,8 @@ pub struct State {
     pub(crate) claims: OrdMap<Arc<str>, Arc<Key>>,
     /// How many objects each namespace holds; no entry for none.
     pub(crate) population: OrdMap<Arc<str>, u64>,
-    /// Proposals in the order they were applied in, under a number that only grows.
-    pub(crate) outcomes: OrdMap<u64, (ProposalId, Arc<Outcome>)>,
-    pub(crate) proposals: OrdMap<ProposalId, u64>,
+    pub(crate) outcomes: Outcomes,
+    pub(crate) numbers: Numbers,
     pub(crate) proposals_next: u64,
     pub(crate) revision: Revision,
     pub(crate) compacted: Revision,
@@ -73,7 +73,7 @@ impl Default for State {
             claims: OrdMap::new(),
             population: OrdMap::new(),
             outcomes: OrdMap::new(),
-            proposals: OrdMap::new(),
+            numbers: Numbers::default(),
             proposals_next: 0,
             revision: 0,
             compacted: 0,

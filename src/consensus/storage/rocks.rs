@@ -1,7 +1,11 @@
 //! The real disk: RocksDB for the databases, plain files for the rest.
 //!
-//! Sized for a master that shall stay below 60 MiB when idle: small block caches and write buffers, two background threads
-//! for both databases together.
+//! Sized for a master that shall stay below 60 MiB when idle: a small block cache, write buffers that only load fills, two
+//! background threads for both databases together.
+//!
+//! `state/` is only ever written, and read once, from end to end, at start: rows are sorted when they are flushed, not when
+//! they are written, and files are merged late (universal compaction), since their number slows nobody down. Most rows of
+//! `log/` are purged before a merge would come to them, so that one waits for many files too.
 //!
 //! `log/` opens in the mode that tolerates a torn last record and refuses anything else. RocksDB cannot tell a last record
 //! whose bytes never all reached the disk from one that rotted; [`wal`](super::wal) looks whether anything valid follows
@@ -16,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, ReadOptions, WriteBatch,
-    WriteOptions, checkpoint::Checkpoint,
+    BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, DBRecoveryMode, IteratorMode, MemtableFactory,
+    Options, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 
 use super::{Cell, Database, Durability, Purpose, Storage, Visit, Write, wal};
@@ -25,7 +29,9 @@ use crate::Error;
 
 const BLOCK_CACHE_BYTES: usize = 8 << 20;
 const LOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
-const STATE_WRITE_BUFFER_BYTES: usize = 4 << 20;
+const STATE_WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// Files of the newest level that a merge begins with.
+const FILES_TO_MERGE: i32 = 8;
 const BACKGROUND_THREADS: i32 = 2;
 /// RocksDB would keep every table file open.
 const OPEN_FILES: i32 = 64;
@@ -64,11 +70,18 @@ impl Rocks {
         options.set_stats_persist_period_sec(0);
         options.set_wal_recovery_mode(recovery);
         options.set_paranoid_checks(true);
-        options.set_atomic_flush(purpose == Purpose::State);
-        options.set_write_buffer_size(match purpose {
-            Purpose::Log => LOG_WRITE_BUFFER_BYTES,
-            Purpose::State => STATE_WRITE_BUFFER_BYTES,
-        });
+        options.set_level_zero_file_num_compaction_trigger(FILES_TO_MERGE);
+        match purpose {
+            Purpose::Log => options.set_write_buffer_size(LOG_WRITE_BUFFER_BYTES),
+            Purpose::State => {
+                options.set_atomic_flush(true);
+                options.set_write_buffer_size(STATE_WRITE_BUFFER_BYTES);
+                options.set_compaction_style(DBCompactionStyle::Universal);
+                options.set_memtable_factory(MemtableFactory::Vector);
+                // One thread writes; this kind of buffer knows no other way.
+                options.set_allow_concurrent_memtable_write(false);
+            }
+        }
         options
     }
 

@@ -46,6 +46,7 @@ fn the_oldest_leaves_first() {
     let row = apply(&mut state, &proposed(1 << 100, vec![])).remembered.expect("has an id");
     assert_eq!((row.number, row.evicted), (OUTCOMES_MAX as u64, Some(0)));
     assert_eq!(state.outcomes.len(), OUTCOMES_MAX);
-    assert_eq!(state.proposals.len(), OUTCOMES_MAX);
     assert_eq!((state.outcome_of(1), state.outcome_of(2).is_some()), (None, true));
+    let copy = state.clone();
+    assert_eq!((copy.outcome_of(1), copy.outcome_of(2).is_some(), copy.outcome_of(1 << 100).is_some()), (None, true, true));
 }
