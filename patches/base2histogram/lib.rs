@@ -95,7 +95,6 @@ impl AsciiChart {
         Self::default()
     }
 
-    #[expect(clippy::should_implement_trait, reason = "the name that openraft calls")]
     pub fn add(mut self, name: impl Into<String>, histogram: Histogram) -> Self {
         self.0.push((name.into(), histogram.percentile_stats()));
         self

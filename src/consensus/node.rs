@@ -408,7 +408,9 @@ impl Consensus {
         // On its own runtime: the state of openraft's tasks is there.
         let slot = self.slot.clone();
         let _ = self.handle.spawn(async move { slot.stop(flush).await }).await;
-        drop(runtime);
+        if let Some(runtime) = runtime {
+            runtime.end().await;
+        }
     }
 }
 

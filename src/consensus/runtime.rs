@@ -14,23 +14,36 @@ const BLOCKING_THREADS: usize = 4;
 pub struct Runtime {
     handle: Handle,
     /// Never sent to: that it is gone is the sign.
-    _running: oneshot::Sender<()>,
+    running: oneshot::Sender<()>,
+    /// Likewise: gone once no task is left.
+    over: oneshot::Receiver<()>,
 }
 
 impl Runtime {
     pub fn start() -> Result<Self, std::io::Error> {
-        let runtime =
-            Builder::new_current_thread().max_blocking_threads(BLOCKING_THREADS).thread_name(NAME).enable_all().build()?;
+        let runtime = Builder::new_current_thread()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name(NAME)
+            .enable_all()
+            .build()?;
         let handle = runtime.handle().clone();
         let (running, ended) = oneshot::channel();
+        let (left, over) = oneshot::channel::<()>();
         std::thread::Builder::new().name(NAME.into()).spawn(move || {
             let _ = runtime.block_on(ended);
             runtime.shutdown_background();
+            drop(left);
         })?;
-        Ok(Self { handle, _running: running })
+        Ok(Self { handle, running, over })
     }
 
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Ends, and waits until every task is gone with all that it held.
+    pub async fn end(self) {
+        drop(self.running);
+        let _ = self.over.await;
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::index::size;
+use crate::key::Shared;
 use crate::{
     Applied, Command, Condition, EntryId, Event, Expect, Header, Key, Op, Outcome, ProposalId, Put, Record, Refusal,
     Revision, State, op,
@@ -98,7 +99,7 @@ impl State {
     fn change(&mut self, op: &op::Kind, own: bool, events: &mut Vec<Arc<Event>>) -> Result<Revision, Refusal> {
         let (key, new) = match op {
             op::Kind::Put(put) => {
-                let old = self.get(&put.key);
+                let (key, old) = self.held(&put.key).unzip();
                 if let Some(old) = old.filter(|old| is_same(old, put)) {
                     return Ok(old.revision);
                 }
@@ -106,21 +107,23 @@ impl State {
                 let revision = self.revision + 1;
                 let new = record(put, old.map_or(revision, |old| old.created), revision);
                 self.allows_bytes(&put.key, old, &new, own)?;
-                (&put.key, Some(Arc::new(new)))
+                (key.cloned().unwrap_or_else(|| Shared::new(put.key.clone())), Some(Arc::new(new)))
             }
-            op::Kind::Delete(key) if self.get(key).is_none() => return Ok(0),
-            op::Kind::Delete(key) => (key, None),
+            op::Kind::Delete(key) => match self.held(key) {
+                Some((key, _)) => (key.clone(), None),
+                None => return Ok(0),
+            },
             op::Kind::Compact(_) | op::Kind::RaiseVersion(_) | op::Kind::SetQuota(_) => return Ok(self.revision),
         };
         self.revision += 1;
-        let old = self.replace(&Arc::new(key.clone()), new.clone());
-        events.push(Arc::new(Event { revision: self.revision, key: key.clone(), old, new }));
+        let old = self.replace(&key, new.clone());
+        events.push(Arc::new(Event { revision: self.revision, key: Key::clone(&key), old, new }));
         Ok(self.revision)
     }
 
     fn undo(&mut self, events: &[Arc<Event>]) {
         for event in events.iter().rev() {
-            self.replace(&Arc::new(event.key.clone()), event.old.clone());
+            self.replace(&Shared::new(event.key.clone()), event.old.clone());
         }
         self.revision -= events.len() as u64;
     }

@@ -27,7 +27,7 @@ impl State {
     pub fn events_on(&self, topic: Topic, revision: Revision) -> Result<impl Iterator<Item = &Arc<Event>>, Compacted> {
         self.reaches(revision)?;
         let range = (Bound::Excluded((topic, revision)), Bound::Included((topic, Revision::MAX)));
-        Ok(self.topics.range(range).map(|(_, event)| event))
+        Ok(self.topics.range(range).filter_map(|(_, revision)| self.events.get(revision)))
     }
 
     /// The object as it was at `revision`.

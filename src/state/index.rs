@@ -6,6 +6,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use prost::Message;
 
+use crate::key::{Shared, Sought};
 use crate::{Event, Header, Key, Record, State, hash, visits};
 
 /// Bytes counted per object or event beside its contents: keys, pointers, index entries.
@@ -13,16 +14,16 @@ const OVERHEAD: u64 = 256;
 
 impl State {
     /// Makes `new` the present version of `key` (none: absent). Returns the version before.
-    pub(crate) fn replace(&mut self, key: &Arc<Key>, new: Option<Arc<Record>>) -> Option<Arc<Record>> {
+    pub(crate) fn replace(&mut self, key: &Shared, new: Option<Arc<Record>>) -> Option<Arc<Record>> {
         let old = match &new {
             Some(record) => self.objects.insert(key.clone(), record.clone()),
-            None => self.objects.remove(key.as_ref()),
+            None => self.objects.remove(&Sought::new(key)),
         };
         self.reindex(key, old.as_deref(), new.as_deref());
         old
     }
 
-    fn reindex(&mut self, key: &Arc<Key>, old: Option<&Record>, new: Option<&Record>) {
+    fn reindex(&mut self, key: &Shared, old: Option<&Record>, new: Option<&Record>) {
         if let Some(record) = old {
             self.hash = self.hash.wrapping_sub(hash::of(key, record));
             self.bytes -= size(record);
@@ -40,7 +41,7 @@ impl State {
     }
 
     /// Only what differs is touched: most changes are of a status, and leave every entry as it is.
-    fn enter(&mut self, key: &Arc<Key>, old: Option<&Header>, new: Option<&Header>) {
+    fn enter(&mut self, key: &Shared, old: Option<&Header>, new: Option<&Header>) {
         if let (Some(old), Some(new)) = (old, new)
             && is_found_alike(old, new)
         {
@@ -68,7 +69,7 @@ impl State {
     /// Adds a change that has been made to history.
     pub(crate) fn record(&mut self, event: &Arc<Event>) {
         for topic in event.topics() {
-            self.topics.insert((topic, event.revision), event.clone());
+            self.topics.insert((topic, event.revision));
         }
         self.history_bytes += history_size(event);
         self.events.insert(event.revision, event.clone());
@@ -126,12 +127,12 @@ impl Entry {
 const SELECTOR: &str = "selector";
 
 /// Every entry of every object, in one set: sets of their own for few keys each would take a node of a tree each.
-pub(crate) type Index = OrdSet<(Entry, Arc<Key>)>;
+pub(crate) type Index = OrdSet<(Entry, Shared)>;
 
 /// The keys that may be meant by an entry, in key order. They are compared with the object by whoever asked.
 pub(crate) fn keys(index: &Index, entry: Entry) -> impl Iterator<Item = &Key> {
-    let from = index.range((entry, Arc::default())..).inspect(|_| visits::one());
-    from.take_while(move |(found, _)| *found == entry).map(|(_, key)| key.as_ref())
+    let from = index.range((entry, Shared::first())..).inspect(|_| visits::one());
+    from.take_while(move |(found, _)| *found == entry).map(|(_, key)| &**key)
 }
 
 /// The entries of one object.
@@ -165,8 +166,8 @@ fn claims(header: Option<&Header>) -> impl Iterator<Item = &str> + Clone {
 
 /// An index whose entries belong to one key each.
 fn unique<'a>(
-    index: &mut OrdMap<Arc<str>, Arc<Key>>,
-    key: &Arc<Key>,
+    index: &mut OrdMap<Arc<str>, Shared>,
+    key: &Shared,
     old: impl Iterator<Item = &'a str> + Clone,
     new: impl Iterator<Item = &'a str> + Clone,
 ) {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::codec::{FORMAT, META, Meta, OBJECT, OUTCOME, Proposal, Version};
+use crate::key::Shared;
 use crate::{EntryId, Event, Key, OUTCOMES_MAX, Record, Revision, State};
 
 /// What is stored is not a state.
@@ -28,7 +29,7 @@ pub struct Restore {
     hash: Option<Bytes>,
     last: Vec<u8>,
     /// The versions of the key at hand so far: its newest.
-    at_hand: Option<(Arc<Key>, Option<Arc<Record>>)>,
+    at_hand: Option<(Shared, Option<Arc<Record>>)>,
     events: Vec<Arc<Event>>,
 }
 
@@ -96,16 +97,16 @@ impl Restore {
         if revision > self.state.revision {
             return corrupt(format!("{key} is at revision {revision}, the store at {}", self.state.revision));
         }
-        let (key, old) = self.at_hand.take().unwrap_or_else(|| (Arc::new(key), None));
+        let (key, old) = self.at_hand.take().unwrap_or_else(|| (Shared::new(key), None));
         if revision > self.state.compacted {
             let continues = new.as_ref().is_none_or(|new| new.created < revision);
             if continues != old.is_some() {
-                return corrupt(format!("{key} at revision {revision} does not follow the version before"));
+                return corrupt(format!("{} at revision {revision} does not follow the version before", *key));
             }
-            let event = Event { revision, key: key.as_ref().clone(), old, new: new.clone() };
+            let event = Event { revision, key: Key::clone(&key), old, new: new.clone() };
             self.events.push(Arc::new(event));
         } else if old.is_some() || new.is_none() {
-            return corrupt(format!("{key} has a version at revision {revision} that was compacted away"));
+            return corrupt(format!("{} has a version at revision {revision} that was compacted away", *key));
         }
         self.at_hand = Some((key, new));
         Ok(())

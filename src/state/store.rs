@@ -4,9 +4,10 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use crate::index::{Entry, Index, keys};
+use crate::key::{Shared, Sought};
 use crate::outcomes::{Numbers, Outcomes};
 use crate::{Event, Key, Outcome, Pairs, Record, Remembered, Revision, Topic, visits};
 
@@ -41,12 +42,13 @@ pub struct Applied {
 /// Everything the cluster believes at one revision. `Clone` is O(1); writers clone, change and publish.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    pub(crate) objects: OrdMap<Arc<Key>, Arc<Record>>,
+    pub(crate) objects: OrdMap<Shared, Arc<Record>>,
     /// All changes after `compacted`, without a gap.
     pub(crate) events: OrdMap<Revision, Arc<Event>>,
-    pub(crate) topics: OrdMap<(Topic, Revision), Arc<Event>>,
+    /// Which changes are of which topic.
+    pub(crate) topics: OrdSet<(Topic, Revision)>,
     pub(crate) index: Index,
-    pub(crate) claims: OrdMap<Arc<str>, Arc<Key>>,
+    pub(crate) claims: OrdMap<Arc<str>, Shared>,
     /// How many objects each namespace holds; no entry for none.
     pub(crate) population: OrdMap<Arc<str>, u64>,
     pub(crate) outcomes: Outcomes,
@@ -68,7 +70,7 @@ impl Default for State {
         Self {
             objects: OrdMap::new(),
             events: OrdMap::new(),
-            topics: OrdMap::new(),
+            topics: OrdSet::new(),
             index: Index::new(),
             claims: OrdMap::new(),
             population: OrdMap::new(),
@@ -142,13 +144,18 @@ impl State {
     }
 
     pub fn get(&self, key: &Key) -> Option<&Arc<Record>> {
+        self.held(key).map(|(_, record)| record)
+    }
+
+    /// The object, with its key as the maps share it.
+    pub(crate) fn held(&self, key: &Key) -> Option<(&Shared, &Arc<Record>)> {
         visits::one();
-        self.objects.get(key)
+        self.objects.get_key_value(&Sought::new(key))
     }
 
     /// All objects in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Arc<Record>)> {
-        self.objects.iter().inspect(|_| visits::one()).map(|(key, record)| (key.as_ref(), record))
+        self.objects.iter().inspect(|_| visits::one()).map(|(key, record)| (&**key, record))
     }
 
     /// All objects of a resource in key order, of one namespace or (with `None`) of all.
@@ -171,9 +178,12 @@ impl State {
     ) -> impl Iterator<Item = (&'a Key, &'a Arc<Record>)> + use<'a> {
         let want = Key::new(group, resource, namespace.unwrap_or(""), "");
         let one = namespace.is_some();
-        let start = after.map_or_else(|| Bound::Included(want.clone()), |after| Bound::Excluded(after.clone()));
-        let from = self.objects.range::<_, Key>((start, Bound::Unbounded)).inspect(|_| visits::one());
-        from.map(|(key, record)| (key.as_ref(), record)).take_while(move |(key, _)| {
+        let start = match after {
+            Some(after) => Bound::Excluded(Sought::new(after)),
+            None => Bound::Included(Sought::new(&want)),
+        };
+        let from = self.objects.range((start, Bound::Unbounded)).inspect(|_| visits::one());
+        from.map(|(key, record)| (&**key, record)).take_while(move |(key, _)| {
             key.group == want.group && key.resource == want.resource && (!one || key.namespace == want.namespace)
         })
     }
@@ -246,7 +256,7 @@ impl State {
 
     /// Who holds a claim.
     pub fn claimed(&self, claim: &str) -> Option<&Key> {
-        self.claims.get(claim).map(AsRef::as_ref)
+        self.claims.get(claim).map(|key| &**key)
     }
 
     /// How many objects a namespace holds, whatever their resource.

@@ -55,7 +55,7 @@ fn a_key_sorts_as_its_row() {
             created: 1,
             revision: 1,
         };
-        state.replace(&std::sync::Arc::new(key), Some(std::sync::Arc::new(record)));
+        state.replace(&crate::key::Shared::new(key), Some(std::sync::Arc::new(record)));
         codec::dump(&state).swap_remove(1).0
     };
     let mut by_row = keys.clone();

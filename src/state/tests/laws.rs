@@ -134,7 +134,7 @@ proptest! {
         }
         let mut fresh = State::default();
         for (key, record) in state.iter() {
-            fresh.replace(&std::sync::Arc::new(key.clone()), Some(record.clone()));
+            fresh.replace(&crate::key::Shared::new(key.clone()), Some(record.clone()));
         }
         prop_assert_eq!(&state.index, &fresh.index);
         for (key, record) in state.iter() {

@@ -48,5 +48,8 @@ fn the_oldest_leaves_first() {
     assert_eq!(state.outcomes.len(), OUTCOMES_MAX);
     assert_eq!((state.outcome_of(1), state.outcome_of(2).is_some()), (None, true));
     let copy = state.clone();
-    assert_eq!((copy.outcome_of(1), copy.outcome_of(2).is_some(), copy.outcome_of(1 << 100).is_some()), (None, true, true));
+    assert_eq!(
+        (copy.outcome_of(1), copy.outcome_of(2).is_some(), copy.outcome_of(1 << 100).is_some()),
+        (None, true, true)
+    );
 }
