@@ -75,6 +75,10 @@ impl Access {
     fn read(&self) -> Result<(Kubeconfig, PathBuf)> {
         let path = self.path()?;
         let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("cannot use {}", path.display()))?;
+        // What else may be wrong with it is said where it is used.
+        if let Ok(found) = Masters::from_kubeconfig(&kubeconfig, self.context.as_deref()) {
+            check_end(&found.certificate_pem, &path)?;
+        }
         Ok((kubeconfig, path))
     }
 
@@ -104,6 +108,19 @@ impl Access {
     }
 }
 
+/// A master would only end the connection.
+fn check_end(certificate_pem: &str, path: &Path) -> Result<()> {
+    let Ok(end) = rpc::pki::expiry(certificate_pem, "the certificate") else { return Ok(()) };
+    if end.is_over(rpc::pki::unix_now()) {
+        let when = jiff::Timestamp::from_second(end.not_after).map(|time| time.to_string()).unwrap_or_default();
+        bail!(
+            "the certificate in {} ended on {when}; make another with `hactl cluster kubeconfig -o FILE` on a master, which need not run",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
 pub fn client(config: kube::Config) -> Result<kube::Client> {
     kube::Client::try_from(config).context("cannot set up TLS with the kubeconfig's certificates")
 }
@@ -122,8 +139,8 @@ pub fn foreign(reason: &str) -> Option<&'static str> {
     let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
     if has(&["UnknownIssuer", "UnknownCA", "UnknownCa"]) {
         return Some(
-            "these credentials are of another cluster than the master that answers: take the kubeconfig that `hactl cluster kubeconfig` \
-             names on a machine of this cluster",
+            "these credentials are of another cluster than the master that answers, or older than its issuers: take the kubeconfig that \
+             `hactl cluster kubeconfig` names on a machine of this cluster",
         );
     }
     // A master that does not know the client ends the connection right after the handshake, as one does that stops.

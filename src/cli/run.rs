@@ -9,12 +9,14 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use tokio_util::sync::CancellationToken;
 
-use super::credentials::DATA_DIR;
+use super::credentials::{DATA_DIR, FILE};
 use super::installation::{Installation, MasterRole, NodeRole};
 use super::settings::{Flags, Settings};
 
 /// After a signal the roles drain; whatever still runs then is cut off.
 const DRAIN_WITHIN: Duration = Duration::from_secs(15);
+
+const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(10);
 
 const LOCK_WITHIN: Duration = Duration::from_secs(1);
 
@@ -162,7 +164,7 @@ pub async fn stop(data_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn master_config(
+pub fn master_config(
     data_dir: &Path,
     installation: &Installation,
     role: &MasterRole,
@@ -192,10 +194,32 @@ fn master_config(
     };
     config.bounds = store_bounds(settings)?;
     (config.api_limits, config.port_limits) = api_limits(settings)?;
+    config.lifetimes = lifetimes(settings)?;
+    config.certificate_grace = settings.duration("certificate-grace");
+    config.kubeconfig = Some(data_dir.join(FILE));
     config.api_names = api_names();
     config.version = env!("CARGO_PKG_VERSION").to_owned();
     config.commit = env!("HACTL_COMMIT").to_owned();
     Ok(config)
+}
+
+/// How long what a master signs lasts.
+pub fn lifetimes(settings: &Settings) -> Result<rpc::pki::Lifetimes> {
+    let life = settings.duration("certificate-life");
+    let lifetimes = rpc::pki::Lifetimes {
+        issuer: settings.duration("issuer-life"),
+        peer: life,
+        node: life,
+        api: life,
+        user: settings.duration("kubeconfig-life"),
+    };
+    if life < CERTIFICATE_LIFE_MIN || lifetimes.user < CERTIFICATE_LIFE_MIN {
+        bail!("certificate-life and kubeconfig-life must be at least 10s, or nothing could be renewed in time");
+    }
+    if lifetimes.issuer < life * 2 || lifetimes.issuer < lifetimes.user {
+        bail!("issuer-life must be at least twice certificate-life, and kubeconfig-life");
+    }
+    Ok(lifetimes)
 }
 
 /// Bounds of the replicated store.

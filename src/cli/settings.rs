@@ -169,6 +169,22 @@ pub const ALL: &[Setting] = &[
         "24",
         "How many of these snapshots stay there; the oldest go first. Files of other names are left alone",
     ),
+    row(
+        Group::Master,
+        "certificate-life",
+        Unit::Duration,
+        "90d",
+        "How long certificates of masters and nodes last; at two thirds of it they are renewed while running. At least 10s",
+    ),
+    row(
+        Group::Master,
+        "certificate-grace",
+        Unit::Duration,
+        "30d",
+        "How long after its end a node's certificate still gets the node a new one, and nothing else",
+    ),
+    row(Group::Master, "kubeconfig-life", Unit::Duration, "365d", "How long the certificates of administrators last"),
+    row(Group::Master, "issuer-life", Unit::Duration, "3650d", "How long issuers last that are made from now on"),
     row(Group::Master, "event-ttl", Unit::Duration, "1h", "How long Events are kept after they last happened"),
     row(Group::Master, "api-body", Unit::Size, "3MiB", "Largest body of a request; a larger one is answered with 413"),
     row(

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+mod certificate;
 mod env;
 mod images;
 mod network;

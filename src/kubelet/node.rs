@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use rpc::pki::Said;
+
 use crate::runtime::{Bridge, Info};
 use crate::shared::Shared;
 use crate::{Capacity, Config};
@@ -85,6 +87,15 @@ fn measure(data_dir: &Path, engine: &str, network: &Result<Bridge, String>) -> H
     }
 }
 
+/// As JSON in an annotation of the Node: `rpc::pki::Said`.
+const CERTIFICATE: &str = "hactl.io/certificate";
+
+/// What the Node object follows.
+pub struct Seen {
+    pub engine: watch::Receiver<String>,
+    pub certificate: watch::Receiver<Said>,
+}
+
 /// Builds the object. `since` keeps when each condition last changed.
 pub fn object(
     config: &Config,
@@ -92,6 +103,7 @@ pub fn object(
     info: &Info,
     host_ip: &str,
     health: &Health,
+    certificate: &Said,
     since: &mut BTreeMap<String, (String, String)>,
 ) -> Value {
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default().to_string();
@@ -162,7 +174,8 @@ pub fn object(
     json!({
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": { "name": config.node_name, "uid": config.node_uid, "labels": labels },
+        "metadata": { "name": config.node_name, "uid": config.node_uid, "labels": labels,
+            "annotations": { CERTIFICATE: json!(certificate).to_string() } },
         "status": {
             "addresses": [
                 { "type": "InternalIP", "address": host_ip },
@@ -193,14 +206,15 @@ pub async fn run(
     config: Config,
     machine: Machine,
     shared: Arc<Shared>,
-    mut engine: watch::Receiver<String>,
+    seen: Seen,
     changed: watch::Sender<Bytes>,
     shutdown: CancellationToken,
 ) {
+    let Seen { mut engine, mut certificate } = seen;
     let mut bridge = shared.bridge.clone();
     let mut since = BTreeMap::new();
     let mut info = Info::default();
-    let mut sent: Option<(Health, Info, String, tokio::time::Instant)> = None;
+    let mut sent: Option<(Health, Info, String, Said, tokio::time::Instant)> = None;
     // A node that comes back is not announced as broken while its network is looked at.
     tokio::select! {
         () = shutdown.cancelled() => return,
@@ -214,6 +228,7 @@ pub async fn run(
             _ = look.tick() => {}
             Ok(()) = engine.changed() => {}
             Ok(()) = bridge.changed() => {}
+            Ok(()) = certificate.changed() => {}
         }
         let down = engine.borrow_and_update().clone();
         let network = bridge.borrow_and_update().clone();
@@ -225,17 +240,18 @@ pub async fn run(
         }
         let health = measure(&config.data_dir, &down, &network);
         let host_ip = shared.host_ip();
-        let same = sent.as_ref().is_some_and(|(old, known, ip, at)| {
-            *old == health && *known == info && *ip == host_ip && at.elapsed() < REFRESH
+        let said = certificate.borrow_and_update().clone();
+        let same = sent.as_ref().is_some_and(|(old, known, ip, held, at)| {
+            *old == health && *known == info && *ip == host_ip && *held == said && at.elapsed() < REFRESH
         });
         if same {
             continue;
         }
-        let node = object(&config, machine, &info, &host_ip, &health, &mut since);
+        let node = object(&config, machine, &info, &host_ip, &health, &said, &mut since);
         let bytes = Bytes::from(node.to_string());
         changed.send_replace(bytes.clone());
         shared.outbox.node(bytes);
-        sent = Some((health, info.clone(), host_ip, tokio::time::Instant::now()));
+        sent = Some((health, info.clone(), host_ip, said, tokio::time::Instant::now()));
     }
 }
 
@@ -260,7 +276,7 @@ mod tests {
         let machine = Machine { cpu_millis: 1500, memory_bytes: 1 << 30, disk_bytes: 1 << 40, pods: 7 };
         let mut since = BTreeMap::new();
         let ready = |health: &Health, since: &mut _| {
-            let node = object(&config, machine, &Info::default(), "192.0.2.1", health, since);
+            let node = object(&config, machine, &Info::default(), "192.0.2.1", health, &Said::default(), since);
             let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let ready = conditions.into_iter().find(|c| c["type"] == "Ready").unwrap_or_default();
             (node, ready)

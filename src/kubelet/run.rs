@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rpc::client::Masters;
-use rpc::pb::node_session_client::NodeSessionClient;
-use rpc::pki::{self, files};
-use rpc::tls;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificate::{Keeper, Known};
 use crate::node::Machine;
 use crate::runtime::docker::Docker;
 use crate::runtime::{self, Bridge, Runtime};
@@ -25,7 +23,6 @@ use crate::{Config, Error, network, node, podspec, saved, volumes};
 const NETWORK_RETRY: Duration = Duration::from_secs(5);
 /// Assignments waiting while one is taken over.
 const ASSIGNMENTS_MAX: usize = 16;
-const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
 
 /// Runs the node until `shutdown`. Containers run on afterwards.
 ///
@@ -42,7 +39,7 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
     // Docker is told absolute paths.
     config.data_dir =
         config.data_dir.canonicalize().map_err(|source| Error::Io { path: config.data_dir.clone(), source })?;
-    let (masters, certificate) = masters(&config)?;
+    let (certificate, Known { masters, told, said }) = Keeper::load(&config)?;
     let store = Store::open(&config.data_dir)?;
     let mut saved = store.load();
     if saved.epoch < config.epoch {
@@ -96,6 +93,7 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
         node_uid: config.node_uid.clone(),
         node: node_seen.clone(),
         assignments,
+        trust: told,
     };
     let pods = Pods::new(shared.clone(), cidr, engine);
     let mut tasks = tokio::task::JoinSet::new();
@@ -108,9 +106,10 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
         bridge_made,
         shutdown.clone(),
     ));
-    tasks.spawn(node::run(config.clone(), machine, shared.clone(), engine_seen, node_changed, shutdown.clone()));
+    let seen = node::Seen { engine: engine_seen, certificate: said };
+    tasks.spawn(node::run(config.clone(), machine, shared.clone(), seen, node_changed, shutdown.clone()));
     tasks.spawn(keep_saved(shared.clone(), store, shutdown.clone()));
-    tasks.spawn(keep_certificate(config.clone(), masters, certificate, shutdown.clone()));
+    tasks.spawn(certificate.run(shutdown.clone()));
     let stop = shutdown.clone();
     tasks.spawn(async move {
         let mut ready = node_seen;
@@ -131,19 +130,6 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
         }
     }
     failed.map_or(Ok(()), Err)
-}
-
-fn masters(config: &Config) -> Result<(Masters, tls::Certificate), Error> {
-    let dir = pki::Dir::of(&config.data_dir);
-    let wrong = |error: pki::Error| {
-        Error::Invalid(format!(
-            "the node's certificate cannot be used: {error}; this machine joins anew with `hactl cluster join`"
-        ))
-    };
-    let certificate = tls::Certificate::new(&dir.credential(files::NODE).map_err(wrong)?, "node").map_err(wrong)?;
-    let bundles = dir.bundles().map_err(wrong)?;
-    let client = tls::api_client(&bundles.client, Some(&certificate)).map_err(wrong)?;
-    Ok((Masters::new(config.masters.clone(), client), certificate))
 }
 
 /// The API addresses that the masters last told the node of this data dir; none when it never ran.
@@ -233,43 +219,6 @@ async fn keep_saved(shared: Arc<Shared>, store: Store, shutdown: CancellationTok
             return;
         }
     }
-}
-
-/// Renews the node's certificate at two thirds of its life.
-async fn keep_certificate(
-    config: Config,
-    masters: Masters,
-    certificate: tls::Certificate,
-    shutdown: CancellationToken,
-) {
-    loop {
-        if let Err(error) = renew(&config, &masters, &certificate).await {
-            tracing::warn!(%error, "the node's certificate was not renewed, trying again");
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(RENEWAL_LOOK) => {}
-        }
-    }
-}
-
-async fn renew(config: &Config, masters: &Masters, certificate: &tls::Certificate) -> Result<(), String> {
-    let dir = pki::Dir::of(&config.data_dir);
-    let mut credential = dir.credential(files::NODE).map_err(|e| e.to_string())?;
-    let expiry = pki::expiry(&credential.certificate_pem, "the node certificate").map_err(|e| e.to_string())?;
-    if pki::unix_now() < expiry.renew_at() {
-        return Ok(());
-    }
-    let request = pki::signing_request_of(&credential.key_pem).map_err(|e| e.to_string())?;
-    let (_, channel) = masters.connect().await.map_err(|e| e.to_string())?;
-    let asked = rpc::pb::RenewRequest { csr_pem: request };
-    let answer =
-        NodeSessionClient::new(channel).renew_certificate(asked).await.map_err(|status| status.message().to_owned())?;
-    credential.certificate_pem = answer.into_inner().certificate_pem;
-    certificate.replace(&credential, "node").map_err(|e| e.to_string())?;
-    dir.write_certificate(files::NODE, &credential.certificate_pem).map_err(|e| e.to_string())?;
-    tracing::info!("the node's certificate was renewed");
-    Ok(())
 }
 
 fn refused(error: runtime::Error) -> Error {

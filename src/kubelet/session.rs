@@ -50,6 +50,8 @@ pub struct Session {
     /// The Node object as it is now.
     pub node: watch::Receiver<Bytes>,
     pub assignments: mpsc::Sender<pb::Assignment>,
+    /// What the masters say about certificates.
+    pub trust: watch::Sender<Option<pb::Trust>>,
 }
 
 enum End {
@@ -212,6 +214,7 @@ impl Session {
                     self.shared.change(|saved, _| saved.masters = masters.api_addresses);
                 }
             }
+            Down::Trust(trust) => drop(self.trust.send_replace(Some(trust))),
             Down::WriteResult(result) => under_way.end(&self.shared, &result),
             Down::Stream(request) => {
                 let (masters, address, streams) = (self.masters.clone(), address.to_owned(), streams.clone());

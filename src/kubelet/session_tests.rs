@@ -100,7 +100,7 @@ async fn master(issuers: &Issuers) -> Master {
     let name = ApiName { member: 1, hosts: vec!["127.0.0.1".into()], service_ip: None };
     let credential = signed(|csr| issuers.issue_api(csr, &name, LIFE, unix_now()));
     let certificate = tls::Certificate::new(&credential, "api").expect("a pair");
-    let acceptor = TlsAcceptor::from(tls::api_server(&certificate, &issuers.bundles()).expect("a server"));
+    let acceptor = TlsAcceptor::from(tls::api_server(&certificate, &issuers.bundles(), LIFE).expect("a server"));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let incoming = futures::stream::unfold((listener, acceptor), |(listener, acceptor)| async move {

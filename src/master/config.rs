@@ -48,6 +48,10 @@ pub struct Config {
     /// Snapshots that the leader saves by itself; none: it does not.
     pub automatic_snapshots: Option<crate::snapshot::Plan>,
     pub lifetimes: rpc::pki::Lifetimes,
+    /// How long after its end a node's certificate still gets the node a new one.
+    pub certificate_grace: Duration,
+    /// The administrator's kubeconfig in the data dir, which is kept valid.
+    pub kubeconfig: Option<PathBuf>,
     /// What the API takes on at once.
     pub api_limits: apiserver::Limits,
     pub port_limits: PortLimits,
@@ -75,6 +79,8 @@ impl Config {
             bounds: StoreBounds::default(),
             automatic_snapshots: None,
             lifetimes: rpc::pki::Lifetimes::default(),
+            certificate_grace: Duration::from_secs(30 * 24 * 3600),
+            kubeconfig: None,
             api_limits: apiserver::Limits::default(),
             port_limits: PortLimits::default(),
             api_names: Vec::new(),

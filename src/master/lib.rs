@@ -27,6 +27,7 @@ pub mod epoch;
 mod error;
 mod fence;
 mod health;
+mod issuers;
 mod keys;
 mod latency;
 pub mod leader;
@@ -35,7 +36,6 @@ mod own;
 mod peers;
 mod ports;
 mod records;
-mod renewal;
 mod rotate;
 mod run;
 mod service;
@@ -44,6 +44,7 @@ mod setup;
 pub mod snapshot;
 mod store;
 mod streams;
+mod trust;
 mod upkeep;
 mod versions;
 
@@ -55,6 +56,7 @@ pub use latency::sync_times;
 pub use run::run;
 pub use setup::{Create, Created, Join, JoinMaster, Joined, create, join, write_kubeconfig};
 pub use store::StoreBounds;
+pub use trust::{Offline, renew_offline};
 
 #[cfg(test)]
 mod tests;

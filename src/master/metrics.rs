@@ -87,6 +87,12 @@ const ALL: &[Metric] = &[
     row("hactl_disk_free_bytes", Gauge, "", "Free space on the data dir's file system"),
     row("hactl_disk_full", Gauge, "", "1 while less is free than `disk-reserve`, and this master takes no writes"),
     row("hactl_disk_failed", Gauge, "", "1 while the disk has failed and storage is not open again"),
+    row(
+        "hactl_certificate_end_seconds",
+        Gauge,
+        "certificate",
+        "When a certificate of this master ends that it renews itself (`peer`, `api`), in seconds since 1970",
+    ),
     row("hactl_snapshots_total", Counter, "result", "Snapshots this master took by itself, or failed to"),
     row("hactl_snapshot_last_saved_seconds", Gauge, "", "When the last of them was saved, in seconds since 1970"),
     row("hactl_controller_queue", Gauge, "", "Keys that wait to be planned, on the leader"),

@@ -17,12 +17,15 @@ use std::time::Duration;
 use apiserver::Pool;
 use axum::body::Body;
 use control::authz::User;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rpc::Identity;
-use rpc::tls::Identifier;
+use rpc::pki::inspect;
+use rpc::tls::{Identifier, Live};
 use rpc::transport::{Io, Listener, Transport};
 use rustls::ServerConfig;
 use tokio_rustls::LazyConfigAcceptor;
@@ -42,11 +45,20 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// How long open requests may take to end at shutdown.
 const DRAIN_LIMIT: Duration = Duration::from_millis(1_500);
+/// How long a caller that is let in no longer has to read why.
+const SAY_LIMIT: Duration = Duration::from_millis(250);
+/// How long open requests may go on after the certificate ended that their connection was opened with.
+const ENDED_LIMIT: Duration = Duration::from_secs(2);
+/// How long a connection is open by which a node may have its certificate renewed, or hear that it is let in no longer, and nothing
+/// else.
+const HEAR_LIMIT: Duration = Duration::from_secs(30);
 /// Pause after `accept` failed: most likely no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether a caller is let in at all; the reason if not.
 pub type Admitted = Arc<dyn Fn(&Identity) -> Result<(), String> + Send + Sync>;
+/// Ends when a caller is let in no longer, with the reason; none: it is not from the beginning, and hears why with each request.
+pub type Revoked = Arc<dyn Fn(&Identity) -> Option<BoxFuture<'static, String>> + Send + Sync>;
 
 /// What answers on a port.
 #[derive(Clone)]
@@ -56,12 +68,14 @@ pub struct Handlers {
     pub http: Option<axum::Router>,
     /// Whether the holder of a node certificate is still that Node.
     pub admitted: Admitted,
+    /// Its connections are closed then.
+    pub revoked: Revoked,
 }
 
 /// A bound port.
 pub struct Port {
     listener: Box<dyn Listener>,
-    tls: Arc<ServerConfig>,
+    tls: Live<ServerConfig>,
     identifier: Identifier,
     limits: PortLimits,
     which: Which,
@@ -74,6 +88,8 @@ pub struct Which {
     pub setting: &'static str,
     /// Whether settings name its bounds.
     bounded: bool,
+    /// Whether a connection ends with the certificate that opened it.
+    ends_with_certificate: bool,
 }
 
 impl Which {
@@ -81,10 +97,20 @@ impl Which {
     fn bound(self, setting: &'static str) -> &'static str {
         if self.bounded { setting } else { "" }
     }
+
+    /// How long a connection may last; none: for ever.
+    fn holds(self, identity: &Identity, ends: Option<i64>, now: i64) -> Option<Duration> {
+        if matches!(identity, Identity::LateNode { .. }) {
+            return Some(HEAR_LIMIT);
+        }
+        let left = ends.filter(|_| self.ends_with_certificate)? - now;
+        Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
+    }
 }
 
-pub const API: Which = Which { what: "API", setting: "--listen-api", bounded: true };
-pub const PEER: Which = Which { what: "peer", setting: "--listen-peer", bounded: false };
+pub const API: Which = Which { what: "API", setting: "--listen-api", bounded: true, ends_with_certificate: true };
+/// Members are looked at with every call, and hold each other's connections busy: their certificates' end closes none.
+pub const PEER: Which = Which { what: "peer", setting: "--listen-peer", bounded: false, ends_with_certificate: false };
 
 impl Port {
     /// # Errors
@@ -93,7 +119,7 @@ impl Port {
         transport: &Arc<dyn Transport>,
         which: Which,
         address: &str,
-        tls: Arc<ServerConfig>,
+        tls: Live<ServerConfig>,
         identifier: Identifier,
         limits: PortLimits,
     ) -> Result<Self, Error> {
@@ -141,13 +167,15 @@ impl Port {
                     continue;
                 }
             };
-            let (tls, identifier, turns) = (self.tls.clone(), self.identifier.clone(), turns.clone());
-            let (handlers, shutdown) = (handlers.clone(), shutdown.clone());
+            let (tls, identifier, turns) = (self.tls.load(), self.identifier.clone(), turns.clone());
+            let (handlers, shutdown, which) = (handlers.clone(), shutdown.clone(), self.which);
             connections.spawn(async move {
                 let _seat = seat;
                 let shaken = tokio::time::timeout(limits.handshake_time, shake_hands(stream, from, tls, &turns)).await;
                 match shaken {
-                    Ok(Ok(stream)) => serve_connection(stream, identifier, handlers, limits, shutdown).await,
+                    Ok(Ok(stream)) => {
+                        serve_connection(stream, identifier, handlers, limits, which, shutdown).await;
+                    }
                     Ok(Err(error)) => tracing::debug!(%from, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%from, "TLS handshake took too long"),
                 }
@@ -175,12 +203,20 @@ async fn serve_connection(
     identifier: Identifier,
     handlers: Handlers,
     limits: PortLimits,
+    which: Which,
     shutdown: CancellationToken,
 ) {
-    let Some(identity) = identifier.identify(stream.get_ref().1.peer_certificates()) else {
-        tracing::debug!("a verified certificate names nobody");
+    let (now, chain) = (rpc::pki::unix_now(), stream.get_ref().1.peer_certificates());
+    let Some(identity) = identifier.identify(chain, now) else {
+        tracing::debug!("a verified certificate names nobody, or has just ended");
         return;
     };
+    let holds = which.holds(&identity, chain.and_then(<[_]>::first).and_then(|leaf| inspect::ends(leaf)), now);
+    let (revoked, holds) = match (handlers.revoked)(&identity) {
+        Some(revoked) => (revoked, holds),
+        None => (std::future::pending().boxed(), Some(HEAR_LIMIT)),
+    };
+    let caller = identity.clone();
     let activity = Activity::default();
     let requests = activity.clone();
     let service = hyper::service::service_fn(move |request| {
@@ -206,6 +242,18 @@ async fn serve_connection(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = activity.none_within(limits.header_time) => return,
+        why = revoked => {
+            tracing::info!(%caller, %why, "its connection is closed");
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(SAY_LIMIT, connection).await;
+            return;
+        }
+        () = over(holds) => {
+            tracing::debug!(%caller, "its certificate has ended, or it is not let in: its connection is closed");
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(ENDED_LIMIT, connection).await;
+            return;
+        }
         () = activity.idle_for(limits.idle) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -217,6 +265,14 @@ async fn serve_connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Waits for so long, or for ever.
+async fn over(holds: Option<Duration>) {
+    match holds {
+        Some(holds) => tokio::time::sleep(holds).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -257,7 +313,7 @@ fn user(identity: &Identity) -> User {
     match identity {
         Identity::User { name, groups } => User::authenticated(name.clone(), groups.clone()),
         Identity::Node { name, .. } => User::node(name),
-        Identity::Peer { .. } | Identity::Anonymous => User::anonymous(),
+        Identity::Peer { .. } | Identity::LateNode { .. } | Identity::Anonymous => User::anonymous(),
     }
 }
 

@@ -71,6 +71,12 @@ pub fn member_key(id: u64) -> Key {
     Key::new(GROUP, MEMBERS, "", format!("{id:020}"))
 }
 
+/// What changes when a member is registered or taken away.
+pub fn member_filter(id: u64) -> replica::watch::Filter {
+    let key = member_key(id);
+    replica::watch::Filter::resource(key.group, key.resource).named(key.name)
+}
+
 pub fn tokens(root: &State) -> Vec<Token> {
     root.list(GROUP, TOKENS, None)
         .filter_map(|(key, record)| Some(Token { id: key.name.clone(), ..spec(record)? }))
@@ -193,6 +199,29 @@ pub fn active_key(root: &State) -> Option<String> {
 /// When it was named, in milliseconds since 1970.
 pub fn active_key_since(root: &State) -> Option<i64> {
     root.get(&active_key_key()).map(|record| record.header.creation_ms)
+}
+
+#[derive(Serialize, Deserialize)]
+struct ActiveIssuers {
+    trust: String,
+    signs_with: String,
+}
+
+fn issuers_key() -> Key {
+    Key::new(GROUP, "issuers", "", "active")
+}
+
+/// Fingerprints of the issuers that count, trusted and signing, once a rotation has begun.
+pub fn issuers(root: &State) -> Option<(String, String)> {
+    spec::<ActiveIssuers>(root.get(&issuers_key())?).map(|active| (active.trust, active.signs_with))
+}
+
+/// # Errors
+/// When the leader cannot be reached.
+pub async fn set_issuers(replica: &Replica, trust: &str, signs_with: &str, now: jiff::Timestamp) -> Result<(), Status> {
+    let active = ActiveIssuers { trust: trust.to_owned(), signs_with: signs_with.to_owned() };
+    let put = put(issuers_key(), &active, false, now);
+    accepted(propose(replica, command(Vec::new(), put, now)).await?)
 }
 
 #[derive(Serialize, Deserialize)]

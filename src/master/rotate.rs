@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::keys;
 use crate::service::Shared;
+use crate::{issuers, keys};
 
 pub type Steps = BoxStream<'static, Result<pb::Progress, Status>>;
 
@@ -75,9 +75,9 @@ pub fn here(shared: &Arc<Shared>, what: What) -> Result<Steps, Status> {
         let told = Told(tell.clone());
         let ended = match what {
             What::DataKey => keys::rotate(&shared, &told).await,
-            What::Issuers | What::Unspecified => {
-                Err(Status::invalid_argument("this master does not know that rotation"))
-            }
+            What::Issuers => issuers::rotate(&shared, &told).await,
+            What::IssuersFinish => issuers::finish(&shared, &told).await,
+            What::Unspecified => Err(Status::invalid_argument("this master does not know that rotation")),
         };
         drop(under_way);
         let last = match ended {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use apiserver::Health;
 use control::Settings;
+use replica::watch::Filter;
 use rpc::Identity;
 use rpc::pb;
 use rpc::peer::PeerClients;
 use rpc::pki::{Bundles, Dir, PeerName, files, inspect};
-use rpc::tls::{self, Identifier};
 use rpc::transport::{Tcp, Transport};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,13 +25,13 @@ use crate::health::MasterHealth;
 use crate::keys::{self, Keyring};
 use crate::leader::{Heard, Leader};
 use crate::peers::Wire;
-use crate::ports::{self, Admitted, Handlers, Port};
-use crate::renewal::Own;
+use crate::ports::{self, Admitted, Handlers, Port, Revoked};
 use crate::rotate::Rotations;
 use crate::service::{Shared, bench::BenchService, cluster::ClusterService, node::NodeService, peer::PeerService};
 use crate::sessions::{NodeStreams, Parts, Sessions};
 use crate::streams::PeerRelay;
-use crate::{Error, agreement, disk, fence, metrics, snapshot, upkeep, versions};
+use crate::trust::Trust;
+use crate::{Error, agreement, disk, fence, issuers, metrics, records, snapshot, upkeep, versions};
 
 /// The largest message on either port: a batch of commands, or an assignment of many large Secrets.
 const MESSAGE_MAX: usize = 64 << 20;
@@ -62,23 +62,20 @@ pub(crate) async fn run_with(
     let now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync> = Arc::new(jiff::Timestamp::now);
     let file = MasterFile::load(&config.data_dir)?;
     let dir = Dir::of(&config.data_dir);
-    let bundles = dir.bundles()?;
-    check_owner(&config, &file, &dir, &bundles)?;
-    let issuers = Arc::new(dir.issuers()?);
-    config.settings.root_ca_pem.clone_from(&bundles.client);
+    check_owner(&config, &file, &dir, &dir.bundles()?)?;
     let keys = Keyring::load(dir.clone())?;
     config.settings.sealer = Some(keys.clone());
-    let own = Own::load(dir.clone(), issuers.clone(), config.clone(), now().as_second())?;
+    let trust = Trust::load(dir, config.clone(), now().as_second())?;
+    config.settings.root_ca_pem = trust.bundles().client;
 
     let prometheus = metrics::install();
     let transport: Arc<dyn Transport> = Arc::new(Tcp);
     let me = PeerName { cluster_id: config.cluster_id.clone(), epoch: config.epoch, member: config.member_id };
-    let peers = PeerClients::new(transport.clone(), tls::peer_client(&own.peer, &bundles)?, me);
+    let peers = PeerClients::new(transport.clone(), trust.peer_client.clone(), me);
     fence::alone(&peers, &config).await.map_err(Error::Invalid)?;
     // Both ports are taken before anything on disk changes.
-    let identifier = Identifier::new(&bundles)?;
-    let api_tls = tls::api_server(&own.api, &bundles)?;
-    let peer_tls = tls::peer_server(&own.peer, &bundles)?;
+    let (api_tls, peer_tls, identifier) =
+        (trust.api_server.clone(), trust.peer_server.clone(), trust.identifier.clone());
     let api_port =
         Port::bind(&transport, ports::API, &config.listen_api, api_tls, identifier.clone(), config.port_limits).await?;
     let peer_port =
@@ -118,6 +115,7 @@ pub(crate) async fn run_with(
         cluster_id: config.cluster_id.clone(),
         epoch: config.epoch,
         masters: known.watch_api(),
+        trust: trust.told(),
         now: now.clone(),
         seed: seed.clone(),
         sealer: keys.clone(),
@@ -132,9 +130,7 @@ pub(crate) async fn run_with(
         sessions: sessions.clone(),
         heard: heard.clone(),
         addresses: known.clone(),
-        issuers,
-        bundles,
-        dir,
+        trust: trust.clone(),
         keys,
         rotations: Rotations::default(),
         now: now.clone(),
@@ -161,8 +157,10 @@ pub(crate) async fn run_with(
     });
 
     let tasks = TaskTracker::new();
-    let api = Handlers { grpc: api_grpc(&shared), http: Some(http), admitted: admitted(&shared) };
-    let peer = Handlers { grpc: peer_grpc(&shared), http: None, admitted: Arc::new(|_| Ok(())) };
+    let admitted = admitted(&shared);
+    let revoked = revoked(&shared, admitted.clone());
+    let api = Handlers { grpc: api_grpc(&shared), http: Some(http), admitted, revoked: revoked.clone() };
+    let peer = Handlers { grpc: peer_grpc(&shared), http: None, admitted: Arc::new(|_| Ok(())), revoked };
     tasks.spawn(api_port.serve(api, stop.clone()));
     // On consensus' own runtime, so that no other work delays a heartbeat. It ends last.
     let peer_stop = CancellationToken::new();
@@ -176,7 +174,8 @@ pub(crate) async fn run_with(
     tasks.spawn(upkeep::take_part(shared.clone(), file, stop.clone()));
     tasks.spawn(keys::keep(shared.clone(), stop.clone()));
     tasks.spawn(versions::keep(shared.clone(), stop.clone()));
-    tasks.spawn(own.keep(now, stop.clone()));
+    tasks.spawn(trust.keep(now, stop.clone()));
+    tasks.spawn(issuers::keep(shared.clone(), stop.clone()));
     if let Some(plan) = config.automatic_snapshots.clone() {
         tasks.spawn(snapshot::auto::run(shared.clone(), plan, stop.clone()));
     }
@@ -304,7 +303,9 @@ fn peer_grpc(shared: &Arc<Shared>) -> axum::Router {
 fn admitted(shared: &Arc<Shared>) -> Admitted {
     let (replica, cluster) = (shared.replica.clone(), shared.config.cluster_id.clone());
     Arc::new(move |identity| {
-        let Identity::Node { cluster_id, name, uid } = identity else { return Ok(()) };
+        let (Identity::Node { cluster_id, name, uid } | Identity::LateNode { cluster_id, name, uid }) = identity else {
+            return Ok(());
+        };
         if *cluster_id != cluster {
             return Err(format!("node {name} belongs to cluster {cluster_id}, this is {cluster}"));
         }
@@ -321,4 +322,47 @@ fn admitted(shared: &Arc<Shared>) -> Admitted {
             None => Err(format!("node {name} was deleted; `hactl cluster leave` there, then join again")),
         }
     })
+}
+
+/// Ends when a node's Node is deleted or another's, or a member is taken out: its connections are closed then.
+fn revoked(shared: &Arc<Shared>, admitted: Admitted) -> Revoked {
+    let replica = shared.replica.clone();
+    Arc::new(move |identity| {
+        let filter = match identity {
+            Identity::Node { name, .. } | Identity::LateNode { name, .. } => {
+                Filter::resource("", "nodes").named(name.clone())
+            }
+            Identity::Peer { member, .. } => records::member_filter(*member),
+            Identity::User { .. } | Identity::Anonymous => return Some(Box::pin(std::future::pending())),
+        };
+        still_in(identity, &replica, &admitted).ok()?;
+        let (replica, admitted, identity) = (replica.clone(), admitted.clone(), identity.clone());
+        Some(Box::pin(async move {
+            let mut leadership = replica.leadership();
+            loop {
+                let mut watcher = replica.watch(filter.clone(), replica.root().revision());
+                // Looked at after the watch began, so that nothing falls between.
+                loop {
+                    if let Err(why) = still_in(&identity, &replica, &admitted) {
+                        return why;
+                    }
+                    tokio::select! {
+                        // Overtaken by compaction: begun anew.
+                        next = watcher.next() => if next.is_err() { break },
+                        // A master that has just caught up knows more.
+                        Ok(()) = leadership.changed() => {}
+                    }
+                }
+            }
+        }))
+    })
+}
+
+fn still_in(identity: &Identity, replica: &replica::Replica, admitted: &Admitted) -> Result<(), String> {
+    match identity {
+        Identity::Peer { member, .. } if records::is_removed(&replica.root(), *member) => {
+            Err(format!("member {member} was removed from this cluster"))
+        }
+        identity => admitted(identity),
+    }
 }

@@ -173,6 +173,11 @@ pub async fn join(options: &Join) -> Result<Joined, Error> {
         let keys: [String; 3] = serde_json::from_slice(&answer.master_secrets)
             .map_err(|cause| Error::Refused(format!("the master's answer makes no sense: {cause}")))?;
         dir.write_issuers(&Issuers::from_parts(&bundles, &keys)?)?;
+        if !answer.previous_secrets.is_empty() {
+            let keys: [String; 3] = serde_json::from_slice(&answer.previous_secrets)
+                .map_err(|cause| Error::Refused(format!("the master's answer makes no sense: {cause}")))?;
+            dir.write_other_keys(files::Other::Previous, Some(&keys))?;
+        }
         if !answer.data_keys.is_empty() {
             dir.write_data_keys(&DataKeys::from_json(&answer.data_keys)?)?;
         }

@@ -230,17 +230,19 @@ async fn a_node_has_a_session_until_its_node_is_deleted() {
     })
     .await
     .expect("a session in time");
+    let trusted = dir.bundles().expect("bundles").client;
     let mut seen = Vec::new();
-    while seen.len() < 3 {
+    while seen.len() < 4 {
         let message = down.message().await.expect("open").expect("open").message;
         seen.push(match message {
             Some(Down::Welcome(welcome)) => format!("welcome to {}", welcome.epoch),
             Some(Down::Masters(_)) => "masters".to_owned(),
+            Some(Down::Trust(trust)) => format!("trust the same: {}", trust.client_issuer_pem == trusted),
             Some(Down::Assignment(assignment)) => format!("full: {}", assignment.full),
             other => panic!("{other:?}"),
         });
     }
-    assert_eq!(seen, ["welcome to 1", "masters", "full: true"]);
+    assert_eq!(seen, ["welcome to 1", "masters", "trust the same: true", "full: true"]);
 
     // A node is no administrator, but takes its own leave.
     let mut cluster = pb::cluster_client::ClusterClient::new(channel);

@@ -10,7 +10,7 @@ use consensus::{Consensus, Member, MemberState, PeerTransport};
 use control::Settings;
 use rpc::pb::{self, MemberInfo};
 use rpc::peer::Lane;
-use rpc::pki::{Dir, files, inspect};
+use rpc::pki::{files, inspect};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,21 @@ pub async fn follow(shared: Arc<Shared>, settings: watch::Sender<Arc<Settings>>,
             () = shutdown.cancelled() => return,
             _ = look.tick() => {}
         }
+        let before = shared.addresses.members();
         shared.addresses.set(members(&shared.consensus));
+        let members = shared.addresses.members();
+        for left in before.iter().filter(|member| members.iter().all(|other| other.id != member.id)) {
+            tracing::info!(member = left.id, name = left.name, "left the cluster: its connections are closed");
+            shared.peers.forget(left.id);
+        }
+        let root_ca_pem = shared.trust.bundles().client;
+        settings.send_if_modified(|settings| {
+            let differs = settings.root_ca_pem != root_ca_pem;
+            if differs {
+                *settings = Arc::new(Settings { root_ca_pem, ..Settings::clone(settings) });
+            }
+            differs
+        });
         let present = shared.addresses.api();
         if present != known {
             let masters = resolve(&present).await;
@@ -192,7 +206,7 @@ async fn register_first(shared: &Shared) -> Result<(), String> {
         };
         records::register_member(&shared.replica, &record, shared.now()).await.map_err(say)?;
     }
-    let Some((name, uid)) = local_node(&shared.dir, shared) else { return Ok(()) };
+    let Some((name, uid)) = local_node(shared) else { return Ok(()) };
     if root.get(&state::Key::node(&name)).is_none() {
         register_node(shared, &name, &uid).await.map_err(say)?;
     }
@@ -200,9 +214,9 @@ async fn register_first(shared: &Shared) -> Result<(), String> {
 }
 
 /// The node that `create` made on this machine, by its certificate.
-fn local_node(dir: &Dir, shared: &Shared) -> Option<(String, String)> {
-    let pem = dir.credential(files::NODE).ok()?.certificate_pem;
-    match inspect::identity_of_pem(&pem, &shared.bundles).ok()?? {
+fn local_node(shared: &Shared) -> Option<(String, String)> {
+    let pem = shared.trust.dir().credential(files::NODE).ok()?.certificate_pem;
+    match inspect::identity_of_pem(&pem, &shared.trust.bundles()).ok()?? {
         rpc::Identity::Node { name, uid, .. } => Some((name, uid)),
         _ => None,
     }

@@ -1,14 +1,20 @@
 //! gRPC channels over the transport seam with our own TLS.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use crate::tls::Live;
 use crate::transport::{Transport, connect_tls};
 
 /// A connection could not be made: what was to be sent over it certainly reached nobody. Inside the error's `io::Error`,
@@ -47,7 +53,7 @@ impl std::error::Error for NeverConnected {}
 #[derive(Clone)]
 pub struct Target {
     pub transport: Arc<dyn Transport>,
-    pub tls: Arc<ClientConfig>,
+    pub tls: Live<ClientConfig>,
     /// host:port.
     pub address: String,
     /// The name that the server's certificate must carry.
@@ -55,6 +61,56 @@ pub struct Target {
     pub connect_limit: Duration,
     /// Pings this often while calls are open, and gives the connection up when one is not answered in the same time.
     pub keep_alive: Duration,
+    /// Ends its connections, whatever streams are open on them.
+    pub severed: CancellationToken,
+}
+
+/// A connection that a token ends from outside.
+struct Severable<S> {
+    stream: S,
+    severed: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<S> Severable<S> {
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.severed.as_mut().poll(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "this end gave the other up")),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Severable<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Severable<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 impl Target {
@@ -71,7 +127,7 @@ impl Target {
         &self,
     ) -> impl tower::Service<
         Uri,
-        Response = TokioIo<tokio_rustls::client::TlsStream<crate::transport::Io>>,
+        Response = TokioIo<Severable<tokio_rustls::client::TlsStream<crate::transport::Io>>>,
         Error = std::io::Error,
         Future: Send,
     > + Send
@@ -80,9 +136,10 @@ impl Target {
         service_fn(move |_: Uri| {
             let target = target.clone();
             async move {
-                let Target { transport, tls, address, name, connect_limit, .. } = target;
-                let connected = connect_tls(&transport, &address, &name, tls, connect_limit).await;
-                connected.map(TokioIo::new).map_err(NeverConnected::wrap)
+                let Target { transport, tls, address, name, connect_limit, severed, .. } = target;
+                let connected = connect_tls(&transport, &address, &name, tls.load(), connect_limit).await;
+                let severed = Box::pin(severed.cancelled_owned());
+                connected.map(|stream| TokioIo::new(Severable { stream, severed })).map_err(NeverConnected::wrap)
             }
         })
     }

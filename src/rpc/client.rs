@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ClientConfig;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::channel::Target;
+use crate::tls::Live;
 use crate::transport::{Tcp, Transport};
 
 /// A master that does not take a connection within this is passed over.
@@ -24,7 +26,7 @@ pub struct Unreachable(pub Vec<String>);
 #[derive(Clone)]
 pub struct Masters {
     transport: Arc<dyn Transport>,
-    tls: Arc<ClientConfig>,
+    tls: Live<ClientConfig>,
     addresses: Arc<ArcSwap<Vec<String>>>,
     next: Arc<AtomicUsize>,
 }
@@ -37,7 +39,12 @@ impl Masters {
 
     pub fn over(transport: Arc<dyn Transport>, addresses: Vec<String>, tls: Arc<ClientConfig>) -> Self {
         let addresses = Arc::new(ArcSwap::from_pointee(addresses));
-        Self { transport, tls, addresses, next: Arc::new(AtomicUsize::new(0)) }
+        Self { transport, tls: tls.into(), addresses, next: Arc::new(AtomicUsize::new(0)) }
+    }
+
+    /// How connections are made from now on.
+    pub fn set_tls(&self, tls: Arc<ClientConfig>) {
+        self.tls.replace(tls);
     }
 
     pub fn addresses(&self) -> Arc<Vec<String>> {
@@ -93,6 +100,7 @@ impl Masters {
             name: crate::tls::API_NAME.to_owned(),
             connect_limit: CONNECT_LIMIT,
             keep_alive: KEEP_ALIVE,
+            severed: CancellationToken::new(),
         };
         target.connect().await
     }

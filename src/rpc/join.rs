@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::channel::Target;
@@ -39,13 +40,14 @@ pub enum Error {
 pub async fn connect(address: &str, token: &Token) -> Result<(Channel, Bundles), Error> {
     let transport: Arc<dyn Transport> = Arc::new(Tcp);
     let unreachable = |cause: String| Error::Unreachable { address: address.to_owned(), cause };
-    let target = |tls| Target {
+    let target = |tls: Arc<rustls::ClientConfig>| Target {
         transport: transport.clone(),
-        tls,
+        tls: tls.into(),
         address: address.to_owned(),
         name: tls::API_NAME.to_owned(),
         connect_limit: CONNECT_LIMIT,
         keep_alive: KEEP_ALIVE,
+        severed: CancellationToken::new(),
     };
     let unverified = target(tls::unverified_client()?).connect().await.map_err(|e| unreachable(e.to_string()))?;
     let shown = ClusterClient::new(unverified)

@@ -4,11 +4,12 @@
 //! heartbeat.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -19,6 +20,7 @@ use crate::channel::Target;
 use crate::identity::Identity;
 use crate::pb::peer_client::PeerClient;
 use crate::pki::PeerName;
+use crate::tls::Live;
 use crate::transport::Transport;
 
 const CLUSTER: &str = "hactl-cluster";
@@ -78,17 +80,26 @@ type Channels = BTreeMap<(u64, Lane), (String, Channel)>;
 #[derive(Clone)]
 pub struct PeerClients {
     transport: Arc<dyn Transport>,
-    tls: Arc<ClientConfig>,
+    tls: Live<ClientConfig>,
     me: Arc<Me>,
     channels: Arc<Mutex<Channels>>,
+    /// What ends the connections to each member.
+    severed: Arc<Mutex<BTreeMap<u64, CancellationToken>>>,
     /// The highest epoch that somebody refused us for.
     overtaken: Arc<watch::Sender<u64>>,
 }
 
 impl PeerClients {
     /// `tls` is a [`crate::tls::peer_client`].
-    pub fn new(transport: Arc<dyn Transport>, tls: Arc<ClientConfig>, me: Me) -> Self {
-        Self { transport, tls, me: Arc::new(me), channels: Arc::default(), overtaken: Arc::new(watch::Sender::new(0)) }
+    pub fn new(transport: Arc<dyn Transport>, tls: impl Into<Live<ClientConfig>>, me: Me) -> Self {
+        Self {
+            transport,
+            tls: tls.into(),
+            me: Arc::new(me),
+            channels: Arc::default(),
+            severed: Arc::default(),
+            overtaken: Arc::new(watch::Sender::new(0)),
+        }
     }
 
     pub fn me(&self) -> &Me {
@@ -102,7 +113,8 @@ impl PeerClients {
         let channel = match channels.get(&(id, lane)) {
             Some((known, channel)) if known == address => channel.clone(),
             _ => {
-                let channel = self.target(address, PeerName::dns(&self.me.cluster_id, id)).lazy();
+                let name = PeerName::dns(&self.me.cluster_id, id);
+                let channel = self.target(address, name, self.severed().entry(id).or_default().clone()).lazy();
                 channels.insert((id, lane), (address.to_owned(), channel.clone()));
                 channel
             }
@@ -112,10 +124,15 @@ impl PeerClients {
 
     /// A client of whichever member of the cluster has this address now. Its connection ends with it.
     pub fn whoever(&self, address: &str) -> Client {
-        self.over(self.target(address, PeerName::any_dns(&self.me.cluster_id)).lazy())
+        let name = PeerName::any_dns(&self.me.cluster_id);
+        self.over(self.target(address, name, CancellationToken::new()).lazy())
     }
 
-    fn target(&self, address: &str, name: String) -> Target {
+    fn severed(&self) -> MutexGuard<'_, BTreeMap<u64, CancellationToken>> {
+        self.severed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn target(&self, address: &str, name: String, severed: CancellationToken) -> Target {
         Target {
             transport: self.transport.clone(),
             tls: self.tls.clone(),
@@ -123,6 +140,7 @@ impl PeerClients {
             name,
             connect_limit: CONNECT_LIMIT,
             keep_alive: KEEP_ALIVE,
+            severed,
         }
     }
 
@@ -144,10 +162,13 @@ impl PeerClients {
         self.overtaken.subscribe()
     }
 
-    /// Drops the connections to a member that left.
+    /// Ends the connections to a member that left, with all that is open on them.
     pub fn forget(&self, id: u64) {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         channels.retain(|(member, _), _| *member != id);
+        if let Some(severed) = self.severed().remove(&id) {
+            severed.cancel();
+        }
     }
 }
 

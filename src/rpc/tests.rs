@@ -15,6 +15,7 @@ use crate::transport::{Listener, Tcp, Transport, connect_tls};
 
 const CLUSTER: &str = "0b1c";
 const LIFE: Duration = Duration::from_secs(3600);
+const GRACE: Duration = Duration::from_secs(600);
 
 struct World {
     issuers: Issuers,
@@ -83,8 +84,17 @@ fn a_certificate_is_back_dated_and_renewed_at_two_thirds() {
     let expiry = crate::pki::expiry(&world.node().certificate_pem, "node").expect("parses");
     assert_eq!(expiry.not_before, world.now - 3600);
     assert_eq!(expiry.not_after, world.now + 3600);
-    assert_eq!(expiry.renew_at(), world.now + 1200);
+    assert_eq!((expiry.issued(), expiry.renew_at()), (world.now, world.now + 2400));
     assert!(!expiry.is_over(world.now) && expiry.is_over(world.now + 3600));
+    assert!(!expiry.is_late(world.now + 2700) && expiry.is_late(world.now + 2701));
+    for life in [10, 60, 90 * 24 * 3600] {
+        let name = NodeName { cluster_id: CLUSTER.into(), name: "node-1".into(), uid: "u-1".into() };
+        let life_ = Duration::from_secs(life);
+        let made = world.made(|issuers, csr| issuers.issue_node(csr, &name, life_, world.now));
+        let expiry = crate::pki::expiry(&made.certificate_pem, "node").expect("parses");
+        let third = i64::try_from(life).expect("fits") / 3;
+        assert_eq!((expiry.issued(), (expiry.renew_at() - world.now) / third), (world.now, 2), "{life}");
+    }
 }
 
 #[test]
@@ -137,7 +147,9 @@ async fn handshake(
     let serve = async {
         let (stream, _) = listener.accept().await.map_err(|e| e.to_string())?;
         let stream = TlsAcceptor::from(server).accept(stream).await.map_err(|e| e.to_string())?;
-        identifier.identify(stream.get_ref().1.peer_certificates()).ok_or_else(|| "names nobody".to_owned())
+        identifier
+            .identify(stream.get_ref().1.peer_certificates(), crate::pki::unix_now())
+            .ok_or_else(|| "names nobody".to_owned())
     };
     let transport: Arc<dyn Transport> = Arc::new(Tcp);
     let dial = connect_tls(&transport, &address, name, client, Duration::from_secs(20));
@@ -168,7 +180,7 @@ async fn the_peer_port_takes_peers_only() {
 async fn the_api_port_knows_nodes_users_and_nobody() {
     let world = World::new();
     let certificate = |credential: Credential| tls::Certificate::new(&credential, "test").expect("pair");
-    let server = tls::api_server(&certificate(world.api()), &world.bundles).expect("server");
+    let server = tls::api_server(&certificate(world.api()), &world.bundles, GRACE).expect("server");
     let cases = [
         (None, Some(Identity::Anonymous)),
         (Some(world.node()), Some(node_identity())),
@@ -199,6 +211,13 @@ impl pb::cluster_server::Cluster for Shows {
     type RotateStream = tokio_stream::Pending<Result<pb::Progress, Status>>;
 
     async fn rotate(&self, _: Request<pb::RotateRequest>) -> Result<Response<Self::RotateStream>, Status> {
+        Err(Status::internal(""))
+    }
+
+    async fn renew_certificates(
+        &self,
+        _: Request<pb::RenewCertificatesRequest>,
+    ) -> Result<Response<pb::RenewCertificatesResponse>, Status> {
         Err(Status::internal(""))
     }
 
@@ -261,7 +280,7 @@ impl pb::cluster_server::Cluster for Shows {
 /// Serves `shown` behind the API certificate of `world`; the address.
 async fn serve_issuers(world: &World, shown: Bundles) -> String {
     let certificate = tls::Certificate::new(&world.api(), "api").expect("pair");
-    let acceptor = TlsAcceptor::from(tls::api_server(&certificate, &world.bundles).expect("server"));
+    let acceptor = TlsAcceptor::from(tls::api_server(&certificate, &world.bundles, GRACE).expect("server"));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listens");
     let address = listener.local_address().expect("address").to_string();
     let incoming = futures::stream::unfold((listener, acceptor), |(listener, acceptor)| async move {
@@ -316,14 +335,101 @@ async fn a_call_that_found_nobody_says_so() {
     let closed = Tcp.listen("127.0.0.1:0").await.expect("a port").local_address().expect("bound");
     let target = crate::channel::Target {
         transport: Arc::new(Tcp),
-        tls: tls::api_client(&world.bundles.client, None).expect("a configuration"),
+        tls: tls::api_client(&world.bundles.client, None).expect("a configuration").into(),
         address: closed.to_string(),
         name: tls::API_NAME.to_owned(),
         connect_limit: Duration::from_secs(5),
         keep_alive: Duration::from_secs(5),
+        severed: Default::default(),
     };
     let mut client = pb::cluster_client::ClusterClient::new(target.lazy());
     let refused = client.issuers(pb::IssuersRequest {}).await.expect_err("nobody listens");
     assert!(crate::channel::NeverConnected::is_behind(&refused), "{refused:?}");
     assert!(!crate::channel::NeverConnected::is_behind(&Status::unavailable("broken later")));
+}
+
+#[tokio::test]
+async fn a_node_whose_certificate_ended_lately_is_let_in_as_such_and_nobody_else() {
+    let world = World::new();
+    let certificate = |credential: Credential| tls::Certificate::new(&credential, "test").expect("pair");
+    let server = tls::api_server(&certificate(world.api()), &world.bundles, GRACE).expect("server");
+    let node = NodeName { cluster_id: CLUSTER.into(), name: "node-1".into(), uid: "u-1".into() };
+    let minute = Duration::from_secs(60);
+    // Each lived a minute; how long ago it ended.
+    let ended = |ago: i64| world.now - 60 - ago;
+    let node_of = |ago| world.made(|issuers, csr| issuers.issue_node(csr, &node, minute, ended(ago)));
+    let late = Identity::LateNode { cluster_id: CLUSTER.into(), name: "node-1".into(), uid: "u-1".into() };
+    let user = world.made(|issuers, csr| issuers.issue_user(csr, "admin", Some("system:masters"), minute, ended(10)));
+    let strangers = World::new();
+    let stranger = strangers.made(|issuers, csr| issuers.issue_node(csr, &node, minute, ended(10)));
+    for (what, credential, want) in [
+        ("a node of a moment ago", node_of(10), Some(late)),
+        ("a node of long ago", node_of(700), None),
+        ("a user", user, None),
+        ("a node of another cluster", stranger, None),
+    ] {
+        let own = certificate(credential);
+        let client = tls::api_client(&world.bundles.client, Some(&own)).expect("client");
+        let got = handshake(server.clone(), client, tls::API_NAME, &world.bundles).await;
+        assert_eq!(got.clone().ok(), want, "{what}: {got:?}");
+    }
+}
+
+#[test]
+fn issuers_overlap_while_they_rotate() {
+    use crate::pki::files::Other;
+    let world = World::new();
+    let lifetimes = Lifetimes::default();
+    let old = world.issuers.keys_pem();
+    let new = Issuers::create(CLUSTER, &lifetimes, world.now).expect("issuers");
+    let both = world.bundles.and(&new.bundles()).expect("merged");
+    assert_eq!(both, both.and(&world.bundles).expect("merged"), "each once");
+    let turned = new.bundles().and(&world.bundles).expect("merged");
+    assert_eq!(both.pin().expect("pin"), turned.pin().expect("pin"), "whichever comes first");
+    assert_ne!(both.pin().expect("pin"), world.bundles.pin().expect("pin"));
+
+    let temporary = tempfile::tempdir().expect("tempdir");
+    let dir = Dir::of(temporary.path());
+    dir.write_issuers(&world.issuers).expect("writes");
+    // Trusted, signing, alone.
+    let trusted = Issuers::from_parts(&both, &old).expect("fits");
+    assert!(trusted.are_rotating() && trusted.own() == world.bundles);
+    dir.write_other_keys(Other::Next, Some(&new.keys_pem())).expect("writes");
+    dir.write_issuers(&trusted).expect("writes");
+    assert_eq!(dir.other_keys(Other::Next).expect("reads"), Some(new.keys_pem()));
+    assert_eq!(dir.issuers().expect("opens").keys_pem(), old);
+    let signing = Issuers::from_parts(&both, &new.keys_pem()).expect("fits");
+    let key = signing_request().expect("request");
+    let name = NodeName { cluster_id: CLUSTER.into(), name: "node-1".into(), uid: "u-1".into() };
+    let made = signing.issue_node(&key.1, &name, LIFE, world.now).expect("signs");
+    let of_new = inspect::about(&made, &new.bundles().node, "node").expect("parses");
+    assert!(
+        !of_new.issuer.is_empty() && of_new.issuer == inspect::about(&made, &both.node, "node").expect("parses").issuer
+    );
+    assert_eq!(inspect::about(&made, &world.bundles.node, "node").expect("parses").issuer, "");
+    dir.write_issuers(&signing).expect("writes");
+    dir.write_other_keys(Other::Next, None).expect("removes");
+    dir.write_other_keys(Other::Next, None).expect("is gone already");
+    assert_eq!(dir.issuers().expect("opens").own(), new.bundles());
+    // A crash after the keys were written, and before the bundles: both certificates are there, whichever the key is of.
+    dir.write_issuers(&new).expect("writes");
+    assert!(!dir.issuers().expect("opens").are_rotating());
+    assert_eq!(dir.bundles().expect("reads"), new.bundles());
+}
+
+#[test]
+fn a_kubeconfig_of_ours_is_renewed_and_no_other() {
+    use crate::pki::kubeconfig::{self, Server};
+    let world = World::new();
+    let servers = [Server { context: "a".into(), url: "https://h:1".into(), tls_name: Some("kubernetes".into()) }];
+    let before = world.user();
+    let text = kubeconfig::render("admin", &servers, &before, &world.bundles);
+    assert_eq!(kubeconfig::certificate(&text).expect("ours"), before.certificate_pem);
+    let after = world.user();
+    let other = World::new().bundles;
+    let renewed = kubeconfig::renewed(&text, &after, &other.client).expect("ours");
+    assert_eq!(renewed, kubeconfig::render("admin", &servers, &after, &other));
+    for foreign in ["", "apiVersion: v1", "{\"users\":[]}", &text.replace("client-key-data", "token")] {
+        assert!(kubeconfig::renewed(foreign, &after, &other.client).is_err(), "{foreign}");
+    }
 }

@@ -1,18 +1,23 @@
-//! TLS 1.3 configurations of both ports and of every client, with certificates that change while running.
+//! TLS 1.3 configurations of both ports and of every client, with certificates and issuers that change while running.
 //!
 //! **Invariant:** the peer port trusts the peer issuer alone; the API port trusts node and client issuers, and asks for no
 //! certificate. Our own clients verify an API server by the name `kubernetes`, which every master's certificate carries,
 //! and a member by its own name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
@@ -27,6 +32,33 @@ const HTTP1: &[u8] = b"http/1.1";
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A configuration that is taken anew for each handshake, since issuers change. Clones share it.
+#[derive(Debug)]
+pub struct Live<T>(Arc<ArcSwap<T>>);
+
+impl<T> Live<T> {
+    pub fn load(&self) -> Arc<T> {
+        self.0.load_full()
+    }
+
+    /// Takes effect with the next handshake.
+    pub fn replace(&self, config: Arc<T>) {
+        self.0.store(config);
+    }
+}
+
+impl<T> Clone for Live<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> From<Arc<T>> for Live<T> {
+    fn from(config: Arc<T>) -> Self {
+        Self(Arc::new(ArcSwap::new(config)))
+    }
 }
 
 /// A certificate with its key that both ends of connections read anew at each handshake.
@@ -86,7 +118,7 @@ fn roots(pems: &[(&str, &str)]) -> Result<Arc<RootCertStore>, Error> {
 
 fn server(
     certificate: &Certificate,
-    clients: Arc<dyn rustls::server::danger::ClientCertVerifier>,
+    clients: Arc<dyn ClientCertVerifier>,
     protocols: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
@@ -101,17 +133,95 @@ fn server(
     Ok(Arc::new(config))
 }
 
-/// Of port 6443: node and client certificates are welcome, none is required.
+/// Of port 6443: node and client certificates are welcome, none is required. A node's certificate opens it for as long as
+/// `grace` after its end, as [`Identity::LateNode`].
 ///
 /// # Errors
 /// When an issuer is malformed.
-pub fn api_server(certificate: &Certificate, bundles: &Bundles) -> Result<Arc<ServerConfig>, Error> {
-    let roots = roots(&[("node", &bundles.node), ("client", &bundles.client)])?;
-    let clients = WebPkiClientVerifier::builder_with_provider(roots, provider())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|cause| Error::malformed("the issuers", cause))?;
-    server(certificate, clients, &[H2, HTTP1])
+pub fn api_server(certificate: &Certificate, bundles: &Bundles, grace: Duration) -> Result<Arc<ServerConfig>, Error> {
+    let verifier = |issuers: &[(&str, &str)]| {
+        WebPkiClientVerifier::builder_with_provider(roots(issuers)?, provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|cause| Error::malformed("the issuers", cause))
+    };
+    let all = verifier(&[("node", &bundles.node), ("client", &bundles.client)])?;
+    let nodes = verifier(&[("node", &bundles.node)])?;
+    server(certificate, Arc::new(LateNodes { all, nodes, grace }), &[H2, HTTP1])
+}
+
+/// Verifies as `all` does, but lets certificates of nodes in that have ended within `grace`. What they may then do is not
+/// decided here.
+#[derive(Debug)]
+struct LateNodes {
+    all: Arc<dyn ClientCertVerifier>,
+    nodes: Arc<dyn ClientCertVerifier>,
+    grace: Duration,
+}
+
+impl LateNodes {
+    /// The last moment at which a certificate held that ended lately.
+    fn last_valid(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> Option<UnixTime> {
+        let last = u64::try_from(inspect::ends(leaf)?).ok()?.checked_sub(1)?;
+        let grace = self.grace.as_secs();
+        (now.as_secs().saturating_sub(last) <= grace).then(|| UnixTime::since_unix_epoch(Duration::from_secs(last)))
+    }
+}
+
+impl ClientCertVerifier for LateNodes {
+    fn offer_client_auth(&self) -> bool {
+        self.all.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.all.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.all.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let refused = match self.all.verify_client_cert(leaf, intermediates, now) {
+            Ok(verified) => return Ok(verified),
+            Err(refused) => refused,
+        };
+        let ended = matches!(
+            refused,
+            rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })
+        );
+        match self.last_valid(leaf, now).filter(|_| ended) {
+            Some(then) => self.nodes.verify_client_cert(leaf, intermediates, then).map_err(|_| refused),
+            None => Err(refused),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.all.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.all.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.all.supported_verify_schemes()
+    }
 }
 
 /// Of port 6444: a certificate of the peer issuer is required.
@@ -242,26 +352,45 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-/// Tells who holds a certificate that a handshake accepted.
+/// Tells who holds a certificate that a handshake accepted. Clones share the issuers.
 #[derive(Clone, Debug)]
-pub struct Identifier(Arc<Vec<(Role, Vec<CertificateDer<'static>>)>>);
+pub struct Identifier(Arc<ArcSwap<Issued>>);
+
+type Issued = Vec<(Role, Vec<CertificateDer<'static>>)>;
 
 impl Identifier {
     /// # Errors
     /// When an issuer is malformed.
     pub fn new(bundles: &Bundles) -> Result<Self, Error> {
-        let mut issuers = Vec::new();
-        for role in Role::ALL {
-            issuers.push((role, inspect::certificates(bundles.of(role), &format!("the {} issuer", role.name()))?));
-        }
-        Ok(Self(Arc::new(issuers)))
+        Ok(Self(Arc::new(ArcSwap::from_pointee(issued(bundles)?))))
     }
 
-    /// Of the chain that the other end presented. `None`: a verified certificate that names nobody we know.
-    pub fn identify(&self, chain: Option<&[CertificateDer<'_>]>) -> Option<Identity> {
-        match chain.and_then(<[_]>::first) {
-            None => Some(Identity::Anonymous),
-            Some(leaf) => inspect::identity(leaf, &self.0),
+    /// From now on by these issuers.
+    ///
+    /// # Errors
+    /// When an issuer is malformed; those of before then stay.
+    pub fn replace(&self, bundles: &Bundles) -> Result<(), Error> {
+        self.0.store(Arc::new(issued(bundles)?));
+        Ok(())
+    }
+
+    /// Of the chain that the other end presented, at a time in seconds since 1970. `None`: a verified certificate that
+    /// names nobody we know, or one that has just ended.
+    pub fn identify(&self, chain: Option<&[CertificateDer<'_>]>, now: i64) -> Option<Identity> {
+        let Some(leaf) = chain.and_then(<[_]>::first) else { return Some(Identity::Anonymous) };
+        let identity = inspect::identity(leaf, &self.0.load())?;
+        match (identity, inspect::ends(leaf)? <= now) {
+            (identity, false) => Some(identity),
+            (Identity::Node { cluster_id, name, uid }, true) => Some(Identity::LateNode { cluster_id, name, uid }),
+            _ => None,
         }
     }
+}
+
+fn issued(bundles: &Bundles) -> Result<Issued, Error> {
+    let mut issuers = Vec::new();
+    for role in Role::ALL {
+        issuers.push((role, inspect::certificates(bundles.of(role), &format!("the {} issuer", role.name()))?));
+    }
+    Ok(issuers)
 }

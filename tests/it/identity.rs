@@ -113,11 +113,12 @@ async fn a_node_certificate_opens_no_peer_port_and_no_secret() {
     let tls = rpc::tls::peer_client(&certificate, &issuers.bundles()).expect("tls");
     let target = rpc::channel::Target {
         transport: std::sync::Arc::new(rpc::transport::Tcp),
-        tls,
+        tls: tls.into(),
         address: format!("127.0.0.1:{}", local.plan()["masters"][0]["peer"]),
         name: rpc::pki::PeerName::dns(&cluster_id, 1),
         connect_limit: std::time::Duration::from_secs(5),
         keep_alive: std::time::Duration::from_secs(5),
+        severed: Default::default(),
     };
     let answer = match target.connect().await {
         Err(error) => Err(error.to_string()),

@@ -1,6 +1,7 @@
 //! Three real masters, as processes of the built program, with TLS and RocksDB on loopback. No Docker, no kubectl.
 
 mod automatic;
+mod certificates;
 mod disks;
 mod durability;
 mod identity;

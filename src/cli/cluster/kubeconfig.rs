@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail};
 
 use super::super::credentials::FILE;
 use super::super::installation::Installation;
+use super::super::run;
+use super::super::settings::Flags;
 use super::DataDir;
 
 /// Print the path of the admin's kubeconfig, or write a new one
@@ -44,7 +46,8 @@ impl Write {
             // Every master's certificate carries this name, whatever address a user reaches it by.
             tls_name: Some(rpc::tls::API_NAME.to_owned()),
         };
-        master::write_kubeconfig(data_dir, output, &[server], &rpc::pki::Lifetimes::default())?;
+        let lifetimes = run::lifetimes(&Flags::default().resolve(&installation.settings)?)?;
+        master::write_kubeconfig(data_dir, output, &[server], &lifetimes)?;
         println!("{}", output.display());
         Ok(())
     }

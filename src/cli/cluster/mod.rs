@@ -1,6 +1,7 @@
 //! `hactl cluster …`: making a cluster of machines and looking after it. The calls go to any master over gRPC with the
 //! admin's certificate; what they mean is the masters' business.
 
+mod certs;
 mod init;
 mod join;
 pub mod kubeconfig;
@@ -60,6 +61,9 @@ pub enum Verb {
     /// The key that Secrets are sealed with
     #[command(subcommand)]
     Secrets(secrets::Verb),
+    /// Certificates: show them, make new ones, make new issuers
+    #[command(subcommand)]
+    Certs(certs::Verb),
     /// Undo a join: take this machine out of its cluster and remove its data
     Leave(leave::Leave),
 }
@@ -79,6 +83,7 @@ impl Verb {
             Verb::Replace(verb) => verb.run().await,
             Verb::TransferLeadership(verb) => verb.run().await,
             Verb::Secrets(verb) => verb.run().await,
+            Verb::Certs(verb) => verb.run().await,
             Verb::Leave(verb) => verb.run().await,
         }
     }

@@ -57,7 +57,7 @@ pub async fn init(options: Init) -> Result<Installation> {
         api_names: run::api_names(),
         node: options.node.clone(),
         settings: run::control_settings(&settings)?,
-        lifetimes: rpc::pki::Lifetimes::default(),
+        lifetimes: run::lifetimes(&settings)?,
     })?;
     let node = options.node.zip(created.node_uid).map(|(name, uid)| NodeRole {
         name,

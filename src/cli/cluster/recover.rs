@@ -10,6 +10,7 @@ use rpc::pki::{Lifetimes, PeerName};
 use super::super::installation::{Installation, MasterRole};
 use super::super::progress::Progress;
 use super::super::run;
+use super::super::settings::Flags;
 use super::DataDir;
 
 /// Go on with this one master when the majority is lost for good
@@ -30,6 +31,7 @@ impl Recover {
         let data_dir = std::path::absolute(&self.data_dir.data_dir)?;
         let installation = Installation::load(&data_dir)?;
         let role = installation.master.clone().context("this machine is no master; run this on one that survived")?;
+        let lifetimes = run::lifetimes(&Flags::default().resolve(&installation.settings)?)?;
         let _lock = run::lock(&data_dir).context("a master that runs is not recovered")?;
         let interrupted = epoch::is_interrupted(&data_dir);
 
@@ -40,7 +42,7 @@ impl Recover {
         let progress = Progress::start("asking the other members");
         let me =
             PeerName { cluster_id: installation.cluster_id.clone(), epoch: installation.epoch, member: role.member_id };
-        let others = epoch::ask_others(&data_dir, &me, &survey, &Lifetimes::default()).await?;
+        let others = epoch::ask_others(&data_dir, &me, &survey, &lifetimes).await?;
         progress.done("asked");
 
         print!("{}", describe(&installation, &role, &survey, &others));
@@ -50,7 +52,7 @@ impl Recover {
             refuse(&survey, &others)?;
             self.confirm()?;
         }
-        recover(&data_dir, installation, role, survey).await
+        recover(&data_dir, installation, role, survey, lifetimes).await
     }
 
     fn confirm(&self) -> Result<()> {
@@ -127,7 +129,13 @@ fn describe(installation: &Installation, role: &MasterRole, survey: &Survey, oth
     text
 }
 
-async fn recover(data_dir: &Path, mut installation: Installation, role: MasterRole, survey: Survey) -> Result<()> {
+async fn recover(
+    data_dir: &Path,
+    mut installation: Installation,
+    role: MasterRole,
+    survey: Survey,
+    lifetimes: Lifetimes,
+) -> Result<()> {
     let progress = Progress::start("recovering");
     let before = (installation.epoch, survey.state.revision());
     let member = epoch::Member {
@@ -137,9 +145,8 @@ async fn recover(data_dir: &Path, mut installation: Installation, role: MasterRo
         api_address: role.advertise_api.clone(),
     };
     let (dir, cluster_id, epoch) = (data_dir.to_owned(), installation.cluster_id.clone(), installation.epoch);
-    let recovered = tokio::task::spawn_blocking(move || {
-        epoch::recover(&dir, epoch, member, survey, &cluster_id, &Lifetimes::default())
-    });
+    let recovered =
+        tokio::task::spawn_blocking(move || epoch::recover(&dir, epoch, member, survey, &cluster_id, &lifetimes));
     let begun = recovered.await?.context("the recovery did not complete; run this again")?;
     installation.epoch = begun.epoch;
     installation.save(data_dir)?;

@@ -250,7 +250,7 @@ impl Restore {
             api_names: run::api_names(),
             node: self.node.then(|| name.clone()),
             settings: run::control_settings(&settings)?,
-            lifetimes: rpc::pki::Lifetimes::default(),
+            lifetimes: run::lifetimes(&settings)?,
         };
         let progress = Progress::start(format!("restoring into {}", data_dir.display()));
         let begun = blocking(move || Ok(epoch::restore(&options, opened)?)).await?;

@@ -96,7 +96,7 @@ fn render(status: &pb::ClusterStatusResponse, now: i64) -> String {
             known(size(disk.state_bytes)),
             known(size(disk.snapshot_bytes)),
             known(own.version),
-            known(days(own.certificate_expires, now)),
+            known(left(own.certificate_expires, now)),
             info.api_address,
         ]);
     }
@@ -109,7 +109,7 @@ fn render(status: &pb::ClusterStatusResponse, now: i64) -> String {
                 readiness(&node.ready),
                 node.pods.to_string(),
                 node.version.clone(),
-                days(node.certificate_expires, now),
+                left(node.certificate_expires, now),
             ]);
         }
         text.push('\n');
@@ -163,10 +163,13 @@ fn size(bytes: u64) -> String {
     }
 }
 
-fn days(expires: i64, now: i64) -> String {
+/// Until a certificate ends.
+pub fn left(expires: i64, now: i64) -> String {
     match expires - now {
-        _ if expires == 0 => String::new(),
+        _ if expires == 0 => "-".to_owned(),
         left if left <= 0 => "expired".to_owned(),
+        left if left < 120 => format!("{left} s left"),
+        left if left < 7200 => format!("{} min left", left / 60),
         left if left < 86_400 => format!("{} h left", left / 3600),
         left => format!("{} d left", left / 86_400),
     }

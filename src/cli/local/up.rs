@@ -12,6 +12,7 @@ use super::super::cluster::{self, prepare, recovery_key};
 use super::super::credentials::Access;
 use super::super::installation::Installation;
 use super::super::progress::{Progress, note};
+use super::super::run;
 use super::super::settings::Flags;
 use super::Dir;
 use super::layout::{Layout, Master};
@@ -354,6 +355,7 @@ fn write_kubeconfig(layout: &Layout) -> Result<()> {
         .into_iter()
         .map(|(context, url)| rpc::pki::kubeconfig::Server { context, url, tls_name: None })
         .collect();
-    let lifetimes = rpc::pki::Lifetimes::default();
+    let installation = Installation::load(&layout.data_dir(&first.name))?;
+    let lifetimes = run::lifetimes(&Flags::default().resolve(&installation.settings)?)?;
     Ok(master::write_kubeconfig(&layout.data_dir(&first.name), &layout.kubeconfig(), &servers, &lifetimes)?)
 }

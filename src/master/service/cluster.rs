@@ -11,6 +11,7 @@ use state::{Command, Expect, Key, Op, Refusal, State};
 use tonic::{Request, Response, Status};
 
 use super::{Shared, admin, caller, snapshots, status};
+use crate::issuers;
 use crate::records;
 use crate::rotate::{self, Steps};
 
@@ -35,11 +36,11 @@ fn failed(error: Failed) -> Status {
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     async fn issuers(&self, _: Request<pb::IssuersRequest>) -> Result<Response<pb::IssuersResponse>, Status> {
-        let bundles = &self.0.bundles;
+        let bundles = self.0.trust.bundles();
         Ok(Response::new(pb::IssuersResponse {
-            peer_issuer_pem: bundles.peer.clone(),
-            node_issuer_pem: bundles.node.clone(),
-            client_issuer_pem: bundles.client.clone(),
+            peer_issuer_pem: bundles.peer,
+            node_issuer_pem: bundles.node,
+            client_issuer_pem: bundles.client,
         }))
     }
 
@@ -88,7 +89,7 @@ impl Cluster for ClusterService {
         if ttl > TTL_MAX_S {
             return Err(malformed("a token lives at most a year"));
         }
-        let pin = self.0.bundles.pin().map_err(|error| Status::internal(error.to_string()))?;
+        let pin = self.0.trust.bundles().pin().map_err(|error| Status::internal(error.to_string()))?;
         let token = Token::generate(&pin).map_err(|error| Status::internal(error.to_string()))?;
         let expires = self.0.unix() + i64::try_from(ttl).unwrap_or(i64::MAX);
         let stored = records::Token {
@@ -172,6 +173,39 @@ impl Cluster for ClusterService {
         admin(&request)?;
         let steps = rotate::rotate(&self.0, request.get_ref().what()).await?;
         Ok(Response::new(steps))
+    }
+
+    async fn renew_certificates(
+        &self,
+        request: Request<pb::RenewCertificatesRequest>,
+    ) -> Result<Response<pb::RenewCertificatesResponse>, Status> {
+        admin(&request)?;
+        let Identity::User { name, groups } = caller(&request) else {
+            return Err(Status::permission_denied("only a user has a kubeconfig"));
+        };
+        let [group] = groups.as_slice() else {
+            return Err(Status::failed_precondition(format!(
+                "user {name} is in several groups, so hactl did not make that certificate: renew it where it was made"
+            )));
+        };
+        let issuers = self.0.trust.issuers();
+        let life = self.0.config.lifetimes.user;
+        let csr = &request.get_ref().csr_pem;
+        let certificate_pem = issuers.issue_user(csr, &name, Some(group), life, self.0.unix()).map_err(malformed)?;
+        let client_issuer_pem = issuers.bundles().client;
+        let mut answer = pb::RenewCertificatesResponse { certificate_pem, client_issuer_pem, ..Default::default() };
+        let members = if request.get_ref().only_user { Vec::new() } else { self.0.addresses.members() };
+        for member in members {
+            match issuers::renew(&self.0, &member).await {
+                Ok(nodes) => {
+                    answer.masters.push(member.name);
+                    answer.nodes.extend(nodes);
+                }
+                Err(status) => answer.failed.push(format!("{}: {}", member.name, status.message())),
+            }
+        }
+        answer.nodes.sort();
+        Ok(Response::new(answer))
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rpc::pb;
+use rpc::pki::files::Other;
 use rpc::pki::{ApiName, NodeName, PeerName, fingerprint};
 use rpc::token;
 use state::{Key, Refusal, State};
@@ -23,12 +24,13 @@ impl ClusterService {
         let root = self.read().await?;
         self.check_token(&root, request)?;
         let config = &self.0.config;
+        let bundles = self.0.trust.bundles();
         let mut answer = pb::JoinResponse {
             cluster_id: config.cluster_id.clone(),
             epoch: config.epoch,
-            peer_issuer_pem: self.0.bundles.peer.clone(),
-            node_issuer_pem: self.0.bundles.node.clone(),
-            client_issuer_pem: self.0.bundles.client.clone(),
+            peer_issuer_pem: bundles.peer,
+            node_issuer_pem: bundles.node,
+            client_issuer_pem: bundles.client,
             api_addresses: self.0.addresses.api(),
             cluster_cidr: config.settings.cluster_cidr.to_string(),
             settings: shared_settings(&config.settings),
@@ -151,7 +153,7 @@ impl ClusterService {
             NodeName { cluster_id: self.0.config.cluster_id.clone(), name: request.name.clone(), uid: uid.clone() };
         let life = self.0.config.lifetimes.node;
         answer.node_certificate_pem =
-            self.0.issuers.issue_node(&request.node_csr_pem, &name, life, self.0.unix()).map_err(malformed)?;
+            self.0.trust.issuers().issue_node(&request.node_csr_pem, &name, life, self.0.unix()).map_err(malformed)?;
         answer.node_uid.clone_from(&uid);
         register_node(&self.0, &request.name, &uid).await
     }
@@ -177,14 +179,17 @@ impl ClusterService {
             hosts: setup::api_hosts(&request.api_address, &[]),
             service_ip: first_service_ip(&config.settings),
         };
-        let issuers = &self.0.issuers;
+        let issuers = self.0.trust.issuers();
         let lifetimes = &config.lifetimes;
         answer.member_id = id;
         answer.peer_certificate_pem =
             issuers.issue_peer(&request.peer_csr_pem, &peer, lifetimes.peer, now).map_err(malformed)?;
         answer.api_certificate_pem =
-            issuers.issue_api(&request.api_csr_pem, &api, lifetimes.api, now).map_err(malformed)?;
+            self.0.trust.serves().issue_api(&request.api_csr_pem, &api, lifetimes.api, now).map_err(malformed)?;
         answer.master_secrets = serde_json::to_vec(&issuers.keys_pem()).map_err(malformed)?.into();
+        if let Some(keys) = self.0.trust.other_keys(Other::Previous).map_err(malformed)? {
+            answer.previous_secrets = serde_json::to_vec(&keys).map_err(malformed)?.into();
+        }
         answer.data_keys = self.0.keys.to_json().map_err(malformed)?.into();
         answer.members = self.0.addresses.members();
         Ok(())

@@ -14,7 +14,6 @@ use consensus::Consensus;
 use replica::Replica;
 use rpc::Identity;
 use rpc::peer::PeerClients;
-use rpc::pki::{Bundles, Dir, Issuers};
 use tonic::{Request, Status};
 
 use crate::Config;
@@ -23,6 +22,7 @@ use crate::keys::Keyring;
 use crate::leader::Heard;
 use crate::rotate::Rotations;
 use crate::sessions::Sessions;
+use crate::trust::Trust;
 
 /// What the services share.
 pub struct Shared {
@@ -34,9 +34,7 @@ pub struct Shared {
     pub sessions: Sessions,
     pub heard: Heard,
     pub addresses: Addresses,
-    pub issuers: Arc<Issuers>,
-    pub bundles: Bundles,
-    pub dir: Dir,
+    pub trust: Arc<Trust>,
     pub keys: Arc<Keyring>,
     pub rotations: Rotations,
     pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,

@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Shared, caller};
+use crate::sessions::check_node;
 
 /// The metadata in which a node names the stream that it dialled for.
 const STREAM: &str = "hactl-stream";
@@ -24,7 +25,16 @@ impl NodeService {
                 "you are a node of cluster {cluster_id}, this is {}",
                 self.0.config.cluster_id
             ))),
+            late @ Identity::LateNode { .. } => Err(Status::permission_denied(format!("{late} must renew it first"))),
             other => Err(Status::permission_denied(format!("{other} is no node"))),
+        }
+    }
+
+    /// One whose certificate ended lately may ask for a new one, as long as its Node is there: the port has looked.
+    fn renewing<T>(&self, request: &Request<T>) -> Result<(String, String), Status> {
+        match caller(request) {
+            Identity::LateNode { cluster_id, name, uid } if cluster_id == self.0.config.cluster_id => Ok((name, uid)),
+            _ => self.node(request),
         }
     }
 }
@@ -58,15 +68,19 @@ impl NodeSession for NodeService {
         &self,
         request: Request<pb::RenewRequest>,
     ) -> Result<Response<pb::RenewResponse>, Status> {
-        let (name, uid) = self.node(&request)?;
+        let late = matches!(caller(&request), Identity::LateNode { .. });
+        let (name, uid) = self.renewing(&request)?;
+        // Nobody else keeps one whose Node was deleted from getting a certificate that holds.
+        let root = self.0.replica.read().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        check_node(&root, &name, &uid)?;
+        tracing::info!(node = name, late, "a node's certificate is renewed");
         let name = NodeName { cluster_id: self.0.config.cluster_id.clone(), name, uid };
         let life = self.0.config.lifetimes.node;
-        let certificate_pem = self
-            .0
-            .issuers
+        let issuers = self.0.trust.issuers();
+        let certificate_pem = issuers
             .issue_node(&request.into_inner().csr_pem, &name, life, self.0.unix())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let issuers_pem = self.0.bundles.client.clone();
+        let issuers_pem = issuers.bundles().client;
         Ok(Response::new(pb::RenewResponse { certificate_pem, issuers_pem }))
     }
 }

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Shared, caller, status};
 use crate::rotate::{self, Steps};
-use crate::{peers, records};
+use crate::{issuers, peers, records};
 
 pub struct PeerService(pub Arc<Shared>);
 
@@ -196,6 +196,20 @@ impl Peer for PeerService {
         let installed = self.0.keys.install(&request.data_keys, &request.only);
         installed.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(pb::InstallDataKeysResponse {}))
+    }
+
+    async fn install_issuers(
+        &self,
+        request: Request<pb::InstallIssuersRequest>,
+    ) -> Result<Response<pb::InstallIssuersResponse>, Status> {
+        self.member(&request)?;
+        issuers::install_here(&self.0, request.into_inner()).await?;
+        Ok(Response::new(pb::InstallIssuersResponse {}))
+    }
+
+    async fn renew_own(&self, request: Request<pb::RenewOwnRequest>) -> Result<Response<pb::RenewOwnResponse>, Status> {
+        self.member(&request)?;
+        Ok(Response::new(pb::RenewOwnResponse { nodes: issuers::renew_here(&self.0).await? }))
     }
 
     type RotateStream = Steps;

@@ -51,12 +51,12 @@ impl Material {
             ("cluster-cidr", config.settings.cluster_cidr.to_string()),
             ("service-cidr", config.settings.service_cidr.to_string()),
         ];
-        let bundles = shared.issuers.bundles();
+        let bundles = shared.trust.issuers().bundles();
         let manifest = Manifest {
             peer_issuer_pem: bundles.peer,
             node_issuer_pem: bundles.node,
             client_issuer_pem: bundles.client,
-            master_secrets: serde_json::to_vec(&shared.issuers.keys_pem()).map_err(|error| internal(&error))?,
+            master_secrets: serde_json::to_vec(&shared.trust.issuers().keys_pem()).map_err(|error| internal(&error))?,
             data_keys: shared.keys.to_json().map_err(|error| internal(&error))?,
             settings: settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             ..Manifest::default()

@@ -4,22 +4,22 @@ use std::time::Duration;
 
 use rpc::pb;
 use rpc::peer::Lane;
-use state::{Key, State};
+use state::State;
 use tonic::Request;
 
 use super::Shared;
-use crate::renewal::Own;
+use crate::sessions;
 
 /// A member that does not answer within this is shown as unreachable.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// A certificate that ends sooner has missed its renewal.
-const CERTIFICATE_WARN_S: i64 = 7 * 24 * 3600;
 /// Less free disk than this is a problem.
 const DISK_WARN: u64 = 1 << 30;
 
 /// Of this member.
 pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
-    let certificate_expires = Own::expires(&shared.dir);
+    let now = shared.unix();
+    let (certificate_expires, missed) = shared.trust.expires(now);
+    let issuers = shared.trust.issuers();
     let mut problems = Vec::new();
     if !shared.replica.leadership().borrow().serving {
         problems.push("does not serve: no leader was confirmed lately, or it is still catching up".to_owned());
@@ -27,8 +27,11 @@ pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
     if let Some(key) = shared.keys.active().filter(|key| !shared.keys.ids().contains(key)) {
         problems.push(format!("lacks the key {key} for Secrets, and cannot serve them until the leader has sent it"));
     }
-    if certificate_expires - shared.unix() < CERTIFICATE_WARN_S {
-        problems.push("has a certificate that ends within a week and was not renewed".to_owned());
+    if missed {
+        problems.push("has a certificate that was not renewed in time: its log says why".to_owned());
+    }
+    if shared.trust.issuers_end_soon(now) {
+        problems.push("has issuers that end soon: `hactl cluster certs rotate-issuers` makes new ones".to_owned());
     }
     problems.extend(shared.trouble.now());
     let data_dir = shared.config.data_dir.clone();
@@ -54,6 +57,9 @@ pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
         supported_version: state::VERSION,
         data_keys: shared.keys.ids(),
         sealing_key: shared.keys.active().unwrap_or_default(),
+        trust: issuers.bundles().pin().unwrap_or_default(),
+        signs_with: issuers.own().pin().unwrap_or_default(),
+        certificates: shared.trust.certificates(),
         ..Default::default()
     };
     match shared.consensus.status().await {
@@ -122,7 +128,7 @@ pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
     }
     let leadership = shared.replica.leadership().borrow().clone();
     let nodes = nodes(&shared.replica.root());
-    let problems = problems(&members, &nodes, leadership.leader);
+    let problems = problems(&members, &nodes, leadership.leader, shared.unix());
     pb::ClusterStatusResponse {
         cluster_id: shared.config.cluster_id.clone(),
         epoch: shared.config.epoch,
@@ -142,25 +148,42 @@ pub async fn ask(shared: &Shared, member: &pb::MemberInfo) -> Option<pb::MemberS
     answer.ok()?.ok().map(tonic::Response::into_inner)
 }
 
-fn nodes(root: &State) -> Vec<pb::NodeSummary> {
+/// All nodes as they last reported.
+pub fn nodes(root: &State) -> Vec<pb::NodeSummary> {
     root.list("", "nodes", None)
-        .map(|(key, record)| pb::NodeSummary {
-            name: key.name.clone(),
-            ready: record.header.fields.get("ready").unwrap_or("Unknown").to_owned(),
-            version: kubelet_version(root, key),
-            pods: u32::try_from(root.on_node(&key.name).count()).unwrap_or(u32::MAX),
-            certificate_expires: 0,
+        .map(|(key, record)| {
+            let node = control::record::parse(record);
+            let certificate = certificate(&key.name, &node);
+            pb::NodeSummary {
+                name: key.name.clone(),
+                ready: record.header.fields.get("ready").unwrap_or("Unknown").to_owned(),
+                version: objects::meta::text(&node, &["status", "nodeInfo", "kubeletVersion"]).to_owned(),
+                pods: u32::try_from(root.on_node(&key.name).count()).unwrap_or(u32::MAX),
+                certificate_expires: certificate.as_ref().map_or(0, |certificate| certificate.not_after),
+                certificate,
+            }
         })
         .collect()
 }
 
-fn kubelet_version(root: &State, key: &Key) -> String {
-    let node = root.get(key).map(|record| control::record::parse(record)).unwrap_or_default();
-    objects::meta::text(&node, &["status", "nodeInfo", "kubeletVersion"]).to_owned()
+/// What a node's kubelet says of its certificate; nothing before it first reported, or when it is older than that.
+fn certificate(name: &str, node: &serde_json::Value) -> Option<pb::CertificateInfo> {
+    let text = objects::meta::text(node, &["metadata", "annotations", sessions::CERTIFICATE]);
+    let said: rpc::pki::Said = serde_json::from_str(text).ok()?;
+    Some(pb::CertificateInfo {
+        holder: name.to_owned(),
+        name: "node".to_owned(),
+        not_before: said.not_before,
+        not_after: said.not_after,
+        issuer: said.issuer,
+        serial: said.serial,
+        file: said.file,
+        trust: said.trust,
+    })
 }
 
 /// What is wrong, in words.
-fn problems(members: &[pb::MemberStatus], nodes: &[pb::NodeSummary], leader: Option<u64>) -> Vec<String> {
+fn problems(members: &[pb::MemberStatus], nodes: &[pb::NodeSummary], leader: Option<u64>, now: i64) -> Vec<String> {
     let mut problems = Vec::new();
     if leader.is_none() {
         problems.push("no master leads: start masters until a majority of them runs and reach each other".to_owned());
@@ -186,6 +209,20 @@ fn problems(members: &[pb::MemberStatus], nodes: &[pb::NodeSummary], leader: Opt
     }
     for node in nodes.iter().filter(|node| !node.ready.eq_ignore_ascii_case("true")) {
         problems.push(format!("node {} is not ready: `kubectl describe node {}` says more", node.name, node.name));
+    }
+    for node in nodes {
+        let Some(certificate) = &node.certificate else { continue };
+        let end = rpc::pki::Expiry { not_before: certificate.not_before, not_after: certificate.not_after };
+        if end.is_over(now) {
+            problems.push(format!(
+                "node {} has a certificate that has ended: it gets a new one by itself when it runs, for as long as the setting \
+                 certificate-grace of the masters says",
+                node.name
+            ));
+        } else if end.is_late(now) {
+            problems
+                .push(format!("node {} has a certificate that was not renewed in time: its log says why", node.name));
+        }
     }
     let hashes: std::collections::BTreeMap<u64, std::collections::BTreeSet<&str>> =
         members.iter().filter_map(|m| m.status.as_ref()).fold(Default::default(), |mut map, status| {

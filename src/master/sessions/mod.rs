@@ -41,7 +41,7 @@ use crate::leader::Heard;
 use assignment::Assigned;
 
 pub use streams::{NodeStreams, Relay, Uplink, relayed};
-pub use writes::new_node;
+pub use writes::{CERTIFICATE, new_node};
 
 /// Messages waiting for a slow node; beyond it the session waits, and the next difference is larger instead.
 const DOWN_MAX: usize = 64;
@@ -61,6 +61,8 @@ pub struct Parts {
     pub epoch: u64,
     /// API addresses (host:port) of all masters.
     pub masters: watch::Receiver<Vec<String>>,
+    /// What nodes trust, and which certificates they shall have.
+    pub trust: watch::Receiver<pb::Trust>,
     pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
     pub seed: Arc<AtomicU64>,
     /// Opens the Secrets that assignments carry.
@@ -194,7 +196,10 @@ impl Sessions {
 }
 
 /// The certificate is of the Node as it is now.
-fn check_node(root: &State, name: &str, uid: &str) -> Result<(), Status> {
+///
+/// # Errors
+/// `PERMISSION_DENIED` when it was deleted, `UNAVAILABLE` while there is nothing to tell by.
+pub fn check_node(root: &State, name: &str, uid: &str) -> Result<(), Status> {
     match root.get(&Key::node(name)) {
         Some(record) if record.header.uid == uid => Ok(()),
         Some(_) => Err(Status::permission_denied(format!(
@@ -225,6 +230,7 @@ impl Session<'_> {
     {
         let parts = &self.sessions.0.parts;
         let mut masters = parts.masters.clone();
+        let mut trust = parts.trust.clone();
         let mut assigned = Assigned::new(Some(parts.sealer.clone()));
         let mut watched = Watched::new(self.sessions.replica(), self.name, root.revision());
         let full = assigned.full(&root, self.name, parts.epoch);
@@ -233,7 +239,9 @@ impl Session<'_> {
         let welcome =
             pb::Welcome { epoch: parts.epoch, cluster_id: parts.cluster_id.clone(), pod_cidr: full.pod_cidr.clone() };
         let addresses = pb::Masters { api_addresses: masters.borrow_and_update().clone() };
-        for message in [Down::Welcome(welcome), Down::Masters(addresses), Down::Assignment(full)] {
+        let trusted = trust.borrow_and_update().clone();
+        let first = [Down::Welcome(welcome), Down::Masters(addresses), Down::Trust(trusted), Down::Assignment(full)];
+        for message in first {
             if !self.send(message).await {
                 return "the node went away".into();
             }
@@ -317,6 +325,15 @@ impl Session<'_> {
                         if !self.send(Down::Assignment(changes)).await {
                             return "the node went away".into();
                         }
+                    }
+                }
+                changed = trust.changed() => {
+                    if changed.is_err() {
+                        return "shutting down".into();
+                    }
+                    let trusted = trust.borrow_and_update().clone();
+                    if !self.send(Down::Trust(trusted)).await {
+                        return "the node went away".into();
                     }
                 }
                 changed = masters.changed() => {

@@ -16,6 +16,8 @@ use super::Sessions;
 const TRIES: usize = 8;
 /// Labels that a kubelet sets on its own Node; all others belong to users.
 const NODE_LABELS: &[&str] = &["kubernetes.io/hostname", "kubernetes.io/os", "kubernetes.io/arch"];
+/// What a kubelet says of its certificate and of what it trusts: JSON, see `kubelet::certificate`.
+pub const CERTIFICATE: &str = "hactl.io/certificate";
 
 /// A refusal as HTTP status code and message.
 #[derive(Debug, PartialEq, Eq)]
@@ -121,7 +123,7 @@ pub fn new_node(name: &str, uid: &str, now: jiff::Timestamp) -> Result<Command, 
     put(kind, &node, Expect::absent(key))?.ok_or_else(|| Refused(500, "nothing to create".into()))
 }
 
-/// The Node's labels and status as its kubelet reports them; everything else stays.
+/// The Node's labels, certificate and status as its kubelet reports them; everything else stays.
 fn node_status(root: &State, name: &str, uid: &str, json: &[u8]) -> Decision {
     let reported = object(json)?;
     let kind = kind("nodes")?;
@@ -137,6 +139,7 @@ fn node_status(root: &State, name: &str, uid: &str, json: &[u8]) -> Decision {
     for label in NODE_LABELS {
         meta::copy(&mut node, &reported, &["metadata", "labels", label]);
     }
+    meta::copy(&mut node, &reported, &["metadata", "annotations", CERTIFICATE]);
     let conditions = merge_conditions(&node, &reported);
     let mut status = meta::at(&reported, &["status"]).cloned().unwrap_or_else(|| json!({}));
     meta::set(&mut status, &["conditions"], conditions);

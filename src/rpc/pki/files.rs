@@ -4,7 +4,9 @@
 //! peer-issuer.pem node-issuer.pem client-issuer.pem    what this machine trusts
 //! peer.{pem,key}  api.{pem,key}  node.{pem,key}         its own certificates, by role
 //! seal.key  issuers.sealed  data-keys.sealed            a master's signing keys and keys for Secrets, and what opens them
+//! next-issuers.sealed  previous-issuers.sealed           while issuers rotate: keys of those that sign later, or signed before
 //! ```
+//! The key decides which certificate of a bundle signs, so that no crash between two files leaves something that does not fit.
 //! Every file is written whole (new file, sync, rename) with mode 0600.
 
 use std::fs;
@@ -34,6 +36,25 @@ pub const API: &str = "api";
 pub const NODE: &str = "node";
 
 const DATA_KEYS: &str = "data-keys.sealed";
+const ISSUERS: &str = "issuers.sealed";
+
+/// A generation of issuers beside the one that signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    /// Trusted already, and signs later.
+    Next,
+    /// Still trusted; API servers' certificates are of it, since users may know no other.
+    Previous,
+}
+
+impl Other {
+    fn file(self) -> &'static str {
+        match self {
+            Other::Next => "next-issuers.sealed",
+            Other::Previous => "previous-issuers.sealed",
+        }
+    }
+}
 
 /// `<data-dir>/pki`.
 #[derive(Clone, Debug)]
@@ -96,10 +117,50 @@ impl Dir {
     /// # Errors
     /// When the disk refuses.
     pub fn write_issuers(&self, issuers: &Issuers) -> Result<(), Error> {
-        let key = self.seal_key()?;
-        let plain = serde_json::to_vec(&issuers.keys_pem()).map_err(|cause| Error::Issue(cause.to_string()))?;
-        self.write("issuers.sealed", &key.seal(&plain)?)?;
-        self.write_bundles(&issuers.bundles())
+        let bundles = issuers.bundles();
+        // Whichever of the keys a crash leaves, its certificate is there.
+        if let Ok(before) = self.bundles() {
+            self.write_bundles(&bundles.and(&before)?)?;
+        }
+        self.write_keys(ISSUERS, &issuers.keys_pem())?;
+        self.write_bundles(&bundles)
+    }
+
+    /// While issuers rotate, the keys of another generation; none: removes them.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write_other_keys(&self, which: Other, keys_pem: Option<&[String; 3]>) -> Result<(), Error> {
+        if let Some(keys) = keys_pem {
+            return self.write_keys(which.file(), keys);
+        }
+        let path = self.0.join(which.file());
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::File { path, source }),
+            _ => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// When the seal does not open or the file is damaged.
+    pub fn other_keys(&self, which: Other) -> Result<Option<[String; 3]>, Error> {
+        match self.read_keys(which.file()) {
+            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn write_keys(&self, name: &str, keys_pem: &[String; 3]) -> Result<(), Error> {
+        let plain = serde_json::to_vec(keys_pem).map_err(|cause| Error::Issue(cause.to_string()))?;
+        self.write(name, &self.seal_key()?.seal(&plain)?)
+    }
+
+    fn read_keys(&self, name: &str) -> Result<[String; 3], Error> {
+        let path = self.0.join(name);
+        let sealed = fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+        let key = SealKey::parse(&self.read("seal.key")?)?;
+        let plain = key.open(&sealed, &path.display().to_string())?;
+        serde_json::from_slice(&plain).map_err(|cause| Error::malformed(path.display().to_string(), cause))
     }
 
     /// The key of this machine's own that what else is secret lies sealed under; made at first use.
@@ -139,13 +200,7 @@ impl Dir {
     /// # Errors
     /// When a file is missing, the seal does not open, or keys and certificates do not belong together.
     pub fn issuers(&self) -> Result<Issuers, Error> {
-        let key = SealKey::parse(&self.read("seal.key")?)?;
-        let path = self.0.join("issuers.sealed");
-        let sealed = fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
-        let plain = key.open(&sealed, &path.display().to_string())?;
-        let keys: [String; 3] =
-            serde_json::from_slice(&plain).map_err(|cause| Error::malformed(path.display().to_string(), cause))?;
-        Issuers::from_parts(&self.bundles()?, &keys)
+        Issuers::from_parts(&self.bundles()?, &self.read_keys(ISSUERS)?)
     }
 
     fn read(&self, name: &str) -> Result<String, Error> {

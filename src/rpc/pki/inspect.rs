@@ -7,6 +7,10 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::{Bundles, Error, Role};
 use crate::identity::Identity;
 
+/// Certificates start this much before they are made, so that a machine whose clock is behind accepts them; one of a shorter
+/// life starts its life earlier.
+pub(super) const BACK_DATED_S: i64 = 3600;
+
 /// When a certificate starts, ends and is renewed; seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiry {
@@ -15,9 +19,19 @@ pub struct Expiry {
 }
 
 impl Expiry {
+    /// When it was made.
+    pub fn issued(&self) -> i64 {
+        self.not_before + ((self.not_after - self.not_before) / 2).min(BACK_DATED_S)
+    }
+
     /// The moment at two thirds of its life.
     pub fn renew_at(&self) -> i64 {
-        self.not_before + (self.not_after - self.not_before) / 3 * 2
+        self.issued() + (self.not_after - self.issued()) * 2 / 3
+    }
+
+    /// It should have been renewed long ago: less than a quarter of its life is left.
+    pub fn is_late(&self, now: i64) -> bool {
+        (self.not_after - now) * 4 < self.not_after - self.issued()
     }
 
     pub fn is_over(&self, now: i64) -> bool {
@@ -49,6 +63,53 @@ pub fn expiry(pem: &str, what: &str) -> Result<Expiry, Error> {
     Ok(Expiry { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
 }
 
+/// What is shown of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    pub expiry: Expiry,
+    /// Lower-case hex.
+    pub serial: String,
+    /// [`fingerprint_of`] the issuer that signed it, out of those given; empty: none of them did.
+    pub issuer: String,
+}
+
+/// What is shown of the first certificate of `pem`; `issuers` is a bundle, `what` names the certificate in the error.
+///
+/// # Errors
+/// When one is malformed.
+pub fn about(pem: &str, issuers: &str, what: &str) -> Result<About, Error> {
+    let chain = certificates(pem, what)?;
+    let certificate = parse(&chain[0], what)?;
+    let issuers = certificates(issuers, "the issuer")?;
+    let signed = issuers.iter().find(|issuer| signed_by(&certificate, issuer));
+    Ok(About {
+        expiry: expiry(pem, what)?,
+        serial: hex::encode(certificate.raw_serial()),
+        issuer: signed.map(|issuer| fingerprint_of(issuer)).unwrap_or_default(),
+    })
+}
+
+/// By what an issuer is named where it is shown.
+pub fn fingerprint_of(certificate: &[u8]) -> String {
+    let mut text = super::fingerprint(certificate);
+    text.truncate(FINGERPRINT_CHARS);
+    text
+}
+
+const FINGERPRINT_CHARS: usize = 16;
+
+/// The end of a certificate, in seconds since 1970.
+pub fn ends(certificate: &[u8]) -> Option<i64> {
+    parse(certificate, "the certificate").ok().map(|certificate| certificate.validity().not_after.timestamp())
+}
+
+fn signed_by(certificate: &X509Certificate<'_>, issuer: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(issuer).is_ok_and(|(_, issuer)| {
+        issuer.subject().as_raw() == certificate.issuer().as_raw()
+            && certificate.verify_signature(Some(issuer.public_key())).is_ok()
+    })
+}
+
 /// The raw public key of a certificate.
 pub(super) fn public_key(der: &[u8], what: &str) -> Result<Vec<u8>, Error> {
     Ok(parse(der, what)?.public_key().subject_public_key.data.to_vec())
@@ -58,13 +119,7 @@ pub(super) fn public_key(der: &[u8], what: &str) -> Result<Vec<u8>, Error> {
 /// The TLS stack has verified validity and purpose before.
 pub fn identity(leaf: &[u8], bundles: &[(Role, Vec<CertificateDer<'static>>)]) -> Option<Identity> {
     let certificate = parse(leaf, "the peer's certificate").ok()?;
-    let signed_by = |issuer: &CertificateDer<'_>| {
-        X509Certificate::from_der(issuer).is_ok_and(|(_, issuer)| {
-            issuer.subject().as_raw() == certificate.issuer().as_raw()
-                && certificate.verify_signature(Some(issuer.public_key())).is_ok()
-        })
-    };
-    let (role, _) = bundles.iter().find(|(_, issuers)| issuers.iter().any(signed_by))?;
+    let (role, _) = bundles.iter().find(|(_, issuers)| issuers.iter().any(|issuer| signed_by(&certificate, issuer)))?;
     match role {
         Role::Peer => peer(&certificate),
         Role::Node => node(&certificate),

@@ -12,9 +12,6 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{Bundles, Error, Role, inspect};
 
-/// Certificates start this much before they are made, so that a machine whose clock is behind accepts them.
-const BACK_DATED: Duration = Duration::from_secs(3600);
-
 /// How long certificates last; they renew at two thirds of it.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Lifetimes {
@@ -89,8 +86,9 @@ pub struct ApiName {
 /// One issuer with its signing key.
 pub struct Issuer {
     role: Role,
-    /// Newest first; the key belongs to the first.
+    /// The key belongs to the first; the others are trusted beside it while issuers rotate.
     bundle_pem: String,
+    own_pem: String,
     key: KeyPair,
 }
 
@@ -143,13 +141,27 @@ impl Issuers {
         }
     }
 
+    /// The certificates of those that sign, without others that are trusted beside them.
+    pub fn own(&self) -> Bundles {
+        Bundles {
+            peer: self.peer.own_pem.clone(),
+            node: self.node.own_pem.clone(),
+            client: self.client.own_pem.clone(),
+        }
+    }
+
+    /// Whether others are trusted beside those that sign.
+    pub fn are_rotating(&self) -> bool {
+        [&self.peer, &self.node, &self.client].iter().any(|issuer| issuer.bundle_pem != issuer.own_pem)
+    }
+
     /// The signing keys, PEM, to be sealed or sent to a joining master.
     pub fn keys_pem(&self) -> [String; 3] {
         [&self.peer, &self.node, &self.client].map(|issuer| issuer.key.serialize_pem())
     }
 
     /// # Errors
-    /// When a key does not parse or is not that of its bundle's first certificate.
+    /// When a key does not parse or is that of none of its bundle's certificates.
     pub fn from_parts(bundles: &Bundles, keys_pem: &[String; 3]) -> Result<Self, Error> {
         let load = |role: Role, key: &str| Issuer::load(role, bundles.of(role), key);
         Ok(Self {
@@ -234,29 +246,34 @@ impl Issuers {
 impl Issuer {
     fn create(role: Role, cluster_id: &str, life: Duration, now: i64) -> Result<Self, Error> {
         let key = new_key()?;
-        let mut params = params(&format!("hactl {} issuer {cluster_id}", role.name()), None, life, now)?;
+        // Of its own name, so that whoever knows another generation finds it unknown and not its signature wrong.
+        let mut params = params(&format!("hactl {} {cluster_id} {now}", role.name()), None, life, now)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.use_authority_key_identifier_extension = false;
-        let certificate = params.self_signed(&key).map_err(issue)?;
-        Ok(Self { role, bundle_pem: certificate.pem(), key })
+        let certificate = super::pem_of(params.self_signed(&key).map_err(issue)?.der());
+        Ok(Self { role, bundle_pem: certificate.clone(), own_pem: certificate, key })
     }
 
     fn load(role: Role, bundle_pem: &str, key_pem: &str) -> Result<Self, Error> {
         let what = format!("the {} issuer", role.name());
         let key = KeyPair::from_pem(key_pem).map_err(|cause| Error::malformed(format!("the key of {what}"), cause))?;
         let certificates = inspect::certificates(bundle_pem, &what)?;
-        let first = certificates.first().ok_or_else(|| Error::malformed(&what, "no certificate"))?;
-        if inspect::public_key(first, &what)? != key.public_key_raw() {
-            return Err(Error::malformed(what, "its key belongs to another certificate"));
+        let mut own = None;
+        let mut others = String::new();
+        for certificate in &certificates {
+            let is_own = own.is_none() && inspect::public_key(certificate, &what)? == key.public_key_raw();
+            let pem = super::pem_of(certificate);
+            if is_own { own = Some(pem) } else { others.push_str(&pem) }
         }
-        Ok(Self { role, bundle_pem: bundle_pem.to_owned(), key })
+        let own_pem = own.ok_or_else(|| Error::malformed(what, "its key belongs to another certificate"))?;
+        Ok(Self { role, bundle_pem: format!("{own_pem}{others}"), own_pem, key })
     }
 
     fn sign(&self, csr_pem: &str, params: &CertificateParams) -> Result<String, Error> {
         let request = CertificateSigningRequestParams::from_pem(csr_pem)
             .map_err(|cause| Error::malformed("the certificate signing request", cause))?;
-        let issuer = rcgen::Issuer::from_ca_cert_pem(&self.bundle_pem, &self.key)
+        let issuer = rcgen::Issuer::from_ca_cert_pem(&self.own_pem, &self.key)
             .map_err(|cause| Error::malformed(format!("the {} issuer", self.role.name()), cause))?;
         Ok(params.signed_by(&request.public_key, &issuer).map_err(issue)?.pem())
     }
@@ -272,7 +289,7 @@ fn params(name: &str, organization: Option<&str>, life: Duration, now: i64) -> R
     serial[0] &= 0x7f;
     let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(now).unwrap_or(0));
     let mut params = CertificateParams::default();
-    params.not_before = now - BACK_DATED;
+    params.not_before = now - life.min(Duration::from_secs(inspect::BACK_DATED_S.unsigned_abs()));
     params.not_after = now + life;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.distinguished_name = DistinguishedName::new();

@@ -18,7 +18,7 @@ pub mod seal;
 
 pub use datakeys::DataKeys;
 pub use files::{Credential, Dir};
-pub use inspect::{Expiry, expiry};
+pub use inspect::{About, Expiry, about, expiry};
 pub use issuer::{ApiName, Issuers, Lifetimes, NodeName, PeerName, signing_request, signing_request_of};
 
 use ring::digest;
@@ -81,7 +81,7 @@ impl Bundles {
         }
     }
 
-    /// The pin of a join token: SHA-256 over the certificates of all three bundles.
+    /// The pin of a join token: SHA-256 over the certificates of all three bundles, in whichever order they lie.
     ///
     /// # Errors
     /// When a bundle holds no certificate.
@@ -91,12 +91,61 @@ impl Bundles {
             let certificates = inspect::certificates(self.of(role), role.name())?;
             context.update(role.name().as_bytes());
             context.update(&(certificates.len() as u64).to_be_bytes());
-            for certificate in certificates {
-                context.update(digest::digest(&digest::SHA256, &certificate).as_ref());
+            let mut digests: Vec<_> =
+                certificates.iter().map(|certificate| digest::digest(&digest::SHA256, certificate)).collect();
+            digests.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+            for digest in digests {
+                context.update(digest.as_ref());
             }
         }
         Ok(hex::encode(context.finish()))
     }
+
+    /// These issuers, and those of `others` that are not among them.
+    ///
+    /// # Errors
+    /// When a bundle holds no certificate.
+    pub fn and(&self, others: &Self) -> Result<Self, Error> {
+        let both = |role: Role| -> Result<String, Error> {
+            let mut all = inspect::certificates(self.of(role), role.name())?;
+            for other in inspect::certificates(others.of(role), role.name())? {
+                if !all.contains(&other) {
+                    all.push(other);
+                }
+            }
+            Ok(all.iter().map(|certificate| pem_of(certificate)).collect())
+        };
+        Ok(Self { peer: both(Role::Peer)?, node: both(Role::Node)?, client: both(Role::Client)? })
+    }
+}
+
+/// What a node says of its certificate, as the JSON text of an annotation of its Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Said {
+    /// Seconds since 1970.
+    pub not_before: i64,
+    pub not_after: i64,
+    pub serial: String,
+    /// Fingerprint of its issuer.
+    pub issuer: String,
+    /// [`Bundles::pin`] of what it trusts.
+    pub trust: String,
+    pub file: String,
+}
+
+/// A certificate as PEM.
+pub fn pem_of(certificate: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in text.as_bytes().chunks(64) {
+        // Base64 is ASCII.
+        pem.push_str(&String::from_utf8_lossy(line));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
 }
 
 /// The wall clock in seconds since 1970.
