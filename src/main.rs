@@ -20,7 +20,7 @@ fn main() -> std::process::ExitCode {
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", cli::sentence(&error));
             std::process::ExitCode::FAILURE
         }
     }

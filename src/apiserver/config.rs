@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use control::authz::User;
 use futures::stream::BoxStream;
 use replica::Replica;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,10 @@ pub trait Health: Send + Sync + 'static {
     fn live(&self) -> Vec<Check>;
     /// It can serve requests now (`/readyz`).
     fn ready(&self) -> Vec<Check>;
+    /// While nobody leads: which masters were heard when, and what to do. Empty while somebody does.
+    fn without_leader(&self) -> String {
+        String::new()
+    }
 }
 
 /// The pod whose stream is asked for, as the store has it, so that the far end can tell a replaced pod.
@@ -88,6 +93,9 @@ pub enum StreamError {
     /// The node is not connected to any master, or its session broke (503).
     #[error("{0}")]
     Unavailable(String),
+    /// The master that holds the node's session lets this user not (403).
+    #[error("{0}")]
+    Forbidden(String),
     /// The node failed (500).
     #[error("{0}")]
     Internal(String),
@@ -96,7 +104,8 @@ pub enum StreamError {
 /// The way to a node's containers through whichever master holds its session.
 #[async_trait::async_trait]
 pub trait Streams: Send + Sync + 'static {
-    async fn logs(&self, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError>;
+    /// `user` was authorized here, and is again wherever the request is passed on to.
+    async fn logs(&self, user: &User, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError>;
 }
 
 /// The processor as Go names it.

@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 pub use config::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
 pub use limits::{Full, Limits, Pool, Seat, until_sent};
+pub use respond::Finite;
 
 /// The whole API as one router. A request without the extension `control::authz::User` is anonymous.
 pub fn service(config: Config) -> axum::Router {

@@ -24,6 +24,10 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Room for the item that completes a chunk, as most are.
 const ITEM_BYTES: usize = 4 * 1024;
 
+/// Marks a response whose body ends by itself: it holds what it is made of until its client has taken all of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Finite;
+
 /// What all answers of one request share.
 pub struct Answer<'a> {
     pub headers: &'a HeaderMap,
@@ -68,6 +72,7 @@ impl Answer<'_> {
     fn head(&self, status: StatusCode, media: &'static str, gzip: bool, body: Body) -> Response {
         let mut response = Response::new(body);
         *response.status_mut() = status;
+        response.extensions_mut().insert(Finite);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));

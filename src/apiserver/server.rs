@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use control::Seeds;
 use control::authz::{self, Attributes, User};
 use control::seal::{self, Sealer};
 use futures::FutureExt;
@@ -35,7 +35,7 @@ pub struct Server {
     pub openapi: OpenApi,
     pub frames: SharedFrames,
     gates: Gates,
-    seed: AtomicU64,
+    seeds: Seeds,
 }
 
 /// One authorized request on one kind.
@@ -57,16 +57,14 @@ impl Server {
             openapi: OpenApi::new(kinds),
             frames: SharedFrames::default(),
             gates: Gates::new(&config.limits),
-            seed: AtomicU64::new(config.seed),
+            seeds: Seeds::new(config.seed),
             config,
         }
     }
 
     /// The time and a fresh seed for one decision.
     pub fn context(&self) -> control::Context {
-        // Steps of the golden ratio never meet the steps that a context itself takes from its seed.
-        let seed = self.seed.fetch_add(0xa076_1d64_78bd_642f, Ordering::Relaxed);
-        control::Context::new((self.config.now)(), seed, self.config.settings.clone())
+        control::Context::new((self.config.now)(), self.seeds.draw(), self.config.settings.clone())
     }
 
     pub async fn handle(self: Arc<Self>, request: Request<Body>) -> Response {
@@ -86,7 +84,12 @@ impl Server {
                 .unwrap_or_else(|_| Err(Failure::internal("the request could not be carried out; the log says why"))),
             Err(failure) => Err(failure),
         };
-        let response = answer.unwrap_or_else(IntoResponse::into_response);
+        let response = answer.unwrap_or_else(|mut failure| {
+            if failure.leaderless {
+                failure.add(&self.config.health.without_leader());
+            }
+            failure.into_response()
+        });
         record(&route, &name, response.status(), start.elapsed());
         response
     }
@@ -160,7 +163,7 @@ impl Server {
             .ok_or_else(Failure::no_such_path)?;
         let leadership = self.config.replica.leadership();
         if !leadership.borrow().serving {
-            return Err(Failure::unavailable("this master has not confirmed a leader yet, or lost it"));
+            return Err(Failure::without_leader("this master has not confirmed a leader yet, or lost it"));
         }
         let (parts, body) = request.into_parts();
         let call = Call {

@@ -16,13 +16,23 @@ pub struct Failure {
     token: Option<String>,
     /// Send `Retry-After: 1`: the client repeats the request by itself.
     retry: bool,
+    /// For want of a leader, perhaps: what this master knows of the others belongs to it.
+    pub leaderless: bool,
 }
 
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Box::default(), token: None, retry: false }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: Box::default(),
+            token: None,
+            retry: false,
+            leaderless: false,
+        }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -155,6 +165,18 @@ impl Failure {
         Self { retry: true, ..Self::new(503, "ServiceUnavailable", message) }
     }
 
+    /// The same, for want of a leader.
+    pub fn without_leader(message: impl Into<String>) -> Self {
+        Self { leaderless: true, ..Self::unavailable(message) }
+    }
+
+    /// Says more, behind what it says already.
+    pub fn add(&mut self, more: &str) {
+        if !more.is_empty() {
+            self.message.push_str(&format!("; {more}"));
+        }
+    }
+
     /// The store is over its quota. Not 429 or 503, which clients repeat by themselves: only deleting something helps. Not
     /// 403 either, which says that the user lacks a right.
     pub fn insufficient_storage(message: impl Into<String>) -> Self {
@@ -227,9 +249,9 @@ impl Failure {
 impl From<replica::Error> for Failure {
     fn from(error: replica::Error) -> Self {
         match error {
-            replica::Error::Unavailable(_) => Self::unavailable(error.to_string()),
-            replica::Error::Unknown(_) => Self::timeout(error.to_string()),
-            replica::Error::Deposed(_) => Self::unavailable(error.to_string()),
+            replica::Error::Unavailable(_) => Self::without_leader(error.to_string()),
+            replica::Error::Unknown(_) => Self { leaderless: true, ..Self::timeout(error.to_string()) },
+            replica::Error::Deposed(_) => Self::without_leader(error.to_string()),
             replica::Error::TooLarge(_) => Self::too_large(error.to_string()),
         }
     }

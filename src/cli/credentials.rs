@@ -139,14 +139,14 @@ pub fn foreign(reason: &str) -> Option<&'static str> {
     let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
     if has(&["UnknownIssuer", "UnknownCA", "UnknownCa"]) {
         return Some(
-            "these credentials are of another cluster than the master that answers, or older than its issuers: take the kubeconfig that \
-             `hactl cluster kubeconfig` names on a machine of this cluster",
+            "these credentials are of another cluster than the master that answers, or older than its issuers: unset KUBECONFIG, or take \
+             the kubeconfig that `hactl cluster kubeconfig` names without it on a master of this cluster",
         );
     }
     // A master that does not know the client ends the connection right after the handshake, as one does that stops.
     has(&["operation was canceled", "transport error"]).then_some(
-        "the master ended the connection: unless it stopped just now, these credentials are of another cluster (take the kubeconfig \
-         that `hactl cluster kubeconfig` names on a machine of this one)",
+        "the master ended the connection: unless it stopped just now, these credentials are of another cluster (unset KUBECONFIG, or \
+         take the kubeconfig that `hactl cluster kubeconfig` names without it on a master of this one)",
     )
 }
 

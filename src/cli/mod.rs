@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 
 /// A highly available container platform for machines with Docker, with the Kubernetes API
 #[derive(Debug, Parser)]
-#[command(name = "hactl", disable_version_flag = true, infer_subcommands = false)]
+#[command(name = "hactl", version = version::LINE, infer_subcommands = false)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -42,6 +42,8 @@ enum Verb {
     /// Measure a cluster
     #[command(subcommand)]
     Bench(bench::Verb),
+    /// Show every setting, its default and what it means
+    Settings(settings::Show),
     /// Show the version, the commit and the Kubernetes version
     Version(version::Version),
 }
@@ -57,14 +59,37 @@ impl Cli {
             Verb::Delete(verb) => verb.run().await,
             Verb::Logs(verb) => verb.run().await,
             Verb::Bench(verb) => verb.run().await,
+            Verb::Settings(verb) => verb.run(),
             Verb::Version(verb) => verb.run(),
         }
     }
 }
 
+/// An error and its causes in one line. Some libraries repeat the cause in their own words; nobody reads it twice here.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let file = std::io::Error::from_raw_os_error(2);
+        let error = anyhow::Error::new(file).context("cannot read a: No such file or directory (os error 2)");
+        let error = error.context("cannot use a");
+        assert_eq!(super::sentence(&error), "cannot use a: cannot read a: No such file or directory (os error 2)");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

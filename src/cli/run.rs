@@ -266,6 +266,7 @@ fn api_limits(settings: &Settings) -> Result<(master::Limits, master::PortLimits
         handshake_time: settings.duration("api-handshake-time"),
         header_time: settings.duration("api-header-time"),
         idle: settings.duration("api-idle"),
+        stalled: settings.duration("api-stalled"),
         streams: u32::try_from(count("api-streams")?).context("api-streams is too large")?,
     };
     Ok((requests, port))

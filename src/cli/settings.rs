@@ -13,12 +13,20 @@ use anyhow::{Context, Result, bail};
 
 #[cfg(test)]
 mod page;
+mod show;
 pub mod units;
 
+pub use show::Show;
 pub use units::Unit;
 
 /// Where the file is looked for when `--config` names none.
 pub const FILE: &str = "/etc/hactl/hactl.yaml";
+
+/// The settings that `--help` shows; the others are flags too, but nobody wants to read past fifty of them.
+const EVERYDAY: [&str; 8] =
+    ["cluster-cidr", "service-cidr", "docker-host", "node-cpu", "node-memory", "snapshot-dir", "snapshot-every", "log"];
+/// Where the others are.
+const OTHERS: &str = "Every other setting is a flag too: `hactl settings` lists them with their defaults.";
 
 /// One setting.
 pub struct Setting {
@@ -27,7 +35,6 @@ pub struct Setting {
     /// As a user would write it; empty: none, the part decides (the help says how).
     pub default: &'static str,
     pub help: &'static str,
-    #[cfg_attr(not(test), expect(dead_code, reason = "orders the reference page, which a test makes"))]
     pub group: Group,
 }
 
@@ -237,6 +244,13 @@ pub const ALL: &[Setting] = &[
         "A connection is closed when the head of a request takes longer to arrive, or none ever comes",
     ),
     row(Group::Master, "api-idle", Unit::Duration, "5m", "A connection without an open request for so long is closed"),
+    row(
+        Group::Master,
+        "api-stalled",
+        Unit::Duration,
+        "1m",
+        "A connection whose client takes nothing of an answer for so long is closed; watches and followed logs may pause",
+    ),
     row(Group::Node, "docker-host", Unit::Text, "unix:///var/run/docker.sock", "The Docker engine that runs the pods"),
     row(Group::Node, "node-cpu", Unit::Cpu, "", "Cores offered to pods; without it those of the machine"),
     row(Group::Node, "node-memory", Unit::Size, "", "Memory offered to pods; without it that of the machine"),
@@ -263,7 +277,7 @@ impl clap::Args for Flags {
             .value_name("FILE")
             .help_heading("Settings")
             .help(format!("The settings file [default: {FILE} where it exists]"));
-        ALL.iter().fold(command.arg(config), |command, setting| {
+        ALL.iter().fold(command.arg(config).after_help(OTHERS), |command, setting| {
             let mut help = setting.help.to_owned();
             if !setting.default.is_empty() {
                 help.push_str(&format!(" [default: {}]", setting.default));
@@ -275,7 +289,7 @@ impl clap::Args for Flags {
                     .hide_env(true)
                     .value_name(setting.unit.word())
                     .help_heading("Settings")
-                    .hide_short_help(true)
+                    .hide(!EVERYDAY.contains(&setting.name))
                     .help(help),
             )
         })
@@ -491,6 +505,20 @@ mod tests {
             let error = format!("{:#}", resolve(text).expect_err(text));
             assert!(error.contains(expected), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn help_shows_the_everyday_flags_and_where_the_others_are() {
+        use clap::Args;
+        for name in EVERYDAY {
+            assert!(find(name).is_some(), "{name}");
+        }
+        let mut command = Flags::augment_args(clap::Command::new("hactl"));
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("--docker-host") && !help.contains("--heartbeat"), "{help}");
+        assert!(help.ends_with(&format!("{OTHERS}\n")), "{help}");
+        let matches = command.try_get_matches_from(["hactl", "--heartbeat", "20ms"]).expect("hidden, but there");
+        assert_eq!(matches.get_one::<String>("heartbeat").map(String::as_str), Some("20ms"));
     }
 
     #[test]

@@ -1,9 +1,17 @@
-//! `hactl version`.
+//! `hactl version`, and `hactl --version`.
 
 use anyhow::Result;
 
 /// The Kubernetes release whose API hactl speaks.
-pub const KUBERNETES: &str = "v1.36";
+macro_rules! kubernetes {
+    () => {
+        "v1.36"
+    };
+}
+
+/// What `hactl --version` prints behind the program's name.
+pub const LINE: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("HACTL_COMMIT"), "), Kubernetes API ", kubernetes!());
 
 #[derive(Debug, clap::Args)]
 pub struct Version {
@@ -16,9 +24,9 @@ impl Version {
     pub fn run(self) -> Result<()> {
         let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("HACTL_COMMIT"));
         if self.output.is_some() {
-            println!("{}", serde_json::json!({ "version": version, "commit": commit, "kubernetes": KUBERNETES }));
+            println!("{}", serde_json::json!({ "version": version, "commit": commit, "kubernetes": kubernetes!() }));
         } else {
-            println!("hactl {version} (commit {commit}), Kubernetes API {KUBERNETES}");
+            println!("hactl {LINE}");
         }
         Ok(())
     }

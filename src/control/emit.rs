@@ -203,6 +203,16 @@ pub fn controller_of(record: &Record) -> Option<&str> {
     record.header.owners.iter().find(|owner| owner.controller).map(|owner| owner.uid.as_str())
 }
 
+/// The command together with the Event that tells of it: both happen or neither, so that none tells of what never was and
+/// nothing happens untold.
+pub fn told(mut command: Command, event: Option<Command>) -> Command {
+    if let Some(event) = event {
+        command.expects.extend(event.expects);
+        command.ops.extend(event.ops);
+    }
+    command
+}
+
 /// What an Event says, beside the object it is about.
 pub struct Notice<'a> {
     pub component: &'a str,
@@ -213,14 +223,15 @@ pub struct Notice<'a> {
 }
 
 /// Puts an Event about `object`. Its name follows from what it says, so saying it again raises the count. `None` where
-/// the namespace takes no new objects.
+/// the namespace, or a store over its quota, takes no new objects: an Event keeps nothing else from happening.
 pub fn notice(root: &State, object: &Value, notice: &Notice<'_>, cx: &mut Context) -> Option<Command> {
     let namespace = match meta::namespace(object) {
         "" => "default",
         namespace => namespace,
     };
     let home = root.get(&Key::namespace(namespace))?;
-    if home.header.deletion_ms != 0 {
+    let full = root.quota() != 0 && root.bytes() > root.quota();
+    if home.header.deletion_ms != 0 || full {
         return None;
     }
     let kind = kind("", "events")?;

@@ -32,6 +32,7 @@
 //! | new, old ReplicaSet | the one whose template equals the Deployment's, and the others |
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -85,6 +86,26 @@ impl Default for Settings {
             root_ca_pem: String::new(),
             sealer: None,
         }
+    }
+}
+
+/// Seeds for contexts, one after another, that none of them repeats: two objects of one uid would refuse each other.
+///
+/// A context walks on from its seed in steps of its own. The steps here are of another length, so that no walk of
+/// thousands of steps meets another one's within 10¹⁵ contexts.
+#[derive(Debug)]
+pub struct Seeds(AtomicU64);
+
+impl Seeds {
+    const STEP: u64 = 0xa076_1d64_78bd_642f;
+
+    pub fn new(first: u64) -> Self {
+        Self(AtomicU64::new(first))
+    }
+
+    /// The next seed.
+    pub fn draw(&self) -> u64 {
+        self.0.fetch_add(Self::STEP, Ordering::Relaxed)
     }
 }
 
@@ -177,5 +198,20 @@ impl Row {
     /// Whether events of this resource wake the row.
     pub fn watches(&self, group: &str, resource: &str) -> bool {
         self.watches.is_empty() || self.watches.iter().any(|(g, r)| *g == group && *r == resource)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_contexts_draw_the_same() {
+        let seeds = Seeds::new(7);
+        let mut drawn = std::collections::BTreeSet::new();
+        for _ in 0..2000 {
+            let mut context = Context::new(Timestamp::UNIX_EPOCH, seeds.draw(), Arc::default());
+            assert!((0..50).all(|_| drawn.insert(context.draw())), "drawn before");
+        }
     }
 }

@@ -62,10 +62,9 @@ fn judge(root: &State, key: &Key, present: &Record, silent: bool, cx: &mut Conte
     };
     // Together with the condition, so that no pod is placed there in between.
     controllers::node::sync_taints(&mut node, cx);
-    let mut commands: Vec<Command> = emit::update_spec(key, present, &mut node).into_iter().collect();
+    let Some(command) = emit::update_spec(key, present, &mut node) else { return Vec::new() };
     let notice = Notice { component: "node-controller", kind: "Normal", reason, message: &message };
-    commands.extend(emit::notice(root, &node, &notice, cx));
-    commands
+    vec![emit::told(command, emit::notice(root, &node, &notice, cx))]
 }
 
 fn fall_silent(node: &mut Value, status: &str, cx: &Context) {

@@ -23,6 +23,8 @@ pub struct PortLimits {
     pub header_time: Duration,
     /// A connection without a request for this long is closed (`api-idle`).
     pub idle: Duration,
+    /// A connection whose client takes nothing of an answer for this long is closed (`api-stalled`).
+    pub stalled: Duration,
     /// Requests, watches and node streams of one connection (`api-streams`).
     pub streams: u32,
 }
@@ -36,6 +38,7 @@ impl Default for PortLimits {
             handshake_time: Duration::from_secs(10),
             header_time: Duration::from_secs(30),
             idle: Duration::from_secs(300),
+            stalled: Duration::from_secs(60),
             streams: 2_000,
         }
     }
@@ -44,7 +47,7 @@ impl Default for PortLimits {
 impl PortLimits {
     /// Of the port for the other masters, who are few, certified, and keep their connections.
     pub fn peers() -> Self {
-        Self { connections_per_address: 10_000, idle: Duration::MAX, ..Self::default() }
+        Self { connections_per_address: 10_000, idle: Duration::MAX, stalled: Duration::MAX, ..Self::default() }
     }
 }
 

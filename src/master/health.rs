@@ -15,6 +15,10 @@ impl Health for MasterHealth {
         vec![Check { name: "ping", result: Ok(()) }]
     }
 
+    fn without_leader(&self) -> String {
+        crate::standing::without_leader(&self.shared)
+    }
+
     fn ready(&self) -> Vec<Check> {
         let now = self.shared.replica.leadership().borrow().clone();
         let leader = match now.leader {

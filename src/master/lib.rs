@@ -42,6 +42,8 @@ mod service;
 pub mod sessions;
 mod setup;
 pub mod snapshot;
+mod stalls;
+mod standing;
 mod store;
 mod streams;
 mod trust;

@@ -99,6 +99,13 @@ const ALL: &[Metric] = &[
     row("hactl_controller_queue_seconds", Seconds, "controller", "Time a key waited to be planned"),
     row("hactl_controller_plan_seconds", Seconds, "controller", "Time of one plan"),
     row("hactl_controller_retries_total", Counter, "controller", "Plans whose commands were refused or failed"),
+    row("hactl_api_stalled_total", Counter, "", "Connections closed because their client took nothing of an answer"),
+    row(
+        "hactl_leader_panics_total",
+        Counter,
+        "of",
+        "Decisions of the leader that a bug broke off: the log names the key",
+    ),
     row("hactl_scheduler_pass_seconds", Seconds, "", "Time to place all pods that wait"),
     row("hactl_scheduler_bindings_total", Counter, "", "Pods placed on a node"),
     row("hactl_scheduler_unschedulable_pods", Gauge, "", "Pods that no node took in the last pass"),

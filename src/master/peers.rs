@@ -81,7 +81,9 @@ fn plain(status: Status) -> Status {
 impl PeerTransport for Wire {
     async fn vote(&self, to: &Member, body: Bytes) -> Result<Bytes, Status> {
         let answer = self.client(to, Lane::Beat).vote(limited(pb::RaftMessage { body }, BEAT_LIMIT)).await;
-        Ok(answer.map_err(|status| self.noted(status))?.into_inner().body)
+        let answer = answer.map_err(|status| self.noted(status))?;
+        self.peers.note_heard(to.id);
+        Ok(answer.into_inner().body)
     }
 
     async fn heartbeat(&self, to: &Member, body: Bytes) -> Result<Bytes, Status> {
@@ -95,6 +97,7 @@ impl PeerTransport for Wire {
         beats.requests.send(raft_message(body)).await.map_err(|_| ended())?;
         let answer = beats.answers.message().await?.ok_or_else(ended)?;
         *slot = Some(beats);
+        self.peers.note_heard(to.id);
         Ok(answer.body)
     }
 

@@ -36,6 +36,7 @@ use tower::ServiceExt;
 
 use crate::Error;
 use crate::bounds::{Activity, PortLimits, Turns};
+use crate::stalls::{Socket, Stalls};
 
 /// Half-open HTTP/2 connections are noticed within twice this.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -218,11 +219,13 @@ async fn serve_connection(
     };
     let caller = identity.clone();
     let activity = Activity::default();
-    let requests = activity.clone();
+    let stalls = Stalls::default();
+    let (requests, answers) = (activity.clone(), stalls.clone());
     let service = hyper::service::service_fn(move |request| {
         let open = requests.begin();
         let answer = answer(request, identity.clone(), handlers.clone());
-        async move { Ok::<_, Infallible>(apiserver::until_sent(answer.await?, open)) }
+        let answers = answers.clone();
+        async move { Ok::<_, Infallible>(answers.watch(apiserver::until_sent(answer.await?, open))) }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_time);
@@ -236,7 +239,7 @@ async fn serve_connection(
         .max_header_list_size(HEADER_BYTES_MAX)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
-    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let connection = server.serve_connection_with_upgrades(TokioIo::new(Socket::new(stream, limits.stalled)), service);
     tokio::pin!(connection);
     // Until hyper knows the protocol it waits for ever; whoever never asks must not hold one of the connections.
     let ended = tokio::select! {
@@ -252,6 +255,11 @@ async fn serve_connection(
             tracing::debug!(%caller, "its certificate has ended, or it is not let in: its connection is closed");
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(ENDED_LIMIT, connection).await;
+            return;
+        }
+        () = stalls.longer_than(limits.stalled) => {
+            metrics::counter!("hactl_api_stalled_total").increment(1);
+            tracing::info!("a connection is closed: its client takes nothing of an answer (setting api-stalled)");
             return;
         }
         () = activity.idle_for(limits.idle) => {

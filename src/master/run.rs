@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use apiserver::Health;
@@ -103,7 +102,7 @@ pub(crate) async fn run_with(
     let replica = consensus.replica();
     keys.follow(replica.clone());
     let heard = Heard::default();
-    let seed = Arc::new(AtomicU64::new(rand::random()));
+    let seeds = Arc::new(control::Seeds::new(rand::random()));
     let known = Addresses::new(upkeep::members(&consensus));
     if known.api().is_empty() {
         known.set(vec![config.member()]);
@@ -117,7 +116,7 @@ pub(crate) async fn run_with(
         masters: known.watch_api(),
         trust: trust.told(),
         now: now.clone(),
-        seed: seed.clone(),
+        seeds: seeds.clone(),
         sealer: keys.clone(),
         shutdown: stop.clone(),
     });
@@ -165,7 +164,7 @@ pub(crate) async fn run_with(
     // On consensus' own runtime, so that no other work delays a heartbeat. It ends last.
     let peer_stop = CancellationToken::new();
     let peer_port = shared.consensus.runtime().spawn(peer_port.serve(peer, peer_stop.clone()));
-    let leader = Leader { replica, settings: watched_settings, heard, now: now.clone(), seed, bounds: config.bounds };
+    let leader = Leader { replica, settings: watched_settings, heard, now: now.clone(), seeds, bounds: config.bounds };
     tasks.spawn(leader.run(stop.clone()));
     config.bounds.publish();
     tasks.spawn(agreement::watch(shared.clone(), stop.clone()));

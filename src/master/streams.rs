@@ -1,5 +1,6 @@
 //! The way to nodes whose session another master holds: every other master is asked at once, the one that has it answers.
 
+use apiserver::StreamError;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use rpc::pb;
@@ -16,7 +17,7 @@ pub struct PeerRelay {
 
 #[async_trait::async_trait]
 impl Relay for PeerRelay {
-    async fn open(&self, open: pb::StreamOpen) -> Option<Uplink> {
+    async fn open(&self, open: pb::StreamOpen) -> Result<Uplink, StreamError> {
         let others = self.addresses.members().into_iter().filter(|member| member.id != self.me);
         let mut asked: FuturesUnordered<_> = others
             .map(|member| {
@@ -29,13 +30,19 @@ impl Relay for PeerRelay {
                 }
             })
             .collect();
+        let mut denied = None;
         while let Some(answer) = asked.next().await {
             match answer {
-                Ok(frames) => return Some(frames.into_inner().boxed()),
+                Ok(frames) => return Ok(frames.into_inner().boxed()),
                 Err(status) if status.code() == tonic::Code::NotFound => {}
+                // Every master is asked, so a refusal ends it only where nobody else opens the stream.
+                Err(status) if status.code() == tonic::Code::PermissionDenied => denied = Some(status),
                 Err(status) => tracing::debug!(message = status.message(), "a master did not relay a stream"),
             }
         }
-        None
+        Err(match denied {
+            Some(status) => StreamError::Forbidden(status.message().to_owned()),
+            None => StreamError::Unavailable(format!("node {} is not connected to any master", open.node)),
+        })
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
@@ -87,6 +88,8 @@ pub struct PeerClients {
     severed: Arc<Mutex<BTreeMap<u64, CancellationToken>>>,
     /// The highest epoch that somebody refused us for.
     overtaken: Arc<watch::Sender<u64>>,
+    /// When each member last said or answered anything.
+    heard: Arc<Mutex<BTreeMap<u64, Instant>>>,
 }
 
 impl PeerClients {
@@ -99,6 +102,7 @@ impl PeerClients {
             channels: Arc::default(),
             severed: Arc::default(),
             overtaken: Arc::new(watch::Sender::new(0)),
+            heard: Arc::default(),
         }
     }
 
@@ -162,6 +166,17 @@ impl PeerClients {
         self.overtaken.subscribe()
     }
 
+    /// A member called or answered just now.
+    pub fn note_heard(&self, id: u64) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
+    }
+
+    /// How long ago a member last called or answered; `None`: not since this process began.
+    pub fn heard(&self, id: u64) -> Option<Duration> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.get(&id).map(|at| at.elapsed())
+    }
+
     /// Ends the connections to a member that left, with all that is open on them.
     pub fn forget(&self, id: u64) {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,6 +184,7 @@ impl PeerClients {
         if let Some(severed) = self.severed().remove(&id) {
             severed.cancel();
         }
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 }
 

@@ -30,7 +30,7 @@ impl Health for Nobody {
 
 #[async_trait::async_trait]
 impl Streams for Nobody {
-    async fn logs(&self, pod: PodRef, _: LogOptions) -> Result<LogStream, StreamError> {
+    async fn logs(&self, _: &User, pod: PodRef, _: LogOptions) -> Result<LogStream, StreamError> {
         Err(StreamError::Unavailable(format!("node {:?} is not connected", pod.node)))
     }
 }

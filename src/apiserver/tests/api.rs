@@ -26,7 +26,7 @@ impl Health for Node {
 
 #[async_trait::async_trait]
 impl Streams for Node {
-    async fn logs(&self, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError> {
+    async fn logs(&self, _: &User, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError> {
         let text = format!("{} {} {} {:?}", pod.name, pod.node, options.container, options.tail_lines);
         Ok(futures::stream::iter([Ok(Bytes::from(text))]).boxed())
     }

@@ -34,7 +34,7 @@ impl Health for Nobody {
 
 #[async_trait::async_trait]
 impl Streams for Nobody {
-    async fn logs(&self, _: PodRef, _: LogOptions) -> Result<LogStream, StreamError> {
+    async fn logs(&self, _: &User, _: PodRef, _: LogOptions) -> Result<LogStream, StreamError> {
         Err(StreamError::Unavailable("no node".into()))
     }
 }

@@ -32,7 +32,8 @@ pub async fn log(call: &Call) -> Result<Response> {
     if target.node.is_empty() {
         return Err(Failure::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let stream = call.server.config.streams.logs(target, options).await.map_err(|error| failure(call, error))?;
+    let stream =
+        call.server.config.streams.logs(&call.user, target, options).await.map_err(|error| failure(call, error))?;
     let shutdown = call.server.config.shutdown.clone();
     let stream = stream.take_until(async move { shutdown.cancelled().await });
     let mut response = Response::new(Body::from_stream(stream));
@@ -112,6 +113,7 @@ fn failure(call: &Call, error: StreamError) -> Failure {
         StreamError::BadRequest(why) => Failure::bad_request(why),
         StreamError::NotFound(why) => Failure::gone_from_node(call.kind, &call.resource.name, &why),
         StreamError::Unavailable(why) => Failure::unavailable(why),
+        StreamError::Forbidden(why) => Failure::denied(why),
         StreamError::Internal(why) => Failure::internal(why),
     }
 }

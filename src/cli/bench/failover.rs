@@ -3,6 +3,8 @@
 //! A gap runs from the `kill -9` to the first answer to a write that was sent after it, to whichever master. The killed
 //! master is started again and must have caught up before the next kill, so that every gap is that of a whole cluster.
 
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -34,9 +36,9 @@ pub struct Failover {
     /// How often the leader is killed
     #[arg(long, value_name = "N", default_value_t = 10)]
     kills: usize,
-    /// The local cluster's directory [default: ~/.hactl/local]
+    /// The local cluster's directory [default: that of $KUBECONFIG, then ~/.hactl/local]
     #[arg(long, value_name = "DIR", env = "HACTL_LOCAL_DIR", hide_env = true)]
-    dir: Option<std::path::PathBuf>,
+    dir: Option<PathBuf>,
     /// The namespace the writers write to
     #[arg(long, value_name = "NAME", default_value = "default")]
     namespace: String,
@@ -78,7 +80,10 @@ struct Report {
 
 impl Failover {
     pub async fn run(self) -> Result<()> {
-        let layout = Layout::load(&self.dir.clone().unwrap_or_else(Layout::default_dir))?;
+        let layout = match &self.dir {
+            Some(dir) => Layout::load(dir)?,
+            None => local_cluster(std::env::var_os("KUBECONFIG"))?,
+        };
         anyhow::ensure!(
             layout.plan.masters.len() >= 3,
             "a cluster of {} master(s) cannot lose its leader; use `hactl local up --masters 3`",
@@ -198,6 +203,20 @@ async fn leader(layout: &Layout) -> Result<String> {
     }
 }
 
+/// The local cluster that $KUBECONFIG belongs to, as every other verb would use it.
+fn local_cluster(kubeconfig: Option<OsString>) -> Result<Layout> {
+    let Some(list) = kubeconfig.filter(|list| !list.is_empty()) else { return Layout::load(&Layout::default_dir()) };
+    let file = std::env::split_paths(&list).next().unwrap_or_default();
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !Layout::exists(dir) {
+        bail!(
+            "$KUBECONFIG names {}, which is no local cluster's; this kills processes, so name one with --dir, or unset KUBECONFIG",
+            file.display()
+        );
+    }
+    Layout::load(dir)
+}
+
 /// Waits until every master votes, answers and has caught up.
 async fn healthy(layout: &Layout, when: &str) -> Result<()> {
     let since = Instant::now();
@@ -250,6 +269,16 @@ fn quantile(sorted: &[f64], part: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cluster_of_the_kubeconfig_is_meant() {
+        let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join("admin.kubeconfig");
+        let refused = local_cluster(Some(file.clone().into())).expect_err("no cluster there").to_string();
+        assert!(refused.contains("no local cluster's"), "{refused}");
+        let made = Layout::load_or_plan(dir.path(), 3, 0).expect("plan");
+        assert_eq!(local_cluster(Some(file.into())).expect("found").plan.port, made.plan.port);
+    }
 
     #[test]
     fn quantiles_of_gaps() {

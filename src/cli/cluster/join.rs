@@ -59,6 +59,8 @@ impl Join {
         } else {
             format!("{}:6443", self.address)
         };
+        // Before anything is said or made: most often it was not copied whole.
+        rpc::token::Token::parse(&self.token)?;
         let progress = Progress::start(format!("joining by {address}"));
         let installation = prepare::join(prepare::Join {
             data_dir: data_dir.clone(),

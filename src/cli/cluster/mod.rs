@@ -42,7 +42,7 @@ pub enum Verb {
     /// Tokens that let machines join
     #[command(subcommand)]
     Token(token::Verb),
-    /// Print the path of the admin's kubeconfig, or write a new one
+    /// Print the path of the kubeconfig that commands use, or write a new one
     Kubeconfig(kubeconfig::Write),
     /// Save, check and restore everything the cluster is
     #[command(subcommand)]
@@ -149,6 +149,12 @@ pub async fn status_of(access: &Access) -> Result<pb::ClusterStatusResponse> {
 pub fn leader_name(status: &pb::ClusterStatusResponse) -> Option<String> {
     let info = status.members.iter().filter_map(|member| member.member.as_ref());
     info.into_iter().find(|info| status.leader != 0 && info.id == status.leader).map(|info| info.name.clone())
+}
+
+pub async fn revoke_token(access: &Access, id: &str) -> Result<()> {
+    let mut client = connect(access).await?;
+    client.revoke_token(timed(pb::RevokeTokenRequest { id: id.to_owned() })).await.map_err(refused)?;
+    Ok(())
 }
 
 pub async fn create_token(access: &Access, master: bool, node: bool, ttl: Duration, why: &str) -> Result<String> {

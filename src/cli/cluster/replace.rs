@@ -52,6 +52,9 @@ pub struct Replace {
 
 impl Replace {
     pub async fn run(self) -> Result<()> {
+        if let Some(token) = &self.token {
+            rpc::token::Token::parse(token)?;
+        }
         let data_dir = std::path::absolute(&self.data_dir.data_dir)?;
         let installation = if Installation::exists(&data_dir) {
             self.repair(&data_dir, Installation::load(&data_dir)?).await?

@@ -180,7 +180,8 @@ impl Verify {
         println!("saved       {} by hactl {}", snapshot::time(header.created), header.version);
         println!("state       {} objects at revision {}, hash {}", header.objects, header.revision, header.state_hash);
         println!("opened by   the secret half of {}", header.recipient);
-        println!("checksums   {} chunks and the whole file: right", sums.chunks);
+        let chunks = if sums.chunks == 1 { "chunk" } else { "chunks" };
+        println!("checksums   {} {chunks} and the whole file: right", sums.chunks);
         if opened {
             println!("content     decrypted; every row is right and the state's hash was recomputed: the same");
         } else {

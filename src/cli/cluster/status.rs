@@ -24,6 +24,7 @@ impl Show {
         } else {
             print!("{}", render(&status, rpc::pki::unix_now()));
         }
+        anyhow::ensure!(super::leader_name(&status).is_some(), "no master leads, so nothing can be changed now");
         Ok(())
     }
 }

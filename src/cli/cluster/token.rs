@@ -116,28 +116,56 @@ impl List {
             return Ok(());
         }
         let now = rpc::pki::unix_now();
-        let mut rows = vec![["ID", "FOR", "VALID", "DESCRIPTION"].map(str::to_owned).to_vec()];
+        let mut rows = vec![["ID", "FOR", "VALID FOR", "DESCRIPTION"].map(str::to_owned).to_vec()];
         for token in tokens {
             let roles = match (token.master, token.node) {
                 (true, true) => "masters, nodes",
                 (true, false) => "masters",
                 _ => "nodes",
             };
-            let left = token.expires - now;
-            let valid = if left <= 0 { "expired".to_owned() } else { format!("{} more min", (left + 59) / 60) };
-            rows.push(vec![token.id, roles.to_owned(), valid, token.description]);
+            rows.push(vec![token.id, roles.to_owned(), left(token.expires - now), token.description]);
         }
         print!("{}", super::status::table(&rows));
         Ok(())
     }
 }
 
+/// How long something is still valid, in its two largest units: `24h`, `23h59m`, `9m30s`.
+fn left(seconds: i64) -> String {
+    if seconds <= 0 {
+        return "expired".to_owned();
+    }
+    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    // A day is 24h: what was asked for as hours is shown as hours.
+    let parts = if seconds <= 2 * 86_400 { [(0, "d"), (seconds / 3600, "h"), parts[2], parts[3]] } else { parts };
+    let begin = parts.iter().position(|(count, _)| *count > 0).unwrap_or(3);
+    let shown = parts[begin..].iter().take(2).filter(|(count, _)| *count > 0);
+    shown.map(|(count, unit)| format!("{count}{unit}")).collect()
+}
+
 impl Revoke {
     async fn run(self) -> Result<()> {
-        let mut client = super::connect(&self.access).await?;
-        let request = pb::RevokeTokenRequest { id: self.id.clone() };
-        client.revoke_token(super::timed(request)).await.map_err(super::refused)?;
+        super::revoke_token(&self.access, &self.id).await?;
         println!("token {} revoked", self.id);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn durations_as_people_say_them() {
+        for (seconds, text) in [
+            (86_400, "24h"),
+            (86_399, "23h59m"),
+            (3600, "1h"),
+            (570, "9m30s"),
+            (59, "59s"),
+            (0, "expired"),
+            (-5, "expired"),
+            (30 * 86_400 + 7200, "30d2h"),
+        ] {
+            assert_eq!(super::left(seconds), text);
+        }
     }
 }

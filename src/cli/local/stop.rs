@@ -125,8 +125,12 @@ impl Start {
     pub async fn run(self) -> Result<()> {
         let layout = self.dir.load()?;
         layout.check_name(&self.name)?;
-        start(&layout, &self.name)?;
-        note(format!("{} started", self.name));
+        let before = layout.process(&self.name).pid();
+        let pid = start(&layout, &self.name)?;
+        note(match before {
+            Some(_) => format!("{} runs already (pid {pid})", self.name),
+            None => format!("{} started", self.name),
+        });
         Ok(())
     }
 }

@@ -22,13 +22,13 @@ use super::process::Process;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How many lines of a failed process's log are shown.
 const TAIL_LINES: usize = 15;
-/// The join tokens of `up` are used at once and then revoked by their age.
+/// The join tokens of `up` are used at once and then revoked; one of an `up` that was killed meanwhile ends by its age.
 const TOKEN_TTL: Duration = Duration::from_secs(600);
 
 /// Start a cluster in the background and return when it is ready
 #[derive(Debug, clap::Args)]
 pub struct Up {
-    /// How many masters: 1, 3 or 5
+    /// How many masters: 1, 3, 5 or 7
     #[arg(long, value_name = "N", default_value_t = 3)]
     masters: usize,
     /// How many nodes
@@ -142,8 +142,9 @@ impl Up {
         let process = layout.forwarder();
         process.start(&[OsStr::new("local"), OsStr::new("forward"), OsStr::new("--dir"), dir])?;
         self.wait("starting the forwarder", &[process], async || {
+            // That it does not listen in its first moments is no news.
             let connected = tokio::net::TcpStream::connect(("127.0.0.1", layout.plan.port)).await;
-            Ok(connected.err().map(|error| error.to_string()))
+            Ok(connected.err().map(|_| String::new()))
         })
         .await
     }
@@ -152,18 +153,20 @@ impl Up {
         let data_dir = layout.data_dir(&master.name);
         if !Installation::exists(&data_dir) {
             let progress = Progress::start(format!("joining {}", master.name));
-            prepare::join(prepare::Join {
+            let token = Token::create(layout, true).await?;
+            let joined = prepare::join(prepare::Join {
                 data_dir,
                 name: master.name.clone(),
                 address: format!("127.0.0.1:{}", self.living(layout)?.api),
-                token: self.token(layout, true, false).await?,
+                token: token.0.clone(),
                 master: Some((format!("127.0.0.1:{}", master.api), format!("127.0.0.1:{}", master.peer))),
                 node: None,
                 replaces: None,
                 flags: self.master_settings(master),
             })
-            .await
-            .with_context(|| format!("cannot join {}", master.name))?;
+            .await;
+            token.revoke(layout).await;
+            joined.with_context(|| format!("cannot join {}", master.name))?;
             progress.done("joined");
         }
         start_machine(layout, &master.name).map(drop)
@@ -175,18 +178,20 @@ impl Up {
             let progress = Progress::start(format!("joining {name}"));
             let mut flags = self.settings();
             divide(&mut flags, layout.plan.nodes.len())?;
-            prepare::join(prepare::Join {
+            let token = Token::create(layout, false).await?;
+            let joined = prepare::join(prepare::Join {
                 data_dir,
                 name: name.to_owned(),
                 address: format!("127.0.0.1:{}", self.living(layout)?.api),
-                token: self.token(layout, false, true).await?,
+                token: token.0.clone(),
                 master: None,
                 node: Some(name.to_owned()),
                 replaces: None,
                 flags,
             })
-            .await
-            .with_context(|| format!("cannot join {name}"))?;
+            .await;
+            token.revoke(layout).await;
+            joined.with_context(|| format!("cannot join {name}"))?;
             progress.done("joined");
         }
         start_machine(layout, name).map(drop)
@@ -202,11 +207,6 @@ impl Up {
         };
         let living = layout.plan.masters.iter().find(serves);
         living.context("no master is running; look at the logs in the cluster's directory")
-    }
-
-    async fn token(&self, layout: &Layout, master: bool, node: bool) -> Result<String> {
-        let access = Access::of(layout.kubeconfig());
-        cluster::create_token(&access, master, node, TOKEN_TTL, "hactl local up").await
     }
 
     async fn wait_for_masters(&self, layout: &Layout) -> Result<()> {
@@ -271,6 +271,28 @@ impl Up {
             }
             progress.detail(&missing);
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// A join token for one machine.
+struct Token(String);
+
+impl Token {
+    /// Of a master, or of a node.
+    async fn create(layout: &Layout, master: bool) -> Result<Self> {
+        let access = Access::of(layout.kubeconfig());
+        cluster::create_token(&access, master, !master, TOKEN_TTL, "hactl local up").await.map(Self)
+    }
+
+    /// Nobody needs it any more. Where that cannot be said to the masters now, its age ends it.
+    async fn revoke(self, layout: &Layout) {
+        let revoked = async {
+            let id = rpc::token::Token::parse(&self.0)?.id;
+            cluster::revoke_token(&Access::of(layout.kubeconfig()), &id).await
+        };
+        if let Err(error) = revoked.await {
+            note(format!("a join token could not be revoked and ends in {} min: {error:#}", TOKEN_TTL.as_secs() / 60));
         }
     }
 }

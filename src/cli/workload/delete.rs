@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::super::progress::Progress;
+use super::super::progress::{Progress, note};
+use super::super::sentence;
 use super::discovery::Catalog;
-use super::{Scope, documents, explain, is_code, json as ask, request};
+use super::{Files, Scope, ask, explain, is_code, json as told, request};
 
 /// The pause between two looks at whether an object is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -16,11 +17,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug, clap::Args)]
 pub struct Delete {
     /// What to delete: `deploy web`, `pod/web-1`
-    #[arg(value_name = "RESOURCE NAME", required_unless_present = "filename")]
+    #[arg(value_name = "RESOURCE NAME", required_unless_present = "filename", conflicts_with = "filename")]
     what: Vec<String>,
-    /// What a file describes
-    #[arg(short, long, value_name = "FILE", conflicts_with = "what")]
-    filename: Vec<String>,
+    #[command(flatten)]
+    files: Files,
     /// Do not wait until they are gone
     #[arg(long)]
     no_wait: bool,
@@ -37,13 +37,12 @@ impl Delete {
         let catalog = Catalog::load(&client).await?;
         let namespace = self.scope.namespace(&client).to_owned();
         let mut paths = Vec::new();
-        for file in &self.filename {
-            for object in documents(file)? {
-                let resource = catalog.of(&object)?;
-                let name = object["metadata"]["name"].as_str().context("a manifest needs `metadata.name`")?;
-                let namespace = object["metadata"]["namespace"].as_str().unwrap_or(&namespace);
-                paths.push((resource.label(name), resource.object(namespace, name)));
-            }
+        let mut failed = 0;
+        for object in self.files.objects()? {
+            let resource = catalog.of(&object)?;
+            let name = object["metadata"]["name"].as_str().context("a manifest needs `metadata.name`")?;
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or(&namespace);
+            paths.push((resource.label(name), resource.object(namespace, name)));
         }
         for (resource, name) in names(&self.what)? {
             let resource = catalog.named(resource)?;
@@ -54,12 +53,22 @@ impl Delete {
         )?;
         for (label, path) in &paths {
             let content = Some(("application/json", body.clone()));
-            ask(&client, request("DELETE", path, "application/json", content)?).await?;
+            match told(&client, request("DELETE", path, "application/json", content)?).await {
+                Ok(_) => {}
+                // Of several, those that are there are deleted, as with kubectl.
+                Err(error) if paths.len() > 1 => {
+                    note(format!("error: {}", sentence(&error)));
+                    failed += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             if !self.no_wait {
                 self.wait(&client, label, path).await?;
             }
             println!("{label} deleted");
         }
+        anyhow::ensure!(failed == 0, "{failed} of {} objects could not be deleted", paths.len());
         Ok(())
     }
 
@@ -67,7 +76,7 @@ impl Delete {
         let since = Instant::now();
         let mut progress = None;
         loop {
-            match client.request::<Value>(request("GET", path, "application/json", None)?).await {
+            match ask(client, request("GET", path, "application/json", None)?).await? {
                 Err(error) if is_code(&error, 404) => return Ok(()),
                 Err(error) => return Err(explain(error)),
                 Ok(_) => {}

@@ -4,6 +4,8 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResource, APIResourceList};
 use serde_json::Value;
 
+use super::{answered, explain};
+
 /// One resource of the server.
 #[derive(Clone, Debug)]
 pub struct Resource {
@@ -43,12 +45,13 @@ pub struct Catalog(Vec<Resource>);
 impl Catalog {
     pub async fn load(client: &kube::Client) -> Result<Self> {
         let mut all = Vec::new();
-        let core = client.list_core_api_resources("v1").await.map_err(super::explain)?;
+        let core = answered(async || client.list_core_api_resources("v1").await).await?.map_err(explain)?;
         all.extend(resources("", "v1", core));
-        let groups = client.list_api_groups().await.map_err(super::explain)?;
+        let groups = answered(async || client.list_api_groups().await).await?.map_err(explain)?;
         for group in groups.groups {
             let Some(version) = group.preferred_version.or_else(|| group.versions.first().cloned()) else { continue };
-            let list = client.list_api_group_resources(&version.group_version).await.map_err(super::explain)?;
+            let list = answered(async || client.list_api_group_resources(&version.group_version).await).await?;
+            let list = list.map_err(explain)?;
             all.extend(resources(&group.name, &version.version, list));
         }
         Ok(Self(all))

@@ -3,8 +3,9 @@
 use anyhow::{Result, bail};
 use serde_json::Value;
 
+use super::super::progress::note;
 use super::discovery::{Catalog, Resource};
-use super::{Scope, json, request};
+use super::{Scope, answered, ask, explain, is_code, request};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
@@ -45,7 +46,13 @@ impl Get {
         for (resource, name) in &targets {
             let path = self.path(&client, resource, name.as_deref());
             let accept = if objects.is_some() { "application/json" } else { TABLE };
-            let answer = json(&client, request("GET", &path, accept, None)?).await?;
+            let answer = match ask(&client, request("GET", &path, accept, None)?).await? {
+                Err(error) if is_code(&error, 404) && resource.namespaced && name.is_some() => {
+                    let hint = self.missing_namespace(&client).await?;
+                    bail!("{}{}", explain(error), hint.map_or(String::new(), |hint| format!("; {hint}")));
+                }
+                answer => answer.map_err(explain)?,
+            };
             if objects.is_some() {
                 documents.push(answer);
                 continue;
@@ -67,12 +74,28 @@ impl Get {
         match objects {
             Some(format) => print_objects(format, documents),
             None if empty => {
-                let place = if self.all_namespaces { "" } else { " in this namespace" };
-                super::super::progress::note(format!("No resources found{place}."));
+                let scoped = !self.all_namespaces && targets.iter().all(|(resource, _)| resource.namespaced);
+                if !scoped {
+                    note("No resources found.");
+                    return Ok(());
+                }
+                note(format!("No resources found in {} namespace.", self.scope.namespace(&client)));
+                if let Some(hint) = self.missing_namespace(&client).await? {
+                    note(hint);
+                }
                 Ok(())
             }
             None => Ok(()),
         }
+    }
+
+    /// Says so when the namespace that was asked for is not there: nothing will ever be found in it.
+    async fn missing_namespace(&self, client: &kube::Client) -> Result<Option<String>> {
+        let namespace = self.scope.namespace(client);
+        let path = format!("/api/v1/namespaces/{namespace}");
+        let answer = ask(client, request("GET", &path, "application/json", None)?).await?;
+        let missing = matches!(&answer, Err(error) if is_code(error, 404));
+        Ok(missing.then(|| format!("there is no namespace {namespace}; `hactl get namespaces` lists those there are")))
     }
 
     fn path(&self, client: &kube::Client, resource: &Resource, name: Option<&str>) -> String {
@@ -116,7 +139,8 @@ impl Get {
             if let Some(name) = name {
                 path.push_str(&format!("&fieldSelector=metadata.name%3D{name}"));
             }
-            let stream = client.request_stream(request("GET", &path, TABLE, None)?).await.map_err(super::explain)?;
+            let request = request("GET", &path, TABLE, None)?;
+            let stream = answered(async || client.request_stream(request.clone()).await).await?.map_err(explain)?;
             let mut lines = stream.lines();
             while let Some(line) = lines.try_next().await? {
                 let event: Value = serde_json::from_str(&line)?;

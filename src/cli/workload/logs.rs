@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::io::Write;
 
 use super::discovery::Catalog;
-use super::{Scope, explain, json, request};
+use super::{Scope, answered, explain, json, request};
 
 /// Show the output of a pod's container
 #[derive(Debug, clap::Args)]
@@ -46,7 +46,8 @@ impl Logs {
             path.push_str(&format!("&tailLines={lines}"));
         }
         path.push_str(&format!("&previous={}&timestamps={}", self.previous, self.timestamps));
-        let stream = client.request_stream(request("GET", &path, "*/*", None)?).await.map_err(explain)?;
+        let request = request("GET", &path, "*/*", None)?;
+        let stream = answered(async || client.request_stream(request.clone()).await).await?.map_err(explain)?;
         let mut stream = std::pin::pin!(stream);
         let mut buffer = vec![0; 16 * 1024];
         let mut out = std::io::stdout();

@@ -7,6 +7,43 @@ use serde_json::{Map, Value};
 /// The annotation that remembers the manifest applied last; kubectl's, so that both may take turns.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// The manifest as kubectl remembers it, byte for byte, so that either leaves alone what the other applied: `annotations`
+/// even where there are none, without the one that remembers; keys in order; Go's escapes; a newline at the end.
+pub fn record(manifest: &mut Value) -> String {
+    let annotations = &mut manifest["metadata"]["annotations"];
+    match annotations.as_object_mut() {
+        Some(annotations) => drop(annotations.shift_remove(LAST_APPLIED)),
+        None => *annotations = Value::Object(Map::new()),
+    }
+    let mut text = sorted(manifest).to_string();
+    for (letter, escape) in
+        [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")]
+    {
+        if text.contains(letter) {
+            text = text.replace(letter, escape);
+        }
+    }
+    text.push('\n');
+    text
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_unstable_by_key(|(name, _)| name.as_str());
+            Value::Object(entries.into_iter().map(|(name, value)| (name.clone(), sorted(value))).collect())
+        }
+        Value::Array(list) => Value::Array(list.iter().map(sorted).collect()),
+        // Go writes a whole number without its fraction.
+        Value::Number(number) => match number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0) {
+            Some(float) if float.abs() < 9e15 => Value::from(float as i64),
+            _ => value.clone(),
+        },
+        other => other.clone(),
+    }
+}
+
 /// The patch that turns `live` into what `manifest` asks for; `None` when nothing changes.
 pub fn patch(last: Option<&Value>, manifest: &Value, live: &Value) -> Option<Value> {
     let patch = difference(last, manifest, live);
@@ -59,6 +96,25 @@ fn covers(live: &Value, wanted: &Value) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// As `kubectl apply` of 1.33 wrote it.
+    #[test]
+    fn what_is_remembered_is_what_kubectl_remembers() {
+        let mut manifest = json!({
+            "kind": "ConfigMap", "apiVersion": "v1",
+            "metadata": {"namespace": "default", "name": "c"},
+            "data": {"b": "1 < 2 && 3 > 2", "a": "é"},
+            "n": 2.0,
+        });
+        let written = concat!(
+            r#"{"apiVersion":"v1","data":{"a":"é","b":"1 \u003c 2 \u0026\u0026 3 \u003e 2"},"kind":"ConfigMap","#,
+            r#""metadata":{"annotations":{},"name":"c","namespace":"default"},"n":2}"#,
+            "\n"
+        );
+        assert_eq!(record(&mut manifest), written);
+        manifest["metadata"]["annotations"] = json!({LAST_APPLIED: "before", "mine": "x"});
+        assert!(record(&mut manifest).contains(r#""annotations":{"mine":"x"}"#));
+    }
 
     #[test]
     fn differences() {

@@ -8,7 +8,9 @@ mod delete;
 mod discovery;
 mod get;
 mod logs;
+mod manifests;
 mod merge;
+mod patience;
 
 pub use apply::Apply;
 pub use delete::Delete;
@@ -19,7 +21,9 @@ use anyhow::{Context, Result};
 use http::Request;
 use serde_json::Value;
 
-use super::credentials::Access;
+use super::credentials::{self, Access};
+use manifests::Files;
+use patience::answered;
 
 /// Where a command acts.
 #[derive(Debug, clap::Args)]
@@ -33,7 +37,10 @@ pub struct Scope {
 
 impl Scope {
     async fn client(&self) -> Result<kube::Client> {
-        self.access.kube().await
+        let mut config = self.access.config().await?;
+        // Asking again is `answered`'s, which says so.
+        config.default_retry = false;
+        credentials::client(config)
     }
 
     fn namespace<'a>(&'a self, client: &'a kube::Client) -> &'a str {
@@ -54,7 +61,12 @@ fn request(method: &str, path: &str, accept: &str, content: Option<(&str, Vec<u8
 }
 
 async fn json(client: &kube::Client, request: Request<Vec<u8>>) -> Result<Value> {
-    client.request::<Value>(request).await.map_err(explain)
+    ask(client, request).await?.map_err(explain)
+}
+
+/// The server's answer, good or bad.
+async fn ask(client: &kube::Client, request: Request<Vec<u8>>) -> Result<Result<Value, kube::Error>> {
+    answered(async || client.request::<Value>(request.clone()).await).await
 }
 
 /// The server's own words where it answered, what to do where it did not.
@@ -74,25 +86,4 @@ pub fn explain(error: kube::Error) -> anyhow::Error {
 /// Whether the server answered with this HTTP status.
 fn is_code(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
-}
-
-/// The documents of a YAML or JSON file; `-` is standard input.
-fn documents(path: &str) -> Result<Vec<Value>> {
-    use serde::Deserialize;
-    let text = if path == "-" {
-        std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?
-    } else {
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?
-    };
-    let mut all = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(&text) {
-        let value = Value::deserialize(document).with_context(|| format!("{path} is not valid YAML"))?;
-        match value.get("kind").and_then(Value::as_str) {
-            _ if value.is_null() => {}
-            Some("List") => all.extend(value["items"].as_array().cloned().unwrap_or_default()),
-            _ => all.push(value),
-        }
-    }
-    anyhow::ensure!(!all.is_empty(), "{path} holds no object");
-    Ok(all)
 }

@@ -208,7 +208,7 @@ fn evict(root: &State, key: &Key, node: &Value, cx: &mut Context, plan: &mut Pla
             break;
         }
         let now = cx.time();
-        plan.commands.extend(emit::delete_with(pod_key, pod, cx, |object| {
+        let deleted = emit::delete_with(pod_key, pod, cx, |object| {
             let condition = Condition {
                 kind: "DisruptionTarget",
                 status: "True",
@@ -216,7 +216,8 @@ fn evict(root: &State, key: &Key, node: &Value, cx: &mut Context, plan: &mut Pla
                 message: "Taint manager: deleting due to NoExecute taint",
             };
             json::set_condition(object, &condition, "", &now);
-        }));
+        });
+        let Some(deleted) = deleted else { continue };
         let message = format!("Marking for deletion Pod {}/{}", pod_key.namespace, pod_key.name);
         let notice = Notice {
             component: "taint-eviction-controller",
@@ -224,7 +225,7 @@ fn evict(root: &State, key: &Key, node: &Value, cx: &mut Context, plan: &mut Pla
             reason: "TaintManagerEviction",
             message: &message,
         };
-        plan.commands.extend(emit::notice(root, &object, &notice, cx));
+        plan.commands.push(emit::told(deleted, emit::notice(root, &object, &notice, cx)));
     }
 }
 

@@ -134,12 +134,9 @@ fn create_pods(
         let mut command = emit::create(root, "", "pods", new_pod(key, set, &name), cx)?;
         // A set deleted meanwhile gets no more pods.
         command.expects.push(state::Expect::uid(key.clone(), meta::uid(set)));
-        out.push(command);
+        let said = said(root, set, "SuccessfulCreate", &format!("Created pod: {name}"), cx);
+        out.push(emit::told(command, said));
         names.push(name);
-    }
-    for name in names {
-        let message = format!("Created pod: {name}");
-        out.extend(said(root, set, "SuccessfulCreate", &message, cx));
     }
     Ok(())
 }
@@ -187,12 +184,10 @@ fn free_name(root: &State, key: &Key, taken: &[String], cx: &mut Context) -> Opt
 
 fn delete_pods(root: &State, set: &Value, pods: &[Pod<'_>], count: usize, cx: &mut Context, out: &mut Vec<Command>) {
     let victims = victims(root, set, pods, count);
-    for (key, pod) in &victims {
-        out.extend(emit::delete(key, pod, cx));
-    }
-    for (key, _) in victims {
-        let message = format!("Deleted pod: {}", key.name);
-        out.extend(said(root, set, "SuccessfulDelete", &message, cx));
+    for (key, pod) in victims {
+        let Some(command) = emit::delete(key, pod, cx) else { continue };
+        let said = said(root, set, "SuccessfulDelete", &format!("Deleted pod: {}", key.name), cx);
+        out.push(emit::told(command, said));
     }
 }
 

@@ -178,11 +178,10 @@ fn bind(root: &State, key: &Key, revision: u64, object: &mut Value, node: &str, 
     json::set_condition(object, &condition, "", &cx.time());
     let Some(put) = emit::kind("", "pods").and_then(|kind| record::put(kind, object).ok()) else { return Vec::new() };
     let expects = vec![Expect::revision(key.clone(), revision), Expect::exists(Key::node(node))];
-    let mut commands = vec![Command { expects, ops: vec![state::Op::put(put)], ..Command::default() }];
+    let bound = Command { expects, ops: vec![state::Op::put(put)], ..Command::default() };
     let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
     let notice = Notice { component: NAME, kind: "Normal", reason: "Scheduled", message: &message };
-    commands.extend(emit::notice(root, object, &notice, cx));
-    commands
+    vec![emit::told(bound, emit::notice(root, object, &notice, cx))]
 }
 
 /// Says why not, once per reason.
@@ -198,8 +197,7 @@ fn refuse(
     if !json::set_condition(object, &condition, "", &cx.time()) {
         return Vec::new();
     }
-    let mut commands: Vec<Command> = emit::update(key, present, object).into_iter().collect();
+    let Some(command) = emit::update(key, present, object) else { return Vec::new() };
     let notice = Notice { component: NAME, kind: "Warning", reason: "FailedScheduling", message };
-    commands.extend(emit::notice(root, object, &notice, cx));
-    commands
+    vec![emit::told(command, emit::notice(root, object, &notice, cx))]
 }

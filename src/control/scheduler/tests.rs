@@ -94,6 +94,21 @@ fn one_pass_counts_its_own_bindings() {
 }
 
 #[test]
+fn a_binding_happens_with_its_event_or_not_at_all() {
+    let mut world = World::with_nodes(1);
+    let keys: Vec<Key> = ["p1", "p2"].iter().map(|name| world.create("", "pods", pod(name, json!({})))).collect();
+    let mut cx = world.cx();
+    for placement in plan(&world.root, &keys, &mut cx) {
+        let [command] = placement.commands.as_slice() else { panic!("{} has several commands", placement.pod) };
+        let resources = command.ops.iter().map(|op| match &op.kind {
+            Some(state::op::Kind::Put(put)) => put.key.resource.as_str(),
+            _ => "",
+        });
+        assert_eq!(resources.collect::<Vec<_>>(), ["pods", "events"]);
+    }
+}
+
+#[test]
 fn a_refused_pod_is_told_once_and_placed_when_room_comes() {
     let mut world = World::new();
     let key = world.create("", "pods", pod("it", json!({})));

@@ -20,14 +20,16 @@ mod queue;
 mod quota;
 mod scheduling;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use control::{Context, Settings};
+use control::controllers::ALL;
+use control::{Context, Seeds, Settings};
 use replica::{Error, Replica, Term};
 use state::{Command, Outcome};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use nodes::Heard;
@@ -44,16 +46,15 @@ pub struct Leader {
     pub heard: Heard,
     /// The wall clock.
     pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
-    /// The next seed; every plan takes one.
-    pub seed: Arc<AtomicU64>,
+    /// Every plan takes one.
+    pub seeds: Arc<Seeds>,
     pub bounds: StoreBounds,
 }
 
 impl Leader {
     /// The context of one plan.
     fn context(&self) -> Context {
-        let seed = self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        Context::new((self.now)(), seed, self.settings.borrow().clone())
+        Context::new((self.now)(), self.seeds.draw(), self.settings.borrow().clone())
     }
 
     /// Proposes in this term and only here. A command whose outcome is unknown may still be applied: the answer waits
@@ -85,6 +86,7 @@ impl Leader {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut leadership = self.replica.leadership();
         let mut led = None;
+        let mut lapsed = None;
         loop {
             let leading = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -104,6 +106,12 @@ impl Leader {
                     continue;
                 }
             }
+            // A new leader has heard nobody. One whose lease lapsed has, or every lapse would put off again what is due.
+            match lapsed.take().filter(|_| led == Some(term)) {
+                Some(since) => self.heard.forgive(Instant::now().saturating_duration_since(since)),
+                None if led == Some(term) => {}
+                None => self.heard.grant_grace(&self.replica.root()),
+            }
             led = Some(term);
             let ended = shutdown.child_token();
             let mut loops = self.start(term, &ended);
@@ -118,11 +126,13 @@ impl Leader {
                     true
                 }
             };
+            let over = Instant::now();
             ended.cancel();
             // Without a quorum a proposal may be waited for a long time: nobody needs its outcome any more.
             loops.shutdown().await;
             tracing::info!(term, "leader loops ended");
             if !failed || !self.still_leads(term) {
+                lapsed = Some(over);
                 continue;
             }
             // The term goes on after a failure: a short pause keeps a failing loop from spinning.
@@ -139,15 +149,25 @@ impl Leader {
 
     fn start(&self, term: Term, ended: &CancellationToken) -> JoinSet<()> {
         tracing::info!(term, revision = self.replica.root().revision(), "leading: starting controllers and scheduler");
-        self.heard.grant_grace(&self.replica.root());
         let mut loops = JoinSet::new();
-        loops.spawn(controllers::run(self.clone(), term, ended.clone()));
+        loops.spawn(controllers::run(ALL, self.clone(), term, ended.clone()));
         loops.spawn(scheduling::run(self.clone(), term, ended.clone()));
         loops.spawn(nodes::run(self.clone(), term, ended.clone()));
         loops.spawn(history::run(self.clone(), term, ended.clone()));
         loops.spawn(quota::run(self.clone(), term, ended.clone()));
         loops
     }
+}
+
+/// What a decision says, unless a bug breaks it off: then that is logged with what it was about, and counted, and costs
+/// nothing else.
+fn guarded<T>(of: &'static str, about: impl std::fmt::Display, decide: impl FnOnce() -> T) -> Option<T> {
+    let said = catch_unwind(AssertUnwindSafe(decide)).ok();
+    if said.is_none() {
+        tracing::error!(of, %about, "a decision panicked, the lines above say where; it is tried again later");
+        metrics::counter!("hactl_leader_panics_total", "of" => of).increment(1);
+    }
+    said
 }
 
 /// How long a leader waits before it starts its loops again after one of them failed.
@@ -162,13 +182,13 @@ mod tests {
 
     use super::*;
 
-    fn leader(replica: Replica) -> Leader {
+    pub fn leader(replica: Replica) -> Leader {
         Leader {
             replica,
             settings: watch::channel(Arc::new(Settings::default())).1,
             heard: Heard::default(),
             now: Arc::new(|| jiff::Timestamp::UNIX_EPOCH),
-            seed: Arc::default(),
+            seeds: Arc::new(Seeds::new(1)),
             bounds: StoreBounds::default(),
         }
     }

@@ -9,7 +9,7 @@ use state::State;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::Leader;
+use super::{Leader, guarded};
 
 /// How often silence is judged.
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
@@ -64,6 +64,15 @@ impl Heard {
             .collect()
     }
 
+    /// Time in which this master could not hear is nobody's silence.
+    pub fn forgive(&self, deaf: Duration) {
+        let now = Instant::now();
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for sign in map.values_mut() {
+            sign.at = (sign.at + deaf).min(now);
+        }
+    }
+
     /// A new leader has heard nobody yet: every node counts as heard from now, and nodes that are gone are forgotten.
     pub fn grant_grace(&self, root: &State) {
         let now = Instant::now();
@@ -96,7 +105,8 @@ pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
         leader.heard.follow(&root);
         let mut context = leader.context();
         let heard = leader.heard.judged(context.settings.node_grace);
-        let commands = control::nodelife::plan(&root, &heard, &mut context);
+        let commands = guarded("node life", "all nodes", || control::nodelife::plan(&root, &heard, &mut context));
+        let commands = commands.unwrap_or_default();
         drop(root);
         for outcome in
             futures::future::join_all(commands.into_iter().map(|command| leader.propose(term, command))).await
@@ -124,6 +134,20 @@ mod tests {
         assert_eq!(heard.silences()["node-1"], 200);
         tokio::time::advance(Duration::from_millis(300)).await;
         assert_eq!(heard.silences()["node-1"], 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lapses_of_the_lease_do_not_hide_a_dead_node() {
+        let heard = Heard::default();
+        heard.heard("dead", Duration::ZERO);
+        for _ in 0..60 {
+            tokio::time::advance(Duration::from_millis(150)).await;
+            heard.forgive(Duration::from_millis(50));
+        }
+        assert_eq!(heard.silences()["dead"], 6000, "9 s went by, of which 3 s without a lease");
+        heard.heard("alive", Duration::ZERO);
+        heard.forgive(Duration::from_secs(3));
+        assert_eq!(heard.silences()["alive"], 0, "and nobody is heard in the future");
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use control::controllers::ALL;
+use control::Row;
 use state::Key;
 use tokio::time::Instant;
 
-/// A key of the row with this index in `control::controllers::ALL`.
+/// A key of the row with this index.
 pub type Item = (usize, Key);
 
 /// The shortest and longest wait after a failure; doubled for each failure in a row.
@@ -30,14 +30,19 @@ struct Entry {
     due_since: Option<Instant>,
 }
 
-#[derive(Debug, Default)]
 pub struct Queue {
+    rows: &'static [Row],
     ready: VecDeque<Item>,
     entries: BTreeMap<Item, Entry>,
     timers: BTreeMap<(Instant, Item), ()>,
 }
 
 impl Queue {
+    /// For the keys of these rows.
+    pub fn new(rows: &'static [Row]) -> Self {
+        Self { rows, ready: VecDeque::new(), entries: BTreeMap::new(), timers: BTreeMap::new() }
+    }
+
     /// Something about the key may have changed: it is due.
     pub fn wake(&mut self, item: Item) {
         let entry = self.entries.entry(item.clone()).or_default();
@@ -57,7 +62,7 @@ impl Queue {
             entry.queued = false;
             entry.in_flight = true;
             if let Some(since) = entry.due_since.take() {
-                metrics::histogram!("hactl_controller_queue_seconds", "controller" => ALL[item.0].name)
+                metrics::histogram!("hactl_controller_queue_seconds", "controller" => self.rows[item.0].name)
                     .record(since.elapsed().as_secs_f64());
             }
             if let Some(at) = entry.timer.take() {
@@ -126,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_key_is_due_once_however_often_it_is_woken() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(control::controllers::ALL);
         queue.wake(item("a"));
         queue.wake(item("a"));
         assert_eq!(queue.take(), Some(item("a")));
@@ -135,7 +140,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_key_woken_in_flight_is_due_when_done_and_not_before() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(control::controllers::ALL);
         queue.wake(item("a"));
         queue.take();
         queue.wake(item("a"));
@@ -149,7 +154,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_key_backs_off_twice_as_long_each_time_and_a_success_resets_it() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(control::controllers::ALL);
         let start = Instant::now();
         queue.wake(item("a"));
         for wait in [10, 20, 40] {
@@ -165,7 +170,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_plan_that_asks_to_look_again_is_due_at_its_time_and_an_event_comes_first() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(control::controllers::ALL);
         let start = Instant::now();
         queue.wake(item("a"));
         queue.take();

@@ -8,10 +8,12 @@ use state::{Revision, State};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Leader;
+use super::{Leader, guarded};
 
 /// How long after a refused or failed binding the pass is run again though nothing changed.
 const RETRY: Duration = Duration::from_millis(50);
+/// How long after a pass that a bug broke off.
+const BROKEN: Duration = Duration::from_secs(1);
 
 pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
     let mut applied = leader.replica.applied();
@@ -23,7 +25,17 @@ pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
         let mut retry = false;
         if position.is_none_or(|position| concerns_us(&root, position)) {
             let started = Instant::now();
-            let placements = scheduler.plan(&root, &mut leader.context());
+            let Some(placements) =
+                guarded("scheduler", "all pods that wait", || scheduler.plan(&root, &mut leader.context()))
+            else {
+                // What it had derived may be half made.
+                scheduler = Scheduler::default();
+                position = None;
+                tokio::select! {
+                    () = ended.cancelled() => return,
+                    () = tokio::time::sleep(BROKEN) => continue,
+                }
+            };
             metrics::histogram!("hactl_scheduler_pass_seconds").record(started.elapsed().as_secs_f64());
             let bound = placements.iter().filter(|p| matches!(p.decision, Decision::Bind(_))).count();
             metrics::counter!("hactl_scheduler_bindings_total").increment(bound as u64);

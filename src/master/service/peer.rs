@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use consensus::Chunk;
 use consensus::transport::Change;
+use control::authz::{self, Attributes, User};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use rpc::pb::membership_request::Change as Asked;
 use rpc::pb::{self, peer_server::Peer};
 use rpc::peer;
-use state::Key;
+use state::{Key, State};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -26,6 +27,7 @@ impl PeerService {
         let config = &self.0.config;
         let member = peer::check(request.metadata(), &caller(request), &config.cluster_id, config.epoch)?;
         self.0.still_member(member)?;
+        self.0.peers.note_heard(member);
         Ok(member)
     }
 }
@@ -64,6 +66,7 @@ impl Peer for PeerService {
             let shared = shared.clone();
             async move {
                 shared.still_member(member)?;
+                shared.peers.note_heard(member);
                 let body = shared.consensus.peers().heartbeat(message?.body).await?;
                 Ok(pb::RaftMessage { body })
             }
@@ -145,7 +148,7 @@ impl Peer for PeerService {
         let open = first
             .and_then(|frame| frame.open)
             .ok_or_else(|| Status::invalid_argument("the first frame must open a stream"))?;
-        self.reaches(&open)?;
+        reaches(&open, &self.0.replica.root())?;
         match self.0.sessions.open_stream(open.clone()).await {
             Some(frames) => Ok(Response::new(crate::sessions::relayed(frames?))),
             None => Err(Status::not_found(format!("no session of node {} here", open.node))),
@@ -220,14 +223,69 @@ impl Peer for PeerService {
     }
 }
 
-impl PeerService {
-    /// The pod of a relayed stream is bound to that node under that uid, as this master knows it.
-    fn reaches(&self, open: &pb::StreamOpen) -> Result<(), Status> {
-        let root = self.0.replica.root();
-        let pod = root.get(&Key::new("", "pods", &open.namespace, &open.pod));
-        if pod.is_some_and(|pod| pod.header.uid == open.uid && pod.header.node == open.node) {
-            return Ok(());
+/// Whether the stream may be opened, as this master knows it, whatever the one that relays it has found: the user may read
+/// the pod's logs, and the pod is bound to that node under that uid.
+fn reaches(open: &pb::StreamOpen, root: &State) -> Result<(), Status> {
+    let user = match open.user.as_str() {
+        "" => return Err(Status::permission_denied("a relayed stream names no user")),
+        name => User { name: name.to_owned(), groups: open.groups.clone(), ..User::default() },
+    };
+    let asked = Attributes {
+        verb: "get".to_owned(),
+        resource: "pods".to_owned(),
+        subresource: "log".to_owned(),
+        namespace: open.namespace.clone(),
+        name: open.pod.clone(),
+        ..Attributes::default()
+    };
+    authz::authorize(&user, &asked, root).map_err(Status::permission_denied)?;
+    let pod = root.get(&Key::new("", "pods", &open.namespace, &open.pod));
+    if pod.is_some_and(|pod| pod.header.uid == open.uid && pod.header.node == open.node) {
+        return Ok(());
+    }
+    Err(Status::not_found(format!("pod {}/{} is not on node {}", open.namespace, open.pod, open.node)))
+}
+
+#[cfg(test)]
+mod tests {
+    use state::{Command, EntryId, Header, Op, Put};
+
+    use super::*;
+
+    #[test]
+    fn a_relayed_stream_is_authorized_again() {
+        let mut root = State::default();
+        let header = |uid: &str, node: &str| Header { uid: uid.into(), node: node.into(), ..Header::default() };
+        let put = |key, header| Op::put(Put { key, header, ..Put::default() });
+        let ops = vec![
+            put(Key::namespace("default"), header("ns", "")),
+            put(Key::node("n1"), header("n", "")),
+            put(Key::new("", "pods", "default", "web"), header("u1", "n1")),
+        ];
+        let applied = root.apply(EntryId { term: 1, index: 1 }, &Command { ops, ..Command::default() });
+        assert_eq!(applied.outcome.refusal, None);
+        let open = pb::StreamOpen {
+            node: "n1".into(),
+            user: "admin".into(),
+            groups: vec![authz::MASTERS.into()],
+            namespace: "default".into(),
+            pod: "web".into(),
+            uid: "u1".into(),
+            ..Default::default()
+        };
+        reaches(&open, &root).expect("the admin may");
+        let denied = tonic::Code::PermissionDenied;
+        for (open, code) in [
+            (pb::StreamOpen { groups: vec![], ..open.clone() }, denied),
+            (pb::StreamOpen { user: String::new(), ..open.clone() }, denied),
+            (
+                pb::StreamOpen { user: "system:node:n1".into(), groups: vec![authz::NODES.into()], ..open.clone() },
+                denied,
+            ),
+            (pb::StreamOpen { uid: "u2".into(), ..open.clone() }, tonic::Code::NotFound),
+            (pb::StreamOpen { node: "n2".into(), ..open }, tonic::Code::NotFound),
+        ] {
+            assert_eq!(reaches(&open, &root).expect_err("refused").code(), code, "{open:?}");
         }
-        Err(Status::not_found(format!("pod {}/{} is not on node {}", open.namespace, open.pod, open.node)))
     }
 }

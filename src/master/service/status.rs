@@ -12,6 +12,8 @@ use crate::sessions;
 
 /// A member that does not answer within this is shown as unreachable.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// The role of a leader that no majority has acknowledged lately, or whose state has not applied its term's beginning yet.
+const CUT_OFF: &str = "leader, cut off";
 /// Less free disk than this is a problem.
 const DISK_WARN: u64 = 1 << 30;
 
@@ -65,6 +67,10 @@ pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
     match shared.consensus.status().await {
         Ok(status) => {
             answer.role = status.role.to_string();
+            // openraft keeps the role of a leader that was cut off.
+            if status.role == consensus::Role::Leader && shared.replica.leadership().borrow().leading.is_none() {
+                answer.role = CUT_OFF.to_owned();
+            }
             answer.term = status.term;
             answer.applied_index = status.applied_index;
             answer.revision = status.revision;
@@ -126,13 +132,15 @@ pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
     for member in &mut members {
         member.lag = member.status.as_ref().map_or(0, |status| newest.saturating_sub(status.applied_index));
     }
-    let leadership = shared.replica.leadership().borrow().clone();
+    // Who was heard to lead may have died since: who leads says so itself.
+    let leads = |member: &&pb::MemberStatus| member.status.as_ref().is_some_and(|status| status.role == "leader");
+    let leader = members.iter().find(leads).and_then(|member| member.member.as_ref()).map(|info| info.id);
     let nodes = nodes(&shared.replica.root());
-    let problems = problems(&members, &nodes, leadership.leader, shared.unix());
+    let problems = problems(&members, &nodes, leader, shared.unix());
     pb::ClusterStatusResponse {
         cluster_id: shared.config.cluster_id.clone(),
         epoch: shared.config.epoch,
-        leader: leadership.leader.unwrap_or_default(),
+        leader: leader.unwrap_or_default(),
         members,
         nodes,
         problems,
@@ -185,17 +193,20 @@ fn certificate(name: &str, node: &serde_json::Value) -> Option<pb::CertificateIn
 /// What is wrong, in words.
 fn problems(members: &[pb::MemberStatus], nodes: &[pb::NodeSummary], leader: Option<u64>, now: i64) -> Vec<String> {
     let mut problems = Vec::new();
-    if leader.is_none() {
-        problems.push("no master leads: start masters until a majority of them runs and reach each other".to_owned());
-    }
     let voters = members.iter().filter(|member| member.voter).count();
+    if leader.is_none() {
+        problems.push(leaderless(members, voters));
+    }
     if voters > 1 && voters % 2 == 0 {
         problems.push(format!("{voters} voting masters bear no more failures than {}: add one", voters - 1));
     }
     for member in members {
-        let name = member.member.as_ref().map_or("", |info| info.name.as_str());
+        let info = member.member.as_ref();
+        let name = info.map_or("", |info| info.name.as_str());
+        let peer = info.map_or("", |info| info.peer_address.as_str());
         match &member.status {
-            None => problems.push(format!("master {name} does not answer: is its machine up, and port 6444 open?")),
+            None => problems
+                .push(format!("master {name} does not answer at {peer}: is its machine up, and that port open?")),
             Some(status) => problems.extend(status.problems.iter().map(|problem| format!("master {name} {problem}"))),
         }
     }
@@ -237,8 +248,55 @@ fn problems(members: &[pb::MemberStatus], nodes: &[pb::NodeSummary], leader: Opt
     problems
 }
 
+/// Why nobody leads, and what to type.
+fn leaderless(members: &[pb::MemberStatus], voters: usize) -> String {
+    let answering = members.iter().filter(|member| member.voter && member.reachable).count();
+    let missing = (voters / 2 + 1).saturating_sub(answering);
+    if missing == 0 {
+        return format!(
+            "{answering} of {voters} masters answer and none leads: an election takes a second as a rule; look again, and then at \
+             whether they reach each other"
+        );
+    }
+    let verb = if answering == 1 { "answers" } else { "answer" };
+    format!(
+        "{answering} of {voters} masters {verb}: no majority, nothing can be changed, and containers run on. Start {missing} more \
+         (`systemctl start hactl` there, `hactl local start NAME`); if those are lost for good, `hactl cluster recover --from-this-member` on \
+         one that answers, stopped before: see docs/disasters.md"
+    )
+}
+
 /// Bytes free on the data dir's file system.
 fn free(path: &std::path::Path) -> Option<u64> {
     let stat = nix::sys::statvfs::statvfs(path).ok()?;
     Some(stat.blocks_available() * stat.fragment_size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_majority_it_says_what_answers_and_what_to_type() {
+        let member = |id, name: &str, reachable| pb::MemberStatus {
+            member: Some(pb::MemberInfo {
+                id,
+                name: name.into(),
+                peer_address: format!("10.0.0.{id}:16444"),
+                ..Default::default()
+            }),
+            voter: true,
+            reachable,
+            status: reachable.then(Default::default),
+            lag: 0,
+        };
+        let one = [member(1, "a", true), member(2, "b", false), member(3, "c", false)];
+        let said = problems(&one, &[], None, 0);
+        assert!(said[0].starts_with("1 of 3 masters answers: no majority, nothing can be changed"), "{said:?}");
+        assert!(said[0].contains("Start 1 more") && said[0].contains("hactl cluster recover"), "{said:?}");
+        assert!(said[1].contains("master b does not answer at 10.0.0.2:16444"), "{said:?}");
+        let two = [member(1, "a", true), member(2, "b", true), member(3, "c", false)];
+        let said = problems(&two, &[], None, 0);
+        assert!(said[0].starts_with("2 of 3 masters answer and none leads: an election"), "{said:?}");
+    }
 }

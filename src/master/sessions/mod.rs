@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use control::Context;
 use control::seal::Sealer;
+use control::{Context, Seeds};
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use replica::Replica;
@@ -64,7 +64,7 @@ pub struct Parts {
     /// What nodes trust, and which certificates they shall have.
     pub trust: watch::Receiver<pb::Trust>,
     pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
-    pub seed: Arc<AtomicU64>,
+    pub seeds: Arc<Seeds>,
     /// Opens the Secrets that assignments carry.
     pub sealer: Arc<dyn Sealer>,
     pub shutdown: CancellationToken,
@@ -129,8 +129,7 @@ impl Sessions {
     }
 
     fn uid(&self) -> String {
-        let seed = self.0.parts.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        Context::new(self.now(), seed, Arc::default()).uid()
+        Context::new(self.now(), self.0.parts.seeds.draw(), Arc::default()).uid()
     }
 
     /// Opens a session for the node that the caller's certificate names.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use apiserver::{LogOptions, LogStream, PodRef, StreamError, Streams};
 use bytes::Bytes;
+use control::authz::User;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use rpc::pb;
@@ -51,8 +52,8 @@ impl Drop for Forget<'_> {
 /// The way to the other masters.
 #[async_trait::async_trait]
 pub trait Relay: Send + Sync + 'static {
-    /// Opens the stream at whichever other master holds the node's session; `None` when none does.
-    async fn open(&self, open: pb::StreamOpen) -> Option<Uplink>;
+    /// Opens the stream at whichever other master holds the node's session.
+    async fn open(&self, open: pb::StreamOpen) -> Result<Uplink, StreamError>;
 }
 
 impl Sessions {
@@ -127,24 +128,21 @@ pub struct NodeStreams {
 
 #[async_trait::async_trait]
 impl Streams for NodeStreams {
-    async fn logs(&self, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError> {
-        let open = open_logs(pod, options);
-        let node = open.node.clone();
+    async fn logs(&self, user: &User, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError> {
+        let open = open_logs(user, pod, options);
         let frames = match self.sessions.open_stream(open.clone()).await {
             Some(opened) => opened.map_err(|status| StreamError::Unavailable(status.message().to_owned()))?,
-            None => self
-                .relay
-                .open(open)
-                .await
-                .ok_or_else(|| StreamError::Unavailable(format!("node {node} is not connected to any master")))?,
+            None => self.relay.open(open).await?,
         };
         log_stream(frames).await
     }
 }
 
-fn open_logs(pod: PodRef, options: LogOptions) -> pb::StreamOpen {
+fn open_logs(user: &User, pod: PodRef, options: LogOptions) -> pb::StreamOpen {
     pb::StreamOpen {
         node: pod.node,
+        user: user.name.clone(),
+        groups: user.groups.clone(),
         namespace: pod.namespace,
         pod: pod.name,
         uid: pod.uid,

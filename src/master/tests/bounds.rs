@@ -152,6 +152,39 @@ async fn a_flood_of_one_user_leaves_others_and_nodes_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_nobody_reads_ends_its_connection() {
+    let limits = PortLimits { stalled: Duration::from_millis(300), ..PortLimits::default() };
+    let one = first_with(|config| config.port_limits = limits).await;
+    one.leads().await;
+    let admin = one.administrator("admin");
+    let mut other = one.client(&admin).await;
+    let object = serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "large" },
+        "data": { "text": "x".repeat(500_000) },
+    });
+    let path = "/api/v1/namespaces/default/configmaps";
+    let made = async {
+        while other.send("POST", path, Body::from(object.to_string())).await.status() != StatusCode::CREATED {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, made).await.expect("created");
+    // It takes one window's worth and then nothing, but answers pings.
+    let io = TokioIo::new(one.tls(&admin).await);
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (mut sender, connection) =
+        builder.initial_stream_window_size(65_535).handshake::<_, Body>(io).await.expect("handshake");
+    let connection = tokio::spawn(connection);
+    let request = Request::get(format!("https://kubernetes{path}")).body(Body::empty()).expect("a request");
+    let unread = sender.send_request(request).await.expect("answers");
+    assert_eq!(unread.status(), StatusCode::OK);
+    let _ended = tokio::time::timeout(LIMIT, connection).await.expect("closed in time");
+    assert!(unread.into_body().collect().await.is_err(), "never sent as a whole");
+    assert_eq!(other.text(&format!("{path}/large")).await.matches("xxxx").count(), 125_000, "others get all of it");
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_do_nothing_are_closed() {
     let limits = PortLimits {
         connections_per_address: 3,

@@ -264,7 +264,6 @@ fn create_new(root: &State, key: &Key, deployment: &mut Value, sets: &mut Sets, 
 
 /// Commands for every set that changed in size or annotations.
 fn write_sets(root: &State, deployment: &Value, sets: &mut Sets, goal: &Goal, cx: &mut Context, plan: &mut Plan) {
-    let mut said = Vec::new();
     for set in sets.all_mut() {
         if set.replicas != set.before || set.replicas > 0 || set.record.is_none() {
             let annotate = |object: &mut Value, key: &str, n: i64| {
@@ -285,18 +284,16 @@ fn write_sets(root: &State, deployment: &Value, sets: &mut Sets, goal: &Goal, cx
             }
             Some(record) => emit::update(&set.key, record, &set.object),
         };
-        plan.commands.extend(command);
-        if set.replicas != set.before {
+        let Some(command) = command else { continue };
+        let said = (set.replicas != set.before).then(|| {
             let direction = if set.replicas > set.before { "up" } else { "down" };
-            said.push(format!(
-                "Scaled {direction} replica set {} from {} to {}",
-                set.key.name, set.before, set.replicas
-            ));
-        }
-    }
-    for message in said {
-        let notice = Notice { component: COMPONENT, kind: "Normal", reason: "ScalingReplicaSet", message: &message };
-        plan.commands.extend(emit::notice(root, deployment, &notice, cx));
+            let (name, before, now) = (&set.key.name, set.before, set.replicas);
+            let message = format!("Scaled {direction} replica set {name} from {before} to {now}");
+            let notice =
+                Notice { component: COMPONENT, kind: "Normal", reason: "ScalingReplicaSet", message: &message };
+            emit::notice(root, deployment, &notice, cx)
+        });
+        plan.commands.push(emit::told(command, said.flatten()));
     }
 }
 
