@@ -1,4 +1,4 @@
-//! Three real masters, as processes of the built program, with TLS and RocksDB on loopback. No Docker, no kubectl.
+//! Three real masters, as processes of the built program, with TLS and RocksDB on loopback. No Docker; kubectl only where hactl must agree with it.
 
 mod automatic;
 mod certificates;
@@ -6,6 +6,7 @@ mod disks;
 mod durability;
 mod identity;
 mod members;
+mod newcomer;
 mod recovery;
 mod secrets;
 mod snapshots;

@@ -1,10 +1,16 @@
 //! `hactl cluster status`.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use rpc::pb;
 use serde_json::json;
 
 use super::super::credentials::Access;
+
+/// An election is over sooner, unless something is wrong.
+const ELECTED_WITHIN: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Show masters and nodes, who leads, and what is wrong
 #[derive(Debug, clap::Args)]
@@ -18,7 +24,7 @@ pub struct Show {
 
 impl Show {
     pub async fn run(self) -> Result<()> {
-        let status = super::status_of(&self.access).await?;
+        let status = self.settled().await?;
         if self.output.is_some() {
             println!("{}", serde_json::to_string_pretty(&document(&status))?);
         } else {
@@ -27,6 +33,26 @@ impl Show {
         anyhow::ensure!(super::leader_name(&status).is_some(), "no master leads, so nothing can be changed now");
         Ok(())
     }
+}
+
+impl Show {
+    /// The status, once an election that goes on is over: it takes a moment, a lost majority may last.
+    async fn settled(&self) -> Result<pb::ClusterStatusResponse> {
+        let begun = Instant::now();
+        loop {
+            let status = super::status_of(&self.access).await?;
+            if super::leader_name(&status).is_some() || !has_majority(&status) || begun.elapsed() > ELECTED_WITHIN {
+                return Ok(status);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Whether so many masters answer that one of them can lead.
+fn has_majority(status: &pb::ClusterStatusResponse) -> bool {
+    let voters = || status.members.iter().filter(|member| member.voter);
+    voters().filter(|member| member.reachable).count() > voters().count() / 2
 }
 
 fn document(status: &pb::ClusterStatusResponse) -> serde_json::Value {
@@ -200,5 +226,8 @@ mod tests {
         assert!(text.contains("b        leader        3"), "{text}");
         assert!(text.ends_with("b leads. What is wrong:\n- master a does not answer\n"), "{text}");
         assert_eq!(document(&status)["leader"], "b");
+        assert!(!has_majority(&status), "one of two is none");
+        let three = [true, true, false].map(|reachable| member(3, "c", "follower", reachable)).to_vec();
+        assert!(has_majority(&pb::ClusterStatusResponse { members: three, ..Default::default() }));
     }
 }

@@ -7,6 +7,7 @@ use rpc::pb;
 use serde_json::json;
 
 use super::super::credentials::Access;
+use super::super::progress::note;
 use super::super::settings::units;
 
 #[derive(Debug, clap::Subcommand)]
@@ -113,6 +114,10 @@ impl List {
                 })
                 .collect();
             println!("{}", serde_json::to_string_pretty(&rows)?);
+            return Ok(());
+        }
+        if tokens.is_empty() {
+            note("No tokens; `hactl cluster token create` makes one.");
             return Ok(());
         }
         let now = rpc::pki::unix_now();

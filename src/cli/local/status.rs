@@ -83,6 +83,13 @@ impl Show {
             return Ok(());
         }
         print!("{}", render(&status));
+        if status.leader().is_none() {
+            let (all, living) = (status.masters.len(), status.masters.iter().filter(|one| one.pid.is_some()).count());
+            println!(
+                "\nNobody leads: {living} of {all} masters run, {} are needed (`hactl local start NAME`).",
+                all / 2 + 1
+            );
+        }
         println!("\nkubeconfig: {}", layout.kubeconfig().display());
         Ok(())
     }

@@ -72,7 +72,8 @@ fn show(begun: Instant, seconds: u64, progress: &mut Option<Progress>, said: Opt
     }
     progress
         .get_or_insert_with(|| Progress::start(format!("waiting for the masters to answer, at most {seconds} s")))
-        .detail(said.unwrap_or_default());
+        // What follows changes from second to second, and stands in the error if it comes to that.
+        .detail(said.and_then(|said| said.split(';').next()).unwrap_or_default());
 }
 
 #[cfg(test)]

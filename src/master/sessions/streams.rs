@@ -156,7 +156,6 @@ fn open_logs(user: &User, pod: PodRef, options: LogOptions) -> pb::StreamOpen {
             since_time: options.since.map(|time| time.to_string()).unwrap_or_default(),
             timestamps: options.timestamps,
         }),
-        ..Default::default()
     }
 }
 
