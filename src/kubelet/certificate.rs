@@ -138,8 +138,10 @@ impl Keeper {
             Err(_) => return Err("no answer".to_owned()),
         };
         credential.certificate_pem = answer.certificate_pem;
-        self.certificate.replace(&credential, "node").map_err(|e| e.to_string())?;
+        // One that does not fit the key must not take the present one's place.
+        tls::Certificate::new(&credential, "node").map_err(|e| e.to_string())?;
         self.dir.write_certificate(files::NODE, &credential.certificate_pem).map_err(|e| e.to_string())?;
+        self.certificate.replace(&credential, "node").map_err(|e| e.to_string())?;
         tracing::info!("the node's certificate was renewed");
         Ok(())
     }

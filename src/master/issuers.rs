@@ -100,7 +100,8 @@ impl Stand {
 pub async fn rotate(shared: &Shared, told: &Told) -> Result<(), Status> {
     let present = shared.trust.issuers();
     let mut stand = Stand::own(shared).map_err(|error| internal(&error))?;
-    if stand.generations.next.is_none() && !present.are_rotating() {
+    // Without keys of another generation none is under way that this member could go on with, whatever is trusted.
+    if stand.generations.next.is_none() && stand.generations.previous.is_none() {
         settled(shared, &stand).await?;
         let cluster_id = &shared.config.cluster_id;
         let made = Issuers::create(cluster_id, &shared.config.lifetimes, shared.unix()).map_err(|e| internal(&e))?;

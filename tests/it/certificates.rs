@@ -14,7 +14,7 @@ use rpc::pb::node_session_client::NodeSessionClient;
 use rpc::pki::{Dir, NodeName, PeerName, kubeconfig, signing_request_of, unix_now};
 use serde_json::{Value, json};
 
-use crate::support::{HACTL, Local, eventually, eventually_async, text};
+use crate::support::{HACTL, Local, PATIENCE, eventually, eventually_async, text};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -170,7 +170,7 @@ async fn certificates_renew_while_masters_and_nodes_run() {
         beats += 1;
         let patch = json!({"data": {"beat": beats.to_string()}});
         api.patch("beat", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("writes go on");
-        let event = tokio::time::timeout(LIMIT, seen.try_next()).await.expect("in time").expect("no error");
+        let event = tokio::time::timeout(PATIENCE, seen.try_next()).await.expect("in time").expect("no error");
         match event {
             Some(WatchEvent::Modified(seen)) => {
                 assert_eq!(seen.data.expect("data")["beat"], beats.to_string(), "each change once, in order");
@@ -307,10 +307,7 @@ async fn a_deleted_node_and_a_removed_member_are_out_at_once() {
     assert_eq!(ask(&mut sender).await, 200);
     let api: Api<Node> = Api::all(local.client("local").await);
     api.delete("removed", &DeleteParams::default()).await.expect("deleted");
-    tokio::time::timeout(crate::support::PATIENCE, &mut connection)
-        .await
-        .expect("its connection is closed")
-        .expect("ends");
+    tokio::time::timeout(PATIENCE, &mut connection).await.expect("its connection is closed").expect("ends");
     eventually("the node knows", || {
         let log = machine.log();
         if log.contains("node removed was deleted") { Ok(()) } else { Err(log) }
@@ -336,10 +333,7 @@ async fn a_deleted_node_and_a_removed_member_are_out_at_once() {
     let (mut sender, mut connection) = hold(&address, &PeerName::any_dns(&cluster_id), tls).await;
     assert_eq!(ask(&mut sender).await, 404, "only masters' calls are answered there");
     local.ok(&["cluster", "remove", &victim]);
-    tokio::time::timeout(crate::support::PATIENCE, &mut connection)
-        .await
-        .expect("its connection is closed")
-        .expect("ends");
+    tokio::time::timeout(PATIENCE, &mut connection).await.expect("its connection is closed").expect("ends");
     eventually("the others let go of it", || {
         let log = local.log(&other);
         if log.contains("its connections are closed") { Ok(()) } else { Err("not said") }
@@ -431,4 +425,54 @@ async fn issuers_rotate_under_a_running_cluster() {
     assert!(text(&output.stderr).contains("its issuers differ from the token's pin"), "{}", text(&output.stderr));
     let _another = Machine::join(&local, "afterwards");
     in_session(&local, "afterwards");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_rotation_goes_on_under_another_leader() {
+    let local = Local::up(3, 0);
+    let mut machine = Machine::join(&local, "sleeps");
+    in_session(&local, "sleeps");
+    eventually("the node says what it has", || serial(&local, "sleeps", "node"));
+    let issuers = || {
+        let all = serials(&local);
+        all.get(&("cluster".to_owned(), "node issuer".to_owned())).cloned().unwrap_or_default()
+    };
+    let before = issuers();
+    machine.stop();
+    // It waits for the node at its first step, when all masters have taken that.
+    let rotation = Command::new(HACTL)
+        .args(["cluster", "certs", "rotate-issuers"])
+        .env("KUBECONFIG", local.kubeconfig())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run hactl");
+    eventually("every master has the new issuers", || {
+        let all = local.masters();
+        let have = all.iter().filter(|name| local.dir().join(name).join("pki/next-issuers.sealed").exists()).count();
+        if have == all.len() { Ok(()) } else { Err(format!("{have} have")) }
+    });
+    let leader = local.leader();
+    local.ok(&["local", "kill", &leader]);
+    let ended = rotation.wait_with_output().expect("it ends");
+    assert!(!ended.status.success(), "{}", text(&ended.stderr));
+    let next = local.leader();
+    assert_ne!(next, leader);
+    local.ok(&["local", "start", &leader]);
+    local.serves(&leader).await;
+    let made = issuers();
+    assert_eq!(made.len(), 2, "trusted, and not dropped");
+
+    machine.start();
+    local.ok(&["cluster", "certs", "rotate-issuers"]);
+    local.ok(&["cluster", "certs", "rotate-issuers", "--finish"]);
+    let after = issuers();
+    assert!(after.len() == 1 && after != before && made.contains(&after[0]), "{before:?} {made:?} {after:?}");
+    for master in local.masters() {
+        for file in ["next-issuers.sealed", "previous-issuers.sealed"] {
+            assert!(!local.dir().join(&master).join("pki").join(file).exists(), "{master} keeps {file}");
+        }
+    }
+    in_session(&local, "sleeps");
 }
