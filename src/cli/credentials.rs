@@ -74,6 +74,7 @@ impl Access {
 
     fn read(&self) -> Result<(Kubeconfig, PathBuf)> {
         let path = self.path()?;
+        std::fs::File::open(&path).with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
         let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("cannot use {}", path.display()))?;
         // What else may be wrong with it is said where it is used.
         if let Ok(found) = Masters::from_kubeconfig(&kubeconfig, self.context.as_deref()) {

@@ -465,6 +465,10 @@ async fn lists_select_and_page() {
     assert_eq!((&all.body["kind"], names(&all).len()), (&json!("ConfigMapList"), 5));
     for (query, want) in [
         ("labelSelector=name%20in%20(a,c)", vec!["a", "c"]),
+        ("labelSelector=name%3Db", vec!["b"]),
+        ("labelSelector=name%3Db&limit=500", vec!["b"]),
+        ("labelSelector=name%3Db,name%3Dc", vec![]),
+        ("labelSelector=name%3Db&fieldSelector=metadata.name!=b", vec![]),
         ("fieldSelector=metadata.name!=a", vec!["b", "c", "d", "e"]),
         ("fieldSelector=metadata.name=b&resourceVersion=0", vec!["b"]),
     ] {

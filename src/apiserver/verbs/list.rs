@@ -27,20 +27,22 @@ pub async fn list(call: &Call) -> Result<Response> {
     let shape = Shape::new(call.kind, accepted.form, &call.query, (call.server.config.now)())?;
     // What lies sealed is opened first, so that one that does not open fails the list instead of cutting it short.
     let sealed = seal::concerns(&call.key());
-    let (meta, items) =
-        if options.limit == 0 && options.token.is_none() && !matches!(options.version, Version::Exact(_)) && !sealed {
-            let root = read::at(call.replica(), options.version).await?;
-            let meta = ListMeta { revision: root.revision(), ..ListMeta::default() };
-            (meta, Items::All(Rows::new(root, call.kind, &call.resource.namespace, options.selectors)))
-        } else {
-            let mut page = page(call, &options).await?;
-            for record in &mut page.records {
-                if let Cow::Owned(opened) = call.opened(record)? {
-                    *record = Arc::new(opened);
-                }
+    // Few have a label, as a rule: those are found by it, and need not be streamed.
+    let by_label = !call.resource.namespace.is_empty() && !options.selectors.labels.pairs().is_empty();
+    let present = options.limit == 0 && options.token.is_none() && !matches!(options.version, Version::Exact(_));
+    let (meta, items) = if present && !sealed && !by_label {
+        let root = read::at(call.replica(), options.version).await?;
+        let meta = ListMeta { revision: root.revision(), ..ListMeta::default() };
+        (meta, Items::All(Rows::new(root, call.kind, &call.resource.namespace, options.selectors)))
+    } else {
+        let mut page = page(call, &options).await?;
+        for record in &mut page.records {
+            if let Cow::Owned(opened) = call.opened(record)? {
+                *record = Arc::new(opened);
             }
-            (page.meta, Items::Page(page.records.into_iter()))
-        };
+        }
+        (page.meta, Items::Page(page.records.into_iter()))
+    };
     call.answer(accepted.encoding, Vec::new()).list(shape, &meta, items)
 }
 
@@ -64,7 +66,12 @@ pub async fn page(call: &Call, options: &ListOptions) -> Result<Page> {
     };
     let namespace = Some(call.resource.namespace.as_str()).filter(|namespace| !namespace.is_empty());
     let pager = Pager { options, revision: exact.unwrap_or(root.revision()) };
+    let labels = options.selectors.labels.pairs();
     let Some(revision) = exact else {
+        if let Some(namespace) = namespace.filter(|_| !labels.is_empty()) {
+            let labelled = root.labelled(call.kind.group, call.kind.plural, namespace, &labels);
+            return Ok(pager.collect(labelled.into_iter()));
+        }
         return Ok(pager.collect(root.list(call.kind.group, call.kind.plural, namespace)));
     };
     let old = root.list_at(call.kind.group, call.kind.plural, namespace, revision);
