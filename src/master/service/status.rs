@@ -135,8 +135,11 @@ pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
     // Who was heard to lead may have died since: who leads says so itself.
     let leads = |member: &&pb::MemberStatus| member.status.as_ref().is_some_and(|status| status.role == "leader");
     let leader = members.iter().find(leads).and_then(|member| member.member.as_ref()).map(|info| info.id);
-    let nodes = nodes(&shared.replica.root());
-    let problems = problems(&members, &nodes, leader, shared.unix());
+    let root = shared.replica.root();
+    let nodes = nodes(&root);
+    let mut problems = problems(&members, &nodes, leader, shared.unix());
+    let each = root.list("", "nodes", None);
+    problems.extend(each.filter_map(|(key, record)| pressed(&key.name, &control::record::parse(record))));
     pb::ClusterStatusResponse {
         cluster_id: shared.config.cluster_id.clone(),
         epoch: shared.config.epoch,
@@ -172,6 +175,18 @@ pub fn nodes(root: &State) -> Vec<pb::NodeSummary> {
             }
         })
         .collect()
+}
+
+/// A node that is Ready and yet takes no new pods, because something of it runs out.
+fn pressed(name: &str, node: &serde_json::Value) -> Option<String> {
+    let conditions = objects::meta::list(node, &["status", "conditions"]);
+    let short: Vec<&str> = [("DiskPressure", "disk"), ("MemoryPressure", "memory"), ("PIDPressure", "process ids")]
+        .into_iter()
+        .filter(|(kind, _)| conditions.iter().any(|one| one["type"] == *kind && one["status"] == "True"))
+        .map(|(_, what)| what)
+        .collect();
+    (!short.is_empty())
+        .then(|| format!("node {name} is short of {}: it takes no new pods until there is more", short.join(", ")))
 }
 
 /// What a node's kubelet says of its certificate; nothing before it first reported, or when it is older than that.
@@ -275,6 +290,18 @@ fn free(path: &std::path::Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_is_ready_but_takes_no_pods_is_said() {
+        let node = |disk| {
+            serde_json::json!({ "status": { "conditions": [
+            { "type": "Ready", "status": "True" }, { "type": "DiskPressure", "status": disk },
+        ] } })
+        };
+        let said = pressed("n1", &node("True")).expect("a problem");
+        assert_eq!(said, "node n1 is short of disk: it takes no new pods until there is more");
+        assert_eq!(pressed("n1", &node("False")), None);
+    }
 
     #[test]
     fn without_a_majority_it_says_what_answers_and_what_to_type() {
