@@ -1,12 +1,13 @@
 //! Reads the command line, starts what it asks for, and says in one sentence why it failed.
 
 mod cli;
+mod memory;
 
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
-    without_huge_pages();
+    memory::without_huge_pages();
     end_quietly_on_closed_output();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -24,12 +25,6 @@ fn main() -> std::process::ExitCode {
             std::process::ExitCode::FAILURE
         }
     }
-}
-
-/// The allocator asks for pages of 2 MiB, of which an idle process fills a part: 30 MiB more of memory for no more speed.
-fn without_huge_pages() {
-    // SAFETY: sets a flag of this process and touches no memory. A kernel without it refuses, which costs memory only.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
 /// `hactl get pods | head` ends without a word once `head` has gone. The signal SIGPIPE would say so too, but for every

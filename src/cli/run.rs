@@ -65,6 +65,7 @@ pub async fn roles(data_dir: &Path, installation: &Installation, flags: &Flags) 
         bail!("{} records no role; join this machine again", data_dir.display());
     }
     tracing::info!(name = installation.name, cluster = installation.cluster_id, "started");
+    tokio::spawn(crate::memory::give_back_code());
     let first = roles.join_next().await.context("a role was started")?;
     let asked = shutdown.is_cancelled();
     shutdown.cancel();

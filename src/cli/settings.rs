@@ -95,14 +95,14 @@ pub const ALL: &[Setting] = &[
         Group::Master,
         "heartbeat",
         Unit::Duration,
-        "60ms",
+        "75ms",
         "How often the leader shows the other masters that it lives",
     ),
     row(
         Group::Master,
         "election-min",
         Unit::Duration,
-        "120ms",
+        "150ms",
         "Least silence of the leader before a master stands for election",
     ),
     row(
