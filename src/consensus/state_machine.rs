@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::{Stream, TryStreamExt as _};
@@ -27,6 +28,10 @@ use crate::wire;
 
 /// Rows gathered before they are handed on.
 const ROWS_BYTES: usize = 1 << 20;
+
+/// After so long `apply` lets others have the thread before the next command: an entry may hold thousands of changes, and
+/// heartbeats wait for none of them.
+const TURN: Duration = Duration::from_millis(2);
 
 /// The applied part of the log, for those who wait for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,10 +109,15 @@ impl StateMachine {
         }
     }
 
-    fn apply_batch(&mut self, entry: EntryId, batch: &Batch) -> (Vec<Outcome>, Vec<Arc<Event>>) {
+    async fn apply_batch(&mut self, entry: EntryId, batch: &Batch) -> (Vec<Outcome>, Vec<Arc<Event>>) {
         let mut outcomes = Vec::new();
         let mut events = Vec::new();
+        let mut began = Instant::now();
         for command in batch.commands() {
+            if began.elapsed() > TURN {
+                tokio::task::yield_now().await;
+                began = Instant::now();
+            }
             let applied = self.state.apply(entry, &command);
             rows::changed(&applied, &mut self.rows);
             outcomes.push(applied.outcome);
@@ -181,7 +191,7 @@ impl RaftStateMachine<Types> for StateMachine {
                 EntryPayload::Blank => {}
                 EntryPayload::Normal(batch) => {
                     let started = Instant::now();
-                    (answers.outcomes, events) = self.apply_batch(at, batch);
+                    (answers.outcomes, events) = self.apply_batch(at, batch).await;
                     metrics::histogram!("hactl_apply_seconds").record(started.elapsed().as_secs_f64());
                 }
                 EntryPayload::Membership(membership) => {
