@@ -18,7 +18,7 @@ pub struct Mutant {
 }
 
 const fn mutant(name: &'static str, about: &'static str, seed: u64) -> Mutant {
-    Mutant { name, about, seed, masters: 3, duration: Duration::from_secs(60) }
+    Mutant { name, about, seed, masters: 3, duration: Duration::from_secs(30) }
 }
 
 pub const ALL: &[Mutant] = &[

@@ -198,6 +198,11 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
         }
     };
     let snapshots = Arc::new(snapshots);
+    if let Err(error) = snapshots.cover(&log, &store, loaded.applied).await {
+        store.close(false).await;
+        log.close().await;
+        return Err(error);
+    }
     let published = published.unwrap_or_else(|| Arc::new(Published::new(&loaded, config.snapshot_bytes)));
     published.unsnapshotted.store(0, Ordering::Relaxed);
     let machine = StateMachine::new(loaded, published.clone(), store.clone(), snapshots.clone());

@@ -17,6 +17,7 @@ use futures::{Stream, StreamExt as _};
 use tonic::Status;
 
 use crate::Error;
+use crate::log::LogStore;
 use crate::state_store::StateStore;
 use crate::storage::Storage;
 use crate::transport::Chunk;
@@ -144,6 +145,23 @@ impl Snapshots {
         let snapshot = self.blocking(move || this.finish(dir, meta)).await?;
         self.set_current(snapshot.clone());
         Ok(Snapshot { meta: snapshot.meta.clone(), snapshot })
+    }
+
+    /// Takes a snapshot at start where the state is ahead of the log, which a power cut makes so: `apply` does not wait for
+    /// this member's own disk, and the log loses what was not synced. openraft then counts the log as purged up to the
+    /// state, and what is purged must be in a snapshot, or this member could as the leader bring nobody up to date.
+    pub async fn cover(
+        self: &Arc<Self>,
+        log: &LogStore,
+        store: &StateStore,
+        applied: Option<LogId>,
+    ) -> Result<(), Error> {
+        let covered = self.current().and_then(|snapshot| snapshot.meta.last_log_id);
+        if covered < applied && (log.last() < applied || covered < log.purged()) {
+            tracing::warn!(?applied, log = ?log.last(), ?covered, "the state is ahead of the log: taking a snapshot of it");
+            self.build(store).await?;
+        }
+        Ok(())
     }
 
     /// Receives a snapshot from a leader: its vote, and the snapshot ready to be installed.
