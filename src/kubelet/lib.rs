@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+mod blocking;
 mod certificate;
 mod env;
 mod images;
@@ -33,10 +34,12 @@ mod status;
 mod streams;
 mod subpath;
 mod sync;
+mod uplink;
 mod volumes;
 mod worker;
 
-pub use run::{kill_containers, known_masters_of, release_volumes, run, teardown};
+pub use run::{kill_containers, known_masters_of, release_volumes, run, run_over, teardown};
+pub use uplink::{Downs, Uplink};
 
 /// What one kubelet needs to know. Certificates are read from `<data_dir>/pki` by `rpc::pki`.
 #[derive(Clone, Debug)]

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rpc::client::Masters;
+use rpc::pb;
+use rpc::pki::Said;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::certificate::{Keeper, Known};
+use crate::certificate::Keeper;
 use crate::node::Machine;
 use crate::runtime::docker::Docker;
 use crate::runtime::{self, Bridge, Runtime};
@@ -18,7 +19,8 @@ use crate::saved::{Saved, Store};
 use crate::session::Session;
 use crate::shared::{BRIDGE_STARTING, Parts, Shared};
 use crate::sync::{Pods, RETURN_WAIT, adopt, in_time};
-use crate::{Config, Error, network, node, podspec, saved, volumes};
+use crate::uplink::Uplink;
+use crate::{Config, Error, blocking, network, node, podspec, saved, volumes};
 
 const NETWORK_RETRY: Duration = Duration::from_secs(5);
 /// Assignments waiting while one is taken over.
@@ -34,12 +36,41 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 }
 
 /// The same on any runtime.
-pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run_on(config: Config, runtime: Arc<dyn Runtime>, shutdown: CancellationToken) -> Result<(), Error> {
+    let (certificate, known) = Keeper::load(&config)?;
+    let kept = certificate.run(shutdown.clone());
+    let uplink = Arc::new(known.masters);
+    let run = run_known(config, runtime, uplink, known.told, known.said, shutdown);
+    tokio::pin!(run);
+    tokio::select! {
+        ran = &mut run => ran,
+        () = kept => run.await,
+    }
+}
+
+/// The same over any way to the masters, which knows of no certificates.
+pub async fn run_over(
+    config: Config,
+    runtime: Arc<dyn Runtime>,
+    uplink: Arc<dyn Uplink>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let said = watch::Sender::new(Said::default());
+    run_known(config, runtime, uplink, watch::Sender::new(None), said.subscribe(), shutdown).await
+}
+
+async fn run_known(
+    mut config: Config,
+    runtime: Arc<dyn Runtime>,
+    uplink: Arc<dyn Uplink>,
+    told: watch::Sender<Option<pb::Trust>>,
+    said: watch::Receiver<Said>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     std::fs::create_dir_all(&config.data_dir).map_err(|source| Error::Io { path: config.data_dir.clone(), source })?;
     // Docker is told absolute paths.
     config.data_dir =
         config.data_dir.canonicalize().map_err(|source| Error::Io { path: config.data_dir.clone(), source })?;
-    let (certificate, Known { masters, told, said }) = Keeper::load(&config)?;
     let store = Store::open(&config.data_dir)?;
     let mut saved = store.load();
     if saved.epoch < config.epoch {
@@ -48,7 +79,7 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
     let boot_id = saved::boot_id();
     let rebooted = !saved.boot_id.is_empty() && saved.boot_id != boot_id;
     saved.boot_id = boot_id;
-    masters.set_addresses(known_masters(&config, &saved));
+    uplink.set_addresses(known_masters(&config, &saved));
 
     let machine = Machine::measure(&config.data_dir, &config.capacity);
     let (cidr, cidr_seen) = watch::channel(saved.pod_cidr.clone());
@@ -59,7 +90,7 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
         data_dir: config.data_dir.clone(),
         hash: podspec::short_hash(&config.cluster_id, &config.node_uid),
         node_name: config.node_name.clone(),
-        host_ip: host_ip(&config, &masters),
+        host_ip: host_ip(&config, uplink.as_ref()),
         cpu_millis: i64::try_from(machine.cpu_millis).unwrap_or(i64::MAX),
         memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
         bridge,
@@ -87,7 +118,7 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
     let (assignments, assigned) = mpsc::channel(ASSIGNMENTS_MAX);
     let session = Session {
         shared: shared.clone(),
-        masters: masters.clone(),
+        uplink,
         cluster_id: config.cluster_id.clone(),
         node_name: config.node_name.clone(),
         node_uid: config.node_uid.clone(),
@@ -109,7 +140,6 @@ pub async fn run_on(mut config: Config, runtime: Arc<dyn Runtime>, shutdown: Can
     let seen = node::Seen { engine: engine_seen, certificate: said };
     tasks.spawn(node::run(config.clone(), machine, shared.clone(), seen, node_changed, shutdown.clone()));
     tasks.spawn(keep_saved(shared.clone(), store, shutdown.clone()));
-    tasks.spawn(certificate.run(shutdown.clone()));
     let stop = shutdown.clone();
     tasks.spawn(async move {
         let mut ready = node_seen;
@@ -144,9 +174,9 @@ fn known_masters(config: &Config, saved: &Saved) -> Vec<String> {
     known
 }
 
-fn host_ip(config: &Config, masters: &Masters) -> String {
+fn host_ip(config: &Config, uplink: &dyn Uplink) -> String {
     let found =
-        config.node_ip.or_else(|| masters.addresses().iter().find_map(|address| network::address_towards(address)));
+        config.node_ip.or_else(|| uplink.addresses().iter().find_map(|address| network::address_towards(address)));
     found.map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string())
 }
 
@@ -211,7 +241,7 @@ async fn keep_saved(shared: Arc<Shared>, store: Store, shutdown: CancellationTok
             () = shared.unsaved.notified() => false,
         };
         let (saved, store) = (shared.to_save(), store.clone());
-        let written = tokio::task::spawn_blocking(move || store.save(&saved)).await;
+        let written = blocking::call(move || store.save(&saved)).await;
         if let Ok(Err(error)) = written {
             tracing::error!(%error, "what this node follows cannot be saved; a reboot would start from older orders");
         }

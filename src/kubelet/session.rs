@@ -11,19 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rpc::client::Masters;
+use futures::StreamExt as _;
 use rpc::pb;
 use rpc::pb::master_message::Message as Down;
 use rpc::pb::node_message::Message as Up;
-use rpc::pb::node_session_client::NodeSessionClient;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::outbox::{Subject, Write};
 use crate::shared::Shared;
 use crate::streams;
+use crate::uplink::{Downs, Uplink};
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A master that says nothing for so long, heartbeats unanswered, is given up.
@@ -38,12 +37,10 @@ const WRITES_MAX: usize = 32;
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
 /// A session in which no write is answered for so long is given up.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// Largest message: a full assignment with its Secrets and ConfigMaps.
-const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
 pub struct Session {
     pub shared: Arc<Shared>,
-    pub masters: Masters,
+    pub uplink: Arc<dyn Uplink>,
     pub cluster_id: String,
     pub node_name: String,
     pub node_uid: String,
@@ -76,7 +73,7 @@ impl Session {
                         tracing::warn!(%why, "no session with a master; pods run on");
                         said = why;
                     }
-                    self.masters.move_on();
+                    self.uplink.move_on();
                 }
             }
             // Spread, so that all nodes of a dead master do not arrive at the next one together.
@@ -91,7 +88,6 @@ impl Session {
 
     async fn once(&self, shutdown: &CancellationToken) -> End {
         let opening = async {
-            let (address, channel) = self.masters.connect().await.map_err(|e| e.to_string())?;
             let (up, outgoing) = mpsc::channel(64);
             let (epoch, revision) = self.shared.position();
             let hello = pb::Hello {
@@ -103,11 +99,9 @@ impl Session {
             };
             let first = message(Up::Hello(hello));
             up.send(first).await.map_err(|e| e.to_string())?;
-            let mut client = NodeSessionClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            let session = client.session(ReceiverStream::new(outgoing));
-            let response = session.await.map_err(|status| format!("{address}: {}", status.message()))?;
-            let mut incoming = response.into_inner();
-            match incoming.message().await.map_err(|status| format!("{address}: {}", status.message()))? {
+            let (address, mut incoming) = self.uplink.open(outgoing).await?;
+            let first = incoming.next().await.transpose();
+            match first.map_err(|status| format!("{address}: {}", status.message()))? {
                 Some(pb::MasterMessage { message: Some(Down::Welcome(welcome)) }) => {
                     Ok((address, up, incoming, welcome))
                 }
@@ -143,7 +137,7 @@ impl Session {
         &self,
         address: &str,
         up: mpsc::Sender<pb::NodeMessage>,
-        mut incoming: tonic::Streaming<pb::MasterMessage>,
+        mut incoming: Downs,
         shutdown: &CancellationToken,
     ) -> End {
         let mut under_way = UnderWay::default();
@@ -174,8 +168,8 @@ impl Session {
                         break format!("{address} closed the connection");
                     }
                 }
-                received = incoming.message() => match received {
-                    Ok(Some(received)) => {
+                received = incoming.next() => match received {
+                    Some(Ok(received)) => {
                         heard = tokio::time::Instant::now();
                         if let Some(down) = received.message
                             && !self.receive(address, down, &mut under_way, &streams).await
@@ -183,8 +177,8 @@ impl Session {
                             return End::Shutdown;
                         }
                     }
-                    Ok(None) => break format!("{address} ended the session"),
-                    Err(status) => break format!("{address}: {}", status.message()),
+                    None => break format!("{address} ended the session"),
+                    Some(Err(status)) => break format!("{address}: {}", status.message()),
                 },
                 () = outbox.changed(), if under_way.room() => {}
             }
@@ -209,7 +203,7 @@ impl Session {
         match down {
             Down::Assignment(assignment) => return self.assignments.send(assignment).await.is_ok(),
             Down::Masters(masters) => {
-                self.masters.set_addresses(masters.api_addresses.clone());
+                self.uplink.set_addresses(masters.api_addresses.clone());
                 if !masters.api_addresses.is_empty() {
                     self.shared.change(|saved, _| saved.masters = masters.api_addresses);
                 }
@@ -217,7 +211,8 @@ impl Session {
             Down::Trust(trust) => drop(self.trust.send_replace(Some(trust))),
             Down::WriteResult(result) => under_way.end(&self.shared, &result),
             Down::Stream(request) => {
-                let (masters, address, streams) = (self.masters.clone(), address.to_owned(), streams.clone());
+                let Some(masters) = self.uplink.dialler() else { return true };
+                let (address, streams) = (address.to_owned(), streams.clone());
                 let shared = self.shared.clone();
                 tokio::spawn(async move {
                     // Of its own, so that bulk never delays a heartbeat.

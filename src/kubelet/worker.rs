@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1 as core;
 use rpc::pb;
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::blocking;
 use crate::env::Facts;
 use crate::plan::{self, Action, Failure, Given, ImageState, Memory, Order, Plan, Why};
 use crate::podspec;
@@ -247,7 +248,7 @@ impl Worker {
         work: fn(&core::Pod, &Home, &dyn crate::env::Source) -> Result<(), String>,
     ) -> Result<(), String> {
         let (shared, pod) = (self.shared.clone(), pod.clone());
-        let done = tokio::task::spawn_blocking(move || {
+        let done = blocking::call(move || {
             let home = volumes::home(&shared.data_dir, &pod);
             work(&pod, &home, &shared.source(podspec::namespace(&pod)))
         });
@@ -339,7 +340,7 @@ impl Worker {
             return Ok(());
         }
         let home = Home::of(&self.shared.data_dir, &self.uid);
-        let done = tokio::task::spawn_blocking(move || volumes::release(&home)).await;
+        let done = blocking::call(move || volumes::release(&home)).await;
         done.unwrap_or_else(|e| Err(e.to_string())).map_err(Error::Refused)?;
         self.released = true;
         self.probes.clear();

@@ -103,7 +103,7 @@ impl Worker {
         let facts = self.facts();
         let (shared, pod_in, wanted_in, facts_in) = (self.shared.clone(), pod.clone(), wanted.clone(), facts.clone());
         let address = self.record.address;
-        let mounts = tokio::task::spawn_blocking(move || {
+        let mounts = crate::blocking::call(move || {
             let source = shared.source(podspec::namespace(&pod_in));
             let variables: BTreeMap<String, String> =
                 crate::env::variables(&pod_in, &wanted_in, &facts_in, &source)?.into_iter().collect();
