@@ -34,6 +34,9 @@ pub struct Sim {
     seeds: u64,
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     masters: u64,
+    /// Kubelets; 0: only the replicated store
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    nodes: u64,
     /// How long faults happen, in virtual time: `60s`, `10m`
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     duration: Duration,
@@ -118,6 +121,7 @@ impl Sim {
         let report = super::run(&Options {
             seed,
             masters: self.masters,
+            nodes: self.nodes,
             duration: self.duration,
             only: self.only(),
             trace: self.trace.is_some(),
@@ -140,6 +144,7 @@ impl Sim {
     fn arguments(&self, seed: u64, only: Option<&[usize]>) -> Vec<String> {
         let mut arguments = vec!["sim".to_owned(), "--seed".to_owned(), seed.to_string()];
         arguments.extend(["--masters".to_owned(), self.masters.to_string()]);
+        arguments.extend(["--nodes".to_owned(), self.nodes.to_string()]);
         arguments.extend(["--duration".to_owned(), format!("{}s", self.duration.as_secs())]);
         if let Some(mutant) = &self.mutant {
             arguments.extend(["--mutant".to_owned(), mutant.clone()]);
@@ -157,6 +162,7 @@ impl Sim {
             seed: Some(mutant.seed),
             seeds: 1,
             masters: mutant.masters,
+            nodes: 0,
             duration: mutant.duration,
             only: None,
             trace: None,

@@ -1,10 +1,13 @@
-//! The one leak that no seam closes: the keys of std's hash maps, from which tokio also takes the order in which `select!`
+//! What no seam closes. The wall clock that kubelets read ([`clock_gettime`]), and the keys of std's hash maps, from which tokio also takes the order in which `select!`
 //! looks at its branches. std asks the symbol `getrandom` for them and lets a program put its own in place, which this does.
 //!
 //! **Invariant:** before [`begin`] the system answers, afterwards the seed alone, for the rest of the process: one process,
 //! one simulation.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::time::Instant;
 
 /// The state of the generator; 0: not begun.
 static STATE: AtomicU64 = AtomicU64::new(0);
@@ -30,6 +33,42 @@ pub unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, flags: u32) -
         unsafe { buffer.add(at).write((mixed >> 56) as u8) };
     }
     length as isize
+}
+
+thread_local! {
+    /// Since when the wall clock of this thread goes with virtual time.
+    static VIRTUAL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// 2026-01-01, when every simulation begins.
+const BEGIN_SECONDS: i64 = 1_767_225_600;
+
+pub fn begins() -> jiff::Timestamp {
+    jiff::Timestamp::from_second(BEGIN_SECONDS).unwrap_or_default()
+}
+
+/// From now on the wall clock of this thread, which must be within its paused runtime, goes with tokio's.
+pub fn begin_time() {
+    VIRTUAL.set(Some(Instant::now()));
+}
+
+/// Kubelets stamp their reports with the wall clock itself.
+///
+/// # Safety
+/// As `clock_gettime(2)`: `time` can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> libc::c_int {
+    let began = if clock == libc::CLOCK_REALTIME { VIRTUAL.try_with(Cell::get).ok().flatten() } else { None };
+    let Some(began) = began else {
+        // SAFETY: the caller's promise is the system call's own condition.
+        return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) as libc::c_int };
+    };
+    let since = began.elapsed();
+    let now =
+        libc::timespec { tv_sec: BEGIN_SECONDS + since.as_secs() as i64, tv_nsec: i64::from(since.subsec_nanos()) };
+    // SAFETY: the caller's promise.
+    unsafe { time.write(now) };
+    0
 }
 
 #[cfg(test)]

@@ -11,11 +11,13 @@
 //! it depends on anything but its options: the same seed gives the same trace, byte for byte.
 
 pub mod command;
+mod control;
 pub mod entropy;
 pub mod faults;
 mod laws;
 pub mod mutants;
 mod net;
+mod nodes;
 mod observe;
 mod trace;
 pub mod workloads;
@@ -37,6 +39,8 @@ use world::World;
 
 /// After the faults everything must be well within this: replicas equal, every master serving reads and writes.
 const CONVERGE: Duration = Duration::from_secs(60);
+/// And then, when nobody asks for anything new, every pod runs where it is bound within this.
+const SETTLE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(50);
 /// The mean pause between two beginnings of faults.
 const FAULT_EVERY_MS: u64 = 1_500;
@@ -51,6 +55,7 @@ const FAULTS_END: Duration = Duration::from_secs(120);
 pub struct Options {
     pub seed: u64,
     pub masters: u64,
+    pub nodes: u64,
     /// How long faults happen, in virtual time.
     pub duration: Duration,
     /// Only these of the scheduled faults, by number; none: all.
@@ -135,12 +140,14 @@ pub fn run(options: &Options) -> Report {
 
 async fn simulate(options: &Options) -> Report {
     let began = std::time::Instant::now();
+    entropy::begin_time();
     let trace = Arc::new(Trace::new(options.trace));
     let laws = Laws::new(trace.clone());
     let mut random = Random::new(options.seed);
     let planned = schedule(&mut random.fork(), options.duration);
     let world = World::new(random.fork(), trace.clone(), laws.clone());
     world.form(options.masters).await;
+    world.add_nodes(options.nodes).await;
 
     let mut workloads = JoinSet::new();
     for workload in workloads::ALL {
@@ -156,9 +163,13 @@ async fn simulate(options: &Options) -> Report {
     if tokio::time::timeout(CONVERGE, workloads.join_all()).await.is_err() {
         laws.broken("calls end", "a client still waits after everything was healed".into());
     }
+    if let Err(why) = nothing_left_to_do(&world).await {
+        laws.broken("the cluster becomes what was asked for", why);
+    }
     if let Err(why) = rest(&world).await {
         laws.broken("replicas become equal", why);
     }
+    world.nodes.clean_up();
     let broken = laws.judge();
     let (answered, unknown) = laws.answered();
     let virtual_seconds = trace.now().as_secs_f64();
@@ -243,6 +254,33 @@ async fn is_well(world: &Arc<World>) -> Result<(), String> {
     Ok(())
 }
 
+/// Waits until every node runs what it shall, and no law of a quiet cluster is broken.
+async fn nothing_left_to_do(world: &Arc<World>) -> Result<(), String> {
+    if world.nodes.ids().is_empty() {
+        return Ok(());
+    }
+    let until = Instant::now() + SETTLE;
+    loop {
+        let why = match world.processes().into_iter().next() {
+            None => "nobody runs".to_owned(),
+            Some((_, process)) => {
+                let root = process.replica.root();
+                match ::control::invariants::check_quiescent(&root).first() {
+                    Some(broken) => broken.to_string(),
+                    None => match world.nodes_are_well(&root).await {
+                        Ok(()) => return Ok(()),
+                        Err(why) => why,
+                    },
+                }
+            }
+        };
+        if Instant::now() >= until {
+            return Err(format!("not within {} s: {why}", SETTLE.as_secs()));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// Waits until nothing moves any more and all are equal; then looks at the invariants.
 async fn rest(world: &Arc<World>) -> Result<(), String> {
     // One entry that all must reach.
@@ -259,7 +297,7 @@ async fn rest(world: &Arc<World>) -> Result<(), String> {
         let reached = tokio::time::timeout(CONVERGE, reached).await;
         reached.map_err(|_| format!("m{id} does not reach entry {target}"))?;
         world.laws.state(&process.replica.root());
-        for broken in control::invariants::check(&process.replica.root()) {
+        for broken in ::control::invariants::check(&process.replica.root()) {
             world.laws.broken(broken.law, format!("m{id}: {}", broken.what));
         }
     }

@@ -162,7 +162,7 @@ impl Net {
     }
 
     /// Returns when a message has arrived.
-    async fn travel(&self, from: u64, to: u64, kind: &str, bytes: usize) -> Result<(), Status> {
+    pub async fn travel(&self, from: u64, to: u64, kind: &str, bytes: usize) -> Result<(), Status> {
         self.trace.message(from, to, kind, bytes);
         let given_up = Instant::now() + SILENCE_MAX;
         loop {
@@ -183,6 +183,31 @@ impl Net {
             tokio::time::sleep(delay).await;
         }
         Ok(())
+    }
+
+    /// A stream as the other end receives it, for as long as both ends live.
+    pub fn carry<T: Send + 'static>(
+        self: &Arc<Self>,
+        (from, to): (u64, u64),
+        kind: &'static str,
+        stream: impl Stream<Item = T> + Send + Unpin + 'static,
+        ends: [CancellationToken; 2],
+    ) -> BoxStream<'static, Result<T, Status>> {
+        let state = Some((stream, self.clone(), ends));
+        futures::stream::unfold(state, move |state| async move {
+            let (mut stream, net, ends) = state?;
+            let item = tokio::select! {
+                biased;
+                () = ends[0].cancelled() => return Some((Err(reset()), None)),
+                () = ends[1].cancelled() => return Some((Err(reset()), None)),
+                item = stream.next() => item?,
+            };
+            match net.travel(from, to, kind, 0).await {
+                Ok(()) => Some((Ok(item), Some((stream, net, ends)))),
+                Err(status) => Some((Err(status), None)),
+            }
+        })
+        .boxed()
     }
 }
 
@@ -244,29 +269,6 @@ impl Link {
         self.alive()?;
         answer
     }
-
-    /// A stream as the other end receives it.
-    fn carry<T: Send + 'static>(
-        &self,
-        (from, to): (u64, u64),
-        kind: &'static str,
-        stream: impl Stream<Item = T> + Send + Unpin + 'static,
-    ) -> BoxStream<'static, Result<T, Status>> {
-        let state = Some((stream, self.net.clone(), self.gone.clone()));
-        futures::stream::unfold(state, move |state| async move {
-            let (mut stream, net, gone) = state?;
-            let item = tokio::select! {
-                biased;
-                () = gone.cancelled() => return Some((Err(reset()), None)),
-                item = stream.next() => item?,
-            };
-            match net.travel(from, to, kind, 0).await {
-                Ok(()) => Some((Ok(item), Some((stream, net, gone)))),
-                Err(status) => Some((Err(status), None)),
-            }
-        })
-        .boxed()
-    }
 }
 
 /// What a stream's handler yields, driven by a task of its process until that dies or nobody listens.
@@ -320,13 +322,20 @@ impl PeerTransport for Link {
         self.net.travel(self.from, to.id, "append", 0).await?;
         let refused = || Status::failed_precondition(format!("{} refuses the connection", to.name));
         let host = self.net.host(to.id).ok_or_else(refused)?;
-        let answers = host.peers.append(self.carry((self.from, to.id), "entries", requests));
+        let answers = host.peers.append(self.net.carry(
+            (self.from, to.id),
+            "entries",
+            requests,
+            [self.gone.clone(), host.gone.clone()],
+        ));
+        let ends = [self.gone.clone(), CancellationToken::new()];
         let answers = driven(answers, host.gone);
-        Ok(self.carry((to.id, self.from), "matched", answers).map(|answer| answer?).boxed())
+        Ok(self.net.carry((to.id, self.from), "matched", answers, ends).map(|answer| answer?).boxed())
     }
 
     async fn snapshot(&self, to: &Member, chunks: BoxStream<'static, Chunk>) -> Result<Bytes, Status> {
-        let chunks = self.carry((self.from, to.id), "chunk", chunks);
+        let ends = [self.gone.clone(), CancellationToken::new()];
+        let chunks = self.net.carry((self.from, to.id), "chunk", chunks, ends);
         // A stream can be had once, so this call never arrives twice.
         let chunks = Mutex::new(Some(chunks));
         self.call(to, "snapshot", 0, move |peers| {

@@ -55,9 +55,19 @@ async fn leadership(world: &World, id: u64, process: &Process) {
 /// Compares the state of every revision that shows here with that of the others.
 async fn states(world: &World, process: &Process) {
     let mut applied = process.replica.applied();
+    let mut position = process.replica.root().revision();
     loop {
         applied.borrow_and_update();
-        world.laws.state(&process.replica.root());
+        let root = process.replica.root();
+        world.laws.state(&root);
+        // A history that was compacted before it was seen here was seen by others.
+        for event in root.events_after(position).into_iter().flatten() {
+            for broken in ::control::invariants::check_event(event) {
+                world.laws.broken(broken.law, broken.what);
+            }
+        }
+        position = root.revision();
+        drop(root);
         if applied.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -102,6 +112,6 @@ pub async fn roam(world: Arc<World>) {
 
 fn seen(event: &Event) -> Seen {
     let value = event.new.as_ref().map(|record| value(record));
-    let broken = control::invariants::check_event(event).iter().map(ToString::to_string).collect();
+    let broken = ::control::invariants::check_event(event).iter().map(ToString::to_string).collect();
     Seen { revision: event.revision, name: event.key.name.clone(), value, broken }
 }

@@ -19,8 +19,11 @@ use consensus::{Config, Consensus, Error, Member};
 use replica::Replica;
 use tokio_util::sync::CancellationToken;
 
+use super::control::Control;
+use super::entropy;
 use super::laws::Laws;
 use super::net::Net;
+use super::nodes::Nodes;
 use super::observe;
 use super::trace::Trace;
 use crate::Random;
@@ -38,7 +41,10 @@ pub struct World {
     pub laws: Arc<Laws>,
     /// Ends all workloads.
     pub quiet: CancellationToken,
+    pub nodes: Nodes,
     machines: Mutex<BTreeMap<u64, Machine>>,
+    /// By how many seconds the wall clocks of masters are wrong.
+    clocks: Mutex<BTreeMap<u64, i64>>,
     random: Mutex<Random>,
     /// Entries after which a member takes a snapshot, and those it keeps behind one.
     snapshot_entries: u64,
@@ -65,6 +71,7 @@ struct Machine {
 pub struct Process {
     pub consensus: Arc<Consensus>,
     pub replica: Replica,
+    pub control: Arc<Control>,
     pub gone: CancellationToken,
 }
 
@@ -81,7 +88,9 @@ impl World {
             trace,
             laws,
             quiet: CancellationToken::new(),
+            nodes: Nodes::default(),
             machines: Mutex::default(),
+            clocks: Mutex::default(),
             snapshot_entries,
             keep_entries,
             random: Mutex::new(random),
@@ -104,6 +113,19 @@ impl World {
 
     fn machines(&self) -> MutexGuard<'_, BTreeMap<u64, Machine>> {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The wall clock of a master.
+    pub fn wall(&self, id: u64) -> jiff::Timestamp {
+        let wrong = self.clocks.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied().unwrap_or(0);
+        let since = jiff::SignedDuration::try_from(self.trace.now()).unwrap_or_default();
+        entropy::begins().saturating_add(since + jiff::SignedDuration::from_secs(wrong)).unwrap_or_default()
+    }
+
+    /// Makes the wall clock of a master wrong by so many seconds.
+    pub fn set_clock(&self, id: u64, seconds: i64) {
+        self.trace.say(format_args!("m{id}'s clock is wrong by {seconds} s"));
+        self.clocks.lock().unwrap_or_else(PoisonError::into_inner).insert(id, seconds);
     }
 
     /// A part of the world's randomness.
@@ -210,10 +232,12 @@ impl World {
             snapshot_entries: self.snapshot_entries,
             keep_entries: self.keep_entries,
             disk_reserve: 64 << 20,
-            ..Config::new(format!("/m{id}"), "simulated", member(id), seed)
+            ..Config::new(format!("/m{id}"), super::control::CLUSTER, member(id), seed)
         };
         let consensus = consensus::start_here(config, self.net.link(id, gone.clone()), Arc::new(disk)).await?;
-        Ok(Process { replica: consensus.replica(), consensus: Arc::new(consensus), gone: gone.clone() })
+        let replica = consensus.replica();
+        let control = Control::start(self, id, &replica, gone);
+        Ok(Process { replica, consensus: Arc::new(consensus), control, gone: gone.clone() })
     }
 
     /// Takes the process off its machine; what is left of it ends by itself.
@@ -347,6 +371,8 @@ impl World {
     pub async fn heal(self: &Arc<Self>) {
         self.trace.say("healed");
         self.net.heal();
+        self.clocks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.heal_nodes();
         let ids: Vec<u64> = {
             let mut machines = self.machines();
             for machine in machines.values_mut() {

@@ -4,6 +4,7 @@
 mod disks;
 mod members;
 mod network;
+mod nodes;
 mod processes;
 
 use std::sync::Arc;
@@ -61,5 +62,11 @@ pub const ALL: &[Fault] = &[
     ),
     fault!(3, "transfer", "leadership is handed to another master", members::transfer),
     fault!(2, "replace", "a master is taken out and a new one put in", members::replace),
+    fault!(4, "kubelet", "a kubelet is killed and started again; its containers run on", nodes::kubelet),
+    fault!(4, "machine", "a node's machine stops, and all its containers", nodes::machine),
+    fault!(4, "cut-node", "a node is cut off from all or some masters", nodes::cut),
+    fault!(2, "engine", "a container engine does not answer", nodes::engine),
+    fault!(4, "container", "a container ends by itself, well or badly", nodes::container),
+    fault!(3, "clock", "a master's wall clock is wrong by up to two hours", nodes::clock),
     fault!(3, "snapshot", "a master takes a snapshot now", members::snapshot),
 ];

@@ -1,5 +1,6 @@
 //! What clients and leaders do while faults happen. To add one: a file and a row.
 
+mod deployments;
 pub mod registers;
 pub mod terms;
 
@@ -25,6 +26,11 @@ pub const ALL: &[Workload] = &[
         name: "registers",
         about: "clients read, write, create, swap and delete a few keys through any master",
         run: |world, random| Box::pin(registers::run(world, random)),
+    },
+    Workload {
+        name: "deployments",
+        about: "deployments are made, scaled, rolled and removed through any master's API server",
+        run: |world, random| Box::pin(deployments::run(world, random)),
     },
     Workload {
         name: "terms",

@@ -1,0 +1,162 @@
+//! What a simulated master runs beside consensus: the leader's loops with every controller and the scheduler, the sessions
+//! of its nodes, and the API server. All are the real ones; only the ports before them are missing.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::control::authz::{MASTERS, User};
+use ::control::seal::Sealer;
+use ::control::{Seeds, Settings};
+use apiserver::{Check, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
+use axum::body::Body;
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use master::StoreBounds;
+use master::leader::{Heard, Leader};
+use master::sessions::{Parts, Sessions};
+use replica::Replica;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::world::World;
+
+/// How often a master tells the leader which of its nodes live; `master::upkeep` does so over the peer port.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+pub const CLUSTER: &str = "simulated";
+
+/// The control plane of one process.
+pub struct Control {
+    pub sessions: Sessions,
+    pub heard: Heard,
+    api: axum::Router,
+}
+
+/// Nothing is sealed here.
+#[derive(Debug)]
+struct Plain;
+
+impl Sealer for Plain {
+    fn seal(&self, _: &str, _: &[u8]) -> Result<Option<(String, Vec<u8>)>, String> {
+        Ok(None)
+    }
+
+    fn open(&self, _: &str, _: &str, _: &[u8]) -> Result<Vec<u8>, String> {
+        Err("nothing is sealed in a simulation".into())
+    }
+}
+
+struct Nobody;
+
+impl Health for Nobody {
+    fn live(&self) -> Vec<Check> {
+        Vec::new()
+    }
+
+    fn ready(&self) -> Vec<Check> {
+        Vec::new()
+    }
+}
+
+#[async_trait::async_trait]
+impl Streams for Nobody {
+    async fn logs(&self, _: &User, pod: PodRef, _: LogOptions) -> Result<LogStream, StreamError> {
+        Err(StreamError::Unavailable(format!("{} has no logs in a simulation", pod.node)))
+    }
+}
+
+/// The API address of a master, as nodes know it.
+pub fn address(id: u64) -> String {
+    format!("m{id}:6443")
+}
+
+impl Control {
+    /// Starts everything; it ends with `gone`.
+    pub fn start(world: &Arc<World>, id: u64, replica: &Replica, gone: &CancellationToken) -> Arc<Self> {
+        let mut random = world.random();
+        let addresses = world.ids();
+        let socket = |id: &u64| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, *id as u8)), 6443);
+        let settings = Arc::new(Settings { masters: addresses.iter().map(socket).collect(), ..Settings::default() });
+        let clock = world.clone();
+        let now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync> = Arc::new(move || clock.wall(id));
+        let heard = Heard::default();
+        let seeds = Arc::new(Seeds::new(random.draw()));
+        let masters = watch::Sender::new(addresses.into_iter().map(address).collect::<Vec<_>>());
+        let trust = watch::Sender::new(rpc::pb::Trust::default());
+        let sessions = Sessions::new(Parts {
+            replica: replica.clone(),
+            heard: heard.clone(),
+            cluster_id: CLUSTER.into(),
+            epoch: 1,
+            masters: masters.subscribe(),
+            trust: trust.subscribe(),
+            now: now.clone(),
+            seeds: seeds.clone(),
+            sealer: Arc::new(Plain),
+            shutdown: gone.clone(),
+        });
+        let api = apiserver::service(apiserver::Config {
+            replica: replica.clone(),
+            settings: settings.clone(),
+            streams: Arc::new(Nobody),
+            health: Arc::new(Nobody),
+            metrics: None,
+            limits: apiserver::Limits::default(),
+            now: now.clone(),
+            seed: random.draw(),
+            version: "0".into(),
+            commit: String::new(),
+            shutdown: gone.clone(),
+        });
+        let settings = watch::Sender::new(settings);
+        let leader = Leader {
+            replica: replica.clone(),
+            settings: settings.subscribe(),
+            heard: heard.clone(),
+            now,
+            seeds,
+            bounds: StoreBounds::default(),
+        };
+        let control = Arc::new(Self { sessions, heard, api });
+        let (world, reporting, replica, gone) = (world.clone(), control.clone(), replica.clone(), gone.clone());
+        tokio::spawn(async move {
+            // What they are subscribed to lives as long as they do.
+            let _kept = (settings, masters, trust);
+            tokio::join!(leader.run(gone.clone()), reporting.report(&world, id, &replica, &gone));
+        });
+        control
+    }
+
+    async fn report(&self, world: &World, id: u64, replica: &Replica, gone: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = gone.cancelled() => return,
+                () = tokio::time::sleep(REPORT_EVERY) => {}
+            }
+            let leader = replica.leadership().borrow().leader.filter(|leader| *leader != id);
+            let Some(process) = leader.and_then(|leader| world.process(leader)) else { continue };
+            if leader.is_some_and(|leader| world.net.is_blocked(id, leader)) {
+                continue;
+            }
+            let connected = self.sessions.nodes();
+            for (node, silent_ms) in self.heard.silences().into_iter().filter(|(node, _)| connected.contains(node)) {
+                process.control.heard.heard(&node, Duration::from_millis(silent_ms));
+            }
+        }
+    }
+
+    /// One request of an administrator; status and body.
+    pub async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let media = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let user = User::authenticated("someone", vec![MASTERS.into()]);
+        let request = Request::builder().method(method).uri(path).header("content-type", media).extension(user);
+        let Ok(request) = request.body(body) else { return (400, Value::Null) };
+        let Ok(response) = self.api.clone().oneshot(request).await;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+}
