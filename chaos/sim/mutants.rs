@@ -25,7 +25,7 @@ pub const ALL: &[Mutant] = &[
     mutant("unsynced-ack", "a write is acknowledged before it is synced", 1),
     mutant("stale-read", "a leader answers reads without asking whether it still leads", 1),
     mutant("lost-event", "a watcher steps over what did not fit into its batch", 1),
-    mutant("forgotten-vote", "a vote is not written down", 1),
+    mutant("forgotten-vote", "a vote is not written down", 4),
     mutant("kept-tail", "what a new leader replaced is not removed from the log", 1),
     mutant("fresh-proposal", "a proposal that is made again has another id", 1),
     mutant("torn-snapshot", "a snapshot counts as complete before it is synced", 1),
