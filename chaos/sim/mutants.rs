@@ -27,7 +27,7 @@ pub const ALL: &[Mutant] = &[
     mutant("lost-event", "a watcher steps over what did not fit into its batch", 1),
     mutant("forgotten-vote", "a vote is not written down", 4),
     mutant("kept-tail", "what a new leader replaced is not removed from the log", 1),
-    mutant("fresh-proposal", "a proposal that is made again has another id", 1),
+    mutant("fresh-proposal", "a proposal that is made again has another id", 2),
     mutant("torn-snapshot", "a snapshot counts as complete before it is synced", 1),
 ];
 
