@@ -95,6 +95,7 @@ impl Control {
             now: now.clone(),
             seeds: seeds.clone(),
             sealer: Arc::new(Plain),
+            epochs: None,
             shutdown: gone.clone(),
         });
         let api = apiserver::service(apiserver::Config {

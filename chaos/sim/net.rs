@@ -350,6 +350,19 @@ impl PeerTransport for Link {
         .await
     }
 
+    async fn fetch_snapshot(
+        &self,
+        to: &Member,
+        body: Bytes,
+    ) -> Result<BoxStream<'static, Result<Chunk, Status>>, Status> {
+        let chunks = self.call(to, "fetch", body.len(), move |peers| {
+            let body = body.clone();
+            async move { peers.fetch_snapshot(body).await }
+        });
+        let ends = [self.gone.clone(), CancellationToken::new()];
+        Ok(self.net.carry((to.id, self.from), "chunk", chunks.await?, ends).map(|chunk| chunk?).boxed())
+    }
+
     async fn transfer_leader(&self, to: &Member, body: Bytes) -> Result<Bytes, Status> {
         self.call(to, "transfer", body.len(), move |peers| {
             let body = body.clone();

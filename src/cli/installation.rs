@@ -2,15 +2,19 @@
 //! half a cluster but none.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "hactl.json";
 pub const NONCE: &str = "join.nonce";
+/// There while a data dir is being prepared.
+const DRAFT: &str = "draft";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,8 +72,11 @@ impl Installation {
     }
 }
 
-/// A data dir being prepared. Unless it is kept, what was made in it is removed: nothing half made stays behind.
+/// A data dir being prepared. Unless it is kept, what was made in it is removed: nothing half made stays behind. If the
+/// process ends too soon for that, the next one to prepare it does so.
 pub struct Draft {
+    /// Nobody else prepares it meanwhile.
+    _lock: Flock<File>,
     dir: PathBuf,
     created: bool,
     kept: bool,
@@ -89,31 +96,30 @@ impl Draft {
             );
         }
         let created = !dir.exists();
-        // A local cluster's process log and record stand here before the first start.
-        let ours = ["hactl.log", "process.json", "lock", NONCE];
-        if !created {
-            let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-            for entry in entries {
-                let name = entry?.file_name();
-                if !ours.iter().any(|known| name == *known) {
-                    bail!(
-                        "{} is not empty (it holds {}) and is no cluster's; give an empty --data-dir",
-                        dir.display(),
-                        name.to_string_lossy()
-                    );
-                }
-            }
-        }
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(dir)
             .with_context(|| format!("cannot create {}; are you root?", dir.display()))?;
-        Ok(Self { dir: dir.to_owned(), created, kept: false })
+        let lock = super::run::lock(dir)?;
+        let interrupted = dir.join(DRAFT).exists();
+        for name in foreign(dir)? {
+            if !interrupted {
+                bail!("{} is not empty (it holds {name}) and is no cluster's; give an empty --data-dir", dir.display());
+            }
+            let path = dir.join(name);
+            std::fs::remove_file(&path)
+                .or_else(|_| std::fs::remove_dir_all(&path))
+                .with_context(|| format!("cannot remove {}, which an interrupted command left", path.display()))?;
+        }
+        let begun = File::create(dir.join(DRAFT)).and_then(|mark| mark.sync_all()).and_then(|()| sync(dir));
+        begun.with_context(|| format!("cannot write to {}; are you root?", dir.display()))?;
+        Ok(Self { _lock: lock, dir: dir.to_owned(), created, kept: false })
     }
 
     pub fn keep(mut self) {
         self.kept = true;
+        let _ = std::fs::remove_file(self.dir.join(DRAFT));
         // It has served; a machine that joins once more later is a new one.
         let _ = std::fs::remove_file(self.dir.join(NONCE));
     }
@@ -139,11 +145,31 @@ impl Drop for Draft {
             let _ = std::fs::remove_dir_all(&self.dir);
             return;
         }
-        for part in ["pki", "log", "state", "snapshots", "kubelet", "master.json", FILE, super::credentials::FILE] {
-            let path = self.dir.join(part);
-            let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+        for name in foreign(&self.dir).unwrap_or_default() {
+            let path = self.dir.join(name);
+            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
+        }
+        let _ = std::fs::remove_file(self.dir.join(DRAFT));
+    }
+}
+
+/// What stands in a data dir beside that which may stand there before the first start: a local cluster's process log and
+/// record, and what tells a machine from another.
+fn foreign(dir: &Path) -> Result<Vec<String>> {
+    let ours = ["hactl.log", "process.json", "lock", DRAFT, NONCE];
+    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !ours.contains(&name.as_str()) {
+            names.push(name);
         }
     }
+    Ok(names)
+}
+
+fn sync(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 /// What [`Draft::nonce`] gives, for a data dir that is not drafted.
@@ -183,6 +209,23 @@ mod tests {
         std::fs::create_dir(data.join("pki")).expect("pki");
         drop(draft);
         assert!(!data.exists());
+    }
+
+    #[test]
+    fn what_an_interrupted_command_left_is_cleared_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mut draft = Draft::begin(dir.path()).expect("begin");
+        let nonce = draft.nonce().expect("nonce");
+        std::fs::create_dir(dir.path().join("pki")).expect("pki");
+        std::fs::write(dir.path().join("hactl.log"), "said").expect("write");
+        // Killed: the lock goes, all else stays.
+        draft.kept = true;
+        drop(draft);
+        let again = Draft::begin(dir.path()).expect("begin again");
+        assert!(!dir.path().join("pki").exists() && dir.path().join("hactl.log").exists());
+        assert_eq!(again.nonce().expect("nonce"), nonce, "the masters recognise it");
+        again.keep();
+        assert!(!dir.path().join(DRAFT).exists());
     }
 
     #[test]

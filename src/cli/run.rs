@@ -231,12 +231,18 @@ fn store_bounds(settings: &Settings) -> Result<master::StoreBounds> {
         disk_slow: settings.duration("disk-slow"),
         log_entries: settings.count("raft-log-entries").unwrap_or_default(),
         log_bytes: size("raft-log-bytes"),
+        batch_bytes: size("raft-batch-bytes"),
         history: settings.duration("history"),
         history_bytes: size("history-bytes"),
         quota: size("store-quota"),
     };
     if bounds.history < Duration::from_secs(300) {
         bail!("history must be at least 5m: clients come back to what they read that long ago");
+    }
+    if !(64 << 10..=8 << 20).contains(&bounds.batch_bytes) {
+        bail!(
+            "raft-batch-bytes must be from 64KiB to 8MiB: what one entry holds is sent to the other masters in one message"
+        );
     }
     if bounds.log_entries < 100 {
         bail!("raft-log-entries must be at least 100, or members that are a little late would need whole snapshots");

@@ -136,6 +136,13 @@ pub const ALL: &[Setting] = &[
     row(Group::Master, "raft-log-bytes", Unit::Size, "64MiB", "Likewise, by the bytes of the entries"),
     row(
         Group::Master,
+        "raft-batch-bytes",
+        Unit::Size,
+        "2MiB",
+        "Changes that wait together go into one log entry up to so many bytes, 64KiB to 8MiB; a larger change has one of its own",
+    ),
+    row(
+        Group::Master,
         "history",
         Unit::Duration,
         "5m",

@@ -1,7 +1,7 @@
 //! Gathers proposals into entries. While one batch is on its way the next gathers; nothing waits on a timer.
 //!
 //! ```text
-//!   attempt ──queue──▶ one task: take all that waits, up to BATCH_BYTES ──▶ leader here: one raft entry
+//!   attempt ──queue──▶ one task: take all that waits, up to `batch_bytes` ─▶ leader here: one raft entry
 //!                                        (at most IN_FLIGHT at a time)   └─▶ leader elsewhere: one Propose call
 //! ```
 //!
@@ -9,7 +9,7 @@
 //!
 //! An attempt is one try of some commands; [`crate::node`] tries again under the same proposal ids.
 //!
-//! **Invariant:** an attempt that answers [`Attempt::Refused`] certainly put nothing into any log.
+//! **Invariant:** an attempt that answers [`Attempt::Refused`] or [`Attempt::NoRoom`] certainly put nothing into any log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -27,14 +27,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::disk::Disk;
 use crate::leadership::no_longer_leads;
+use crate::room::Room;
 use crate::state_machine::Published;
-use crate::transport::{PeerTransport, is_refused};
+use crate::transport::{PeerTransport, is_no_room, is_refused};
 use crate::types::{Batch, Member, Raft};
 use openraft::async_runtime::watch::WatchReceiver as _;
 
-/// Commands of one entry, encoded; a single larger command has an entry of its own.
-pub const BATCH_BYTES: usize = 2 << 20;
 /// One command, encoded. With its frame it stays below the peers' message limit.
 pub const COMMAND_BYTES: usize = 3 << 20;
 /// Batches on their way at a time: while one is synced, the one before is applied and answered. With more of them each is
@@ -55,6 +55,8 @@ pub enum Attempt {
     Applied { outcomes: Vec<Outcome>, index: u64 },
     /// Certainly in no log.
     Refused(String),
+    /// Nor this, and the next try will end like this one: no majority has room on its disks.
+    NoRoom(String),
     /// Perhaps in a log.
     Unknown(String),
 }
@@ -107,6 +109,10 @@ pub struct Parts {
     pub raft: Raft,
     pub transport: Arc<dyn PeerTransport>,
     pub published: Arc<Published>,
+    pub disk: Arc<Disk>,
+    pub room: Arc<Room>,
+    /// Commands of one entry, encoded; a single larger command has an entry of its own.
+    pub batch_bytes: usize,
 }
 
 impl Batcher {
@@ -186,7 +192,7 @@ async fn run(parts: Parts, mut queue: mpsc::Receiver<Item>) {
                 }
             }
         };
-        let items = gather(first, &mut queue, &mut held);
+        let items = gather(first, &mut queue, &mut held, parts.batch_bytes);
         if !items.is_empty() {
             let dispatched = parts.dispatch(items).await;
             under_way.push(dispatched);
@@ -195,13 +201,13 @@ async fn run(parts: Parts, mut queue: mpsc::Receiver<Item>) {
     while under_way.next().await.is_some() {}
 }
 
-/// All that waits, up to [`BATCH_BYTES`]; what no longer fits is held for the next batch.
-fn gather(first: Item, queue: &mut mpsc::Receiver<Item>, held: &mut Option<Item>) -> Vec<Item> {
+/// All that waits, up to `batch_bytes`; what no longer fits is held for the next batch.
+fn gather(first: Item, queue: &mut mpsc::Receiver<Item>, held: &mut Option<Item>, batch_bytes: usize) -> Vec<Item> {
     let mut items = Vec::new();
     let mut bytes = 0;
     let mut next = Some(first);
     while let Some(item) = next {
-        if bytes > 0 && bytes + item.bytes > BATCH_BYTES {
+        if bytes > 0 && bytes + item.bytes > batch_bytes {
             *held = Some(item);
             break;
         }
@@ -254,7 +260,14 @@ impl Parts {
             return std::future::ready(()).boxed();
         }
         async move {
-            match tokio::time::timeout(LIMIT, applied).await {
+            let outcome = tokio::select! {
+                biased;
+                outcome = tokio::time::timeout(LIMIT, applied) => outcome,
+                why = self.no_room() => {
+                    return answer_all(items, || Attempt::Unknown(format!("it is in the leader's log, which {why}")));
+                }
+            };
+            match outcome {
                 Ok(Ok(Ok(response))) => {
                     metrics::histogram!("hactl_raft_commit_seconds").record(started.elapsed().as_secs_f64());
                     split(items, response.data.outcomes, response.log_id.index);
@@ -268,6 +281,20 @@ impl Parts {
             }
         }
         .boxed()
+    }
+
+    /// Waits until no majority has room for what this leader's log holds, and says why.
+    async fn no_room(&self) -> String {
+        let mut room = self.room.watch();
+        loop {
+            room.borrow_and_update();
+            if let Some(why) = self.room.lacks(&self.raft.metrics().borrow_watched(), self.disk.full()) {
+                return why;
+            }
+            if room.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     async fn propose_there(&self, leader: Member, items: Vec<Item>) {
@@ -290,6 +317,9 @@ impl Parts {
                 // It was applied, but with which outcome only a newer version can say.
                 Err(error) => answer_all(items, || Attempt::Unknown(format!("the leader's answer: {error}"))),
             },
+            Ok(Err(status)) if is_no_room(&status) => {
+                answer_all(items, || Attempt::NoRoom(status.message().to_string()));
+            }
             Ok(Err(status)) if is_refused(&status) => {
                 answer_all(items, || Attempt::Refused(status.message().to_string()));
             }

@@ -21,8 +21,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::storage::Storage;
 
-/// How often the free space is looked at.
+/// How often the free space is looked at, and how seldom what our own files take.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const SIZES_EVERY: u32 = 15;
 /// Part of the watermark that must be free above it before all is well again, and that the reserve file takes.
 const HYSTERESIS: u64 = 8;
 const RESERVE: u64 = 4;
@@ -75,6 +76,23 @@ impl Disk {
         self.data_dir.join("reserve")
     }
 
+    /// Bytes on disk of log, state and snapshots; what state and snapshots share counts as the state's. Blocks.
+    pub fn sizes(&self) -> [u64; 3] {
+        let parts = ["log", "state", "snapshots"];
+        let sizes = match self.storage.bytes(&parts.map(|part| self.data_dir.join(part))) {
+            Ok(sizes) => sizes,
+            Err(error) => {
+                tracing::warn!("cannot tell what {} takes: {error}", self.data_dir.display());
+                return [0; 3];
+            }
+        };
+        let sizes = [0, 1, 2].map(|at| sizes.get(at).copied().unwrap_or_default());
+        for (part, bytes) in parts.into_iter().zip(sizes) {
+            metrics::gauge!("hactl_disk_used_bytes", "part" => part).set(bytes as f64);
+        }
+        sizes
+    }
+
     /// Looks at the free space. Blocks.
     pub fn look(&self) {
         if self.watermark == 0 {
@@ -124,10 +142,20 @@ impl Disk {
     pub async fn watch(disk: std::sync::Weak<Self>) {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turn = 0_u32;
         loop {
             look.tick().await;
             let Some(disk) = disk.upgrade() else { return };
-            let _ = disk.storage.place().call(move || disk.look()).await;
+            let place = disk.storage.place();
+            let measured = turn.is_multiple_of(SIZES_EVERY);
+            turn = turn.wrapping_add(1);
+            let look = move || {
+                disk.look();
+                if measured {
+                    disk.sizes();
+                }
+            };
+            let Ok(()) = place.call(look).await else { return };
         }
     }
 }

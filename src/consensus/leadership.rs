@@ -13,6 +13,7 @@ use replica::Leadership;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::state_machine::Published;
 use crate::types::{Raft, Types};
 
 /// A master that has not confirmed a leader for this long serves only health and its own status.
@@ -42,6 +43,11 @@ impl Contact {
         }
     }
 
+    /// Something else changed that leadership depends on.
+    pub fn look_again(&self) {
+        self.returned.notify_one();
+    }
+
     /// How long ago.
     fn age(&self) -> Option<Duration> {
         let heard = self.heard.load(Ordering::Relaxed).checked_sub(1)?;
@@ -59,6 +65,7 @@ pub struct Watcher {
     pub id: u64,
     pub raft: Raft,
     pub contact: Arc<Contact>,
+    pub published: Arc<Published>,
     pub lease: Duration,
     /// The last log index at start: at least this much must be known as committed and applied before serving.
     pub last_at_start: Option<u64>,
@@ -109,11 +116,14 @@ impl Watcher {
         }
         self.recover(metrics, recovered);
         let done = matches!(recovered, Some(Recovery::Done)) || leading.is_some();
+        // A member whose state differs from the others' does nothing with it, whatever its role.
+        let trusted = self.published.quarantined.get().is_none();
+        let leading = leading.filter(|_| trusted);
         let now = Leadership {
             leader: metrics.current_leader.filter(|_| metrics.running_state.is_ok()),
             term: metrics.current_term,
             leading,
-            serving: confirmed && done,
+            serving: confirmed && done && trusted,
         };
         self.out.send_if_modified(|seen| {
             if *seen == now {

@@ -26,6 +26,8 @@ mod quarantine;
 mod random;
 mod reads;
 pub mod recovery;
+mod refill;
+mod room;
 mod rows;
 mod runtime;
 mod snapshot;

@@ -83,7 +83,7 @@ pub struct Status {
     pub disk_full: Option<String>,
     /// How long syncs of the log took lately.
     pub syncs: Option<SyncFigures>,
-    /// Why this member has stopped.
+    /// Why this member has stopped, or can write nothing as the leader.
     pub problem: Option<String>,
 }
 
@@ -148,9 +148,7 @@ impl Inner {
     pub(crate) fn status(&self) -> Status {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let root = self.published.root.load_full();
-        let dirs = ["log", "state", "snapshots"].map(|name| self.data_dir.join(name));
-        let sizes = self.storage.bytes(&dirs).unwrap_or_default();
-        let size = |part: usize| sizes.get(part).copied().unwrap_or_default();
+        let [log_bytes, state_bytes, snapshot_bytes] = self.disk.sizes();
         Status {
             id: metrics.id,
             role: if metrics.running_state.is_ok() { role(metrics.state) } else { Role::Stopped },
@@ -162,12 +160,12 @@ impl Inner {
             revision: root.revision(),
             state_hash: format!("{:032x}", root.hash()),
             members: members(&metrics),
-            log_bytes: size(0),
-            state_bytes: size(1),
-            snapshot_bytes: size(2),
+            log_bytes,
+            state_bytes,
+            snapshot_bytes,
             disk_full: self.disk.full(),
             syncs: self.disk.syncs.figures(),
-            problem: metrics.running_state.err().map(|error| error.to_string()),
+            problem: metrics.running_state.err().map(|error| error.to_string()).or_else(|| self.lacks_room()),
         }
     }
 

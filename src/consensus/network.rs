@@ -18,6 +18,7 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend};
 use tonic::Status;
 
+use crate::room::Room;
 use crate::snapshot::{self, Snapshot, SnapshotData};
 use crate::transport::PeerTransport;
 use crate::types::{Member, Types, Vote};
@@ -29,11 +30,13 @@ const APPEND_SILENCE: Duration = Duration::from_secs(5);
 
 pub struct Network {
     pub transport: Arc<dyn PeerTransport>,
+    pub room: Arc<Room>,
 }
 
 /// Calls to one member.
 pub struct Connection {
     transport: Arc<dyn PeerTransport>,
+    room: Arc<Room>,
     to: Member,
     heartbeats: bool,
     /// The last stream could not be opened.
@@ -44,11 +47,18 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, _target: u64, node: &Member) -> Connection {
-        Connection { transport: self.transport.clone(), to: node.clone(), heartbeats: false, lost: false }
+        self.connection(node, false)
     }
 
     async fn new_heartbeat_client(&mut self, _target: u64, node: &Member) -> Connection {
-        Connection { transport: self.transport.clone(), to: node.clone(), heartbeats: true, lost: false }
+        self.connection(node, true)
+    }
+}
+
+impl Network {
+    fn connection(&self, to: &Member, heartbeats: bool) -> Connection {
+        let (transport, room) = (self.transport.clone(), self.room.clone());
+        Connection { transport, room, to: to.clone(), heartbeats, lost: false }
     }
 }
 
@@ -110,7 +120,9 @@ impl RaftNetworkV2<Types> for Connection {
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let answer = self.transport.heartbeat(&self.to, wire::encode_append(request)).await.map_err(status)?;
-        Ok(match wire::decode_append_answer(answer).map_err(malformed)? {
+        let (answer, full) = wire::decode_heartbeat_answer(answer).map_err(malformed)?;
+        self.room.note(self.to.id, full);
+        Ok(match answer {
             Ok(_) => AppendEntriesResponse::Success,
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
             Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),

@@ -2,7 +2,7 @@
 //!
 //! Consensus has a runtime of its own, so that nothing else in the process delays a heartbeat.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,11 +27,14 @@ use crate::log::{LogStore, Owner};
 use crate::members::{MemberState, Status};
 use crate::network::Network;
 use crate::peers::Peers;
+use crate::quarantine;
 use crate::reads::Reads;
+use crate::refill;
+use crate::room::Room;
 use crate::runtime::Runtime;
 use crate::snapshot::Snapshots;
 use crate::state_machine::{Published, StateMachine};
-use crate::state_store::{Rebuild, StateStore};
+use crate::state_store::{self, Loaded, Rebuild, StateStore};
 use crate::storage::{Storage, rocks::Rocks};
 use crate::supervisor::{Lasting, Slot};
 use crate::transport::{Change, PeerTransport};
@@ -58,6 +61,8 @@ pub struct Config {
     pub snapshot_bytes: u64,
     /// Entries kept behind a snapshot, for members that are a little late.
     pub keep_entries: u64,
+    /// Commands that go into one log entry together; a single larger one has an entry of its own.
+    pub batch_bytes: usize,
     /// For proposal ids: must differ at every start.
     pub seed: u64,
     /// Bytes free on the file system of `data_dir` below which this member takes nothing new; 0: it is not watched.
@@ -76,6 +81,7 @@ impl Config {
             snapshot_entries: 10_000,
             snapshot_bytes: 64 << 20,
             keep_entries: 1_000,
+            batch_bytes: 2 << 20,
             seed,
             disk_reserve: 0,
         }
@@ -121,6 +127,7 @@ pub(crate) struct Inner {
     pub reads: Reads,
     leadership: watch::Receiver<Leadership>,
     pub disk: Arc<Disk>,
+    room: Arc<Room>,
     random: Arc<Mutex<StdRng>>,
     member: Member,
     log: LogStore,
@@ -180,24 +187,21 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
     let place = storage.place();
     let opened = place.call(move || {
         let log = LogStore::open(files.as_ref(), watched, &dir, &owner)?;
-        let rest = || {
-            let snapshots = Snapshots::open(files.clone(), &dir)?;
-            let snapshot = snapshots.current().map(|snapshot| snapshot.snapshot);
-            let rebuild = Rebuild { from_the_start: log.is_from_the_start(), purged: log.purged(), snapshot };
-            let (store, loaded) = StateStore::open(files.clone(), &dir, &rebuild)?;
-            Ok::<_, Error>((store, loaded, snapshots))
-        };
-        Ok::<_, Error>((rest(), log))
+        Ok::<_, Error>((Snapshots::open(files, &dir), log))
     });
-    let (rest, log) = opened.await??;
-    let (store, loaded, snapshots) = match rest {
-        Ok(rest) => rest,
+    let (snapshots, log) = opened.await??;
+    let loaded = async {
+        let snapshots = Arc::new(snapshots?);
+        let (store, loaded) = load_state(id, &storage, &config.data_dir, &transport, &log, &snapshots).await?;
+        Ok::<_, Error>((store, loaded, snapshots))
+    };
+    let (store, loaded, snapshots) = match loaded.await {
+        Ok(loaded) => loaded,
         Err(error) => {
             log.close().await;
             return Err(error);
         }
     };
-    let snapshots = Arc::new(snapshots);
     if let Err(error) = snapshots.cover(&log, &store, loaded.applied).await {
         store.close(false).await;
         log.close().await;
@@ -206,7 +210,8 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
     let published = published.unwrap_or_else(|| Arc::new(Published::new(&loaded, config.snapshot_bytes)));
     published.unsnapshotted.store(0, Ordering::Relaxed);
     let machine = StateMachine::new(loaded, published.clone(), store.clone(), snapshots.clone());
-    let network = Network { transport: transport.clone() };
+    let room = Arc::new(Room::default());
+    let network = Network { transport: transport.clone(), room: room.clone() };
     let last_at_start = log.last().map(|id| id.index);
     let raft = Raft::new(id, Arc::new(config.raft()?), network, log.clone(), machine).await;
     let raft = match raft {
@@ -227,10 +232,29 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
     let contact = Arc::new(Contact::new());
     let leadership = out.subscribe();
     let lease = Duration::from_millis(config.election_ms_max);
-    let watcher = Watcher { id, raft: raft.clone(), contact: contact.clone(), lease, last_at_start, out };
+    if published.quarantined.get().is_some() {
+        raft.runtime_config().elect(false);
+    }
+    let watcher = Watcher {
+        id,
+        raft: raft.clone(),
+        contact: contact.clone(),
+        published: published.clone(),
+        lease,
+        last_at_start,
+        out,
+    };
     tokio::spawn(watcher.run());
     tokio::spawn(snapshot_by_bytes(raft.clone(), published.clone()));
-    let parts = Parts { id, raft: raft.clone(), transport: transport.clone(), published: published.clone() };
+    let parts = Parts {
+        id,
+        raft: raft.clone(),
+        transport: transport.clone(),
+        published: published.clone(),
+        disk: disk.clone(),
+        room: room.clone(),
+        batch_bytes: config.batch_bytes,
+    };
     let inner = Arc::new(Inner {
         id,
         batcher: Batcher::start(parts),
@@ -244,6 +268,7 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
         contact,
         leadership,
         disk,
+        room,
         random,
         member: config.member,
         log,
@@ -251,6 +276,41 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
     });
     tokio::spawn(finish_changes(Arc::downgrade(&inner), inner.leadership.clone()));
     Ok(inner)
+}
+
+/// Opens `state/`; one that is damaged is built again, from another member where this one's disk does not suffice.
+async fn load_state(
+    id: MemberId,
+    storage: &Arc<dyn Storage>,
+    data_dir: &Path,
+    transport: &Arc<dyn PeerTransport>,
+    log: &LogStore,
+    snapshots: &Arc<Snapshots>,
+) -> Result<(StateStore, Loaded), Error> {
+    // Read before it is written anew.
+    let (files, dir) = (storage.clone(), data_dir.to_owned());
+    let noted = storage.place().call(move || state_store::members(files.as_ref(), &dir)).await?;
+    let others = refill::others(id, log, noted, snapshots);
+    let open = || {
+        let (storage, dir, log, snapshots) = (storage.clone(), data_dir.to_owned(), log.clone(), snapshots.clone());
+        let open = storage.place().call(move || {
+            let from_the_start = log.is_from_the_start();
+            StateStore::open(storage, &dir, &Rebuild { from_the_start, purged: log.purged(), snapshots: &snapshots })
+        });
+        async move { open.await? }
+    };
+    let why = match open().await {
+        Err(Error::Corrupt(why)) => why,
+        outcome => return outcome,
+    };
+    let Some(purged) = log.purged().filter(|_| !others.is_empty()) else { return Err(Error::Corrupt(why)) };
+    tracing::error!("{why}");
+    tracing::warn!(
+        "the log of this member is whole: its state is fetched from another member. Check the disk all the same"
+    );
+    let last = refill::fetch(transport.as_ref(), &others, snapshots, purged).await?;
+    log.clone().drop_conflicting(last).await?;
+    open().await
 }
 
 /// Whoever begins to lead ends what the leader before left half made.
@@ -359,7 +419,7 @@ impl Consensus {
         let place = slot.now().storage.place();
         let status = place.call(move || {
             let mut status = slot.now().status();
-            status.problem = slot.trouble().or(status.problem);
+            status.problem = slot.trouble().or(slot.quarantined()).or(status.problem);
             status
         });
         status.await
@@ -377,6 +437,38 @@ impl Consensus {
     /// Waits until this member cannot go on, because what is on its disk cannot be trusted, and says why.
     pub async fn failed(&self) -> String {
         self.slot.over().await
+    }
+
+    /// The hash of this member's state at a revision, if that was lately.
+    pub fn hash_at(&self, revision: Revision) -> Option<u128> {
+        self.slot.published.hash_at(revision)
+    }
+
+    /// Why this member's state is shown to nobody any more, with the cure.
+    pub fn quarantined(&self) -> Option<String> {
+        self.slot.quarantined()
+    }
+
+    /// This member's state cannot be trusted: it marks itself, hands leadership over and serves nobody, now and after
+    /// every start, until it is replaced. Its log and vote are right, so it goes on following. Can be repeated.
+    pub async fn quarantine(&self, why: &str) {
+        let inner = self.slot.now();
+        if self.slot.quarantined().is_none() {
+            let (marked, why) = (inner.clone(), why.to_owned());
+            let place = marked.storage.place();
+            let marked =
+                place.call(move || quarantine::mark(marked.storage.as_ref(), &marked.data_dir, &marked.member, &why));
+            let Ok(why) = marked.await else { return };
+            // Told twice at once: the first one stays.
+            let _ = self.slot.published.quarantined.set(format!("is quarantined: {why}"));
+            metrics::gauge!("hactl_state_quarantined").set(1.0);
+        }
+        inner.raft.runtime_config().elect(false);
+        inner.contact.look_again();
+        let leads = inner.raft.metrics().borrow_watched().current_leader == Some(inner.id);
+        if leads && let Err(error) = self.slot.now().transfer_away().await {
+            tracing::error!("this member is quarantined, and leadership could not be handed over: {error}");
+        }
     }
 
     /// Takes a snapshot now, in the background.
@@ -443,11 +535,19 @@ impl Inner {
         self.raft.metrics().borrow_watched().running_state.is_err()
     }
 
-    fn check_room(&self) -> Result<(), replica::Error> {
-        match self.disk.full() {
-            Some(why) => Err(replica::Error::Unavailable(format!("member {} {why}", self.id))),
-            None => Ok(()),
-        }
+    /// Why this member takes no proposals.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let why = self.published.quarantined.get().cloned().or_else(|| self.disk.full())?;
+        Some(format!("member {} {why}", self.id))
+    }
+
+    /// Why this member as the leader can write nothing, if too few of the others have room.
+    pub(crate) fn lacks_room(&self) -> Option<String> {
+        self.room.lacks(&self.raft.metrics().borrow_watched(), self.disk.full())
+    }
+
+    fn check_able(&self) -> Result<(), replica::Error> {
+        self.lacks_room().or_else(|| self.refusal()).map_or(Ok(()), |why| Err(replica::Error::Unavailable(why)))
     }
 
     fn fresh_proposal(&self) -> Bytes {
@@ -479,7 +579,7 @@ impl Inner {
 #[async_trait::async_trait]
 impl Backend for Inner {
     async fn propose(&self, command: Command) -> Result<Outcome, replica::Error> {
-        self.check_room()?;
+        self.check_able()?;
         let bytes = self.encode(command)?;
         let deadline = Instant::now() + LIMIT;
         let mut unknown = None;
@@ -501,8 +601,11 @@ impl Backend for Inner {
                 Attempt::Refused(why) if Instant::now() >= deadline => refused.take().unwrap_or(why),
                 Attempt::Refused(why) => refused.insert(why).clone(),
                 Attempt::Unknown(why) => unknown.insert(why).clone(),
+                Attempt::NoRoom(why) => {
+                    return Err(unknown.map_or(replica::Error::Unavailable(why), replica::Error::Unknown));
+                }
             };
-            if Instant::now() >= deadline || self.is_over() {
+            if Instant::now() >= deadline || self.is_over() || self.lacks_room().is_some() {
                 return Err(unknown.map_or(replica::Error::Unavailable(why), replica::Error::Unknown));
             }
             self.before_retry(&mut leadership, deadline).await;
@@ -514,7 +617,7 @@ impl Backend for Inner {
         if !leads() {
             return Err(replica::Error::Deposed(term));
         }
-        self.check_room()?;
+        self.check_able()?;
         command.term = term;
         let bytes = self.encode(command)?;
         match self.batcher.attempt_here(vec![bytes], Instant::now() + LIMIT).await {
@@ -525,6 +628,7 @@ impl Backend for Inner {
                     _ => Ok(outcome),
                 }
             }
+            Attempt::NoRoom(why) => Err(replica::Error::Unavailable(why)),
             Attempt::Refused(why) if leads() => Err(replica::Error::Unavailable(why)),
             Attempt::Refused(_) => Err(replica::Error::Deposed(term)),
             Attempt::Unknown(why) => Err(replica::Error::Unknown(why)),
@@ -532,6 +636,9 @@ impl Backend for Inner {
     }
 
     async fn read(&self) -> Result<Arc<State>, replica::Error> {
+        if let Some(why) = self.published.quarantined.get() {
+            return Err(replica::Error::Unavailable(format!("member {} {why}", self.id)));
+        }
         // A full member gets nothing new: whatever it does not have soon it will not have.
         let limit = if self.disk.is_full() { READ_FULL } else { LIMIT };
         let deadline = Instant::now() + limit;

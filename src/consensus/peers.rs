@@ -12,13 +12,17 @@ use tonic::Status;
 
 use crate::Error;
 use crate::batcher::{Attempt, LIMIT};
+use crate::snapshot::{self, Snapshot};
 use crate::supervisor::Slot;
-use crate::transport::{Change, Chunk, Proposed};
+use crate::transport::{Change, Chunk, Proposed, no_room};
 use crate::wire::{self, Malformed};
 use openraft::async_runtime::watch::WatchReceiver as _;
 
 /// How long a heartbeat waits for the disk before it is answered without. Far below the heartbeats' own limit.
 const DISK_PATIENCE: Duration = Duration::from_millis(5);
+
+/// What a snapshot may take that another member asks for.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// A cheaply cloned handle.
 #[derive(Clone)]
@@ -34,11 +38,8 @@ fn fatal(error: impl std::fmt::Display) -> Status {
 
 impl Peers {
     /// Nothing was done, so the caller may try elsewhere.
-    fn check_room(&self) -> Result<(), Status> {
-        match self.0.disk.full() {
-            Some(why) => Err(Status::failed_precondition(format!("member {} {why}", self.0.now().id))),
-            None => Ok(()),
-        }
+    fn check_able(&self) -> Result<(), Status> {
+        self.0.now().refusal().map_or(Ok(()), |why| Err(Status::failed_precondition(why)))
     }
 
     pub async fn vote(&self, body: Bytes) -> Result<Bytes, Status> {
@@ -81,7 +82,7 @@ impl Peers {
         if answer.is_ok() {
             inner.contact.note();
         }
-        Ok(wire::encode_append_answer(&answer))
+        Ok(wire::encode_heartbeat_answer(&answer, self.0.disk.full()))
     }
 
     pub fn append(
@@ -119,16 +120,48 @@ impl Peers {
 
     pub async fn snapshot(&self, chunks: BoxStream<'static, Result<Chunk, Status>>) -> Result<Bytes, Status> {
         let inner = self.0.now();
-        self.check_room()?;
+        if let Some(why) = self.0.disk.full() {
+            return Err(Status::failed_precondition(format!("member {} {why}", inner.id)));
+        }
         let (vote, snapshot) = inner.snapshots.receive(chunks).await?;
         let answer = inner.raft.install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
         inner.contact.note();
         Ok(wire::encode_snapshot_answer(&answer))
     }
 
+    /// A snapshot with everything up to the log id in `body`, for a member that lost its state but not its log. Any member
+    /// has it that has applied so much: what is applied is committed.
+    pub async fn fetch_snapshot(&self, body: Bytes) -> Result<BoxStream<'static, Result<Chunk, Status>>, Status> {
+        let upto = wire::decode_log_id(&body).map_err(malformed)?;
+        self.check_able()?;
+        let inner = self.0.now();
+        let reaches = |snapshot: &Snapshot| snapshot.meta.last_log_id >= Some(upto);
+        let snapshot = match inner.snapshots.current().filter(reaches) {
+            Some(snapshot) => snapshot,
+            None => {
+                let applied = inner.published.applied.borrow().next;
+                if applied <= upto.index {
+                    let why = format!("applied {applied} log entries only, and {} are asked for", upto.index + 1);
+                    return Err(Status::failed_precondition(why));
+                }
+                inner.raft.trigger().snapshot().await.map_err(fatal)?;
+                let mut metrics = inner.raft.metrics();
+                let taken = metrics.wait_until(|metrics| metrics.snapshot >= Some(upto));
+                let taken = tokio::time::timeout(SNAPSHOT_LIMIT, taken).await;
+                taken.map_err(|_| Status::aborted("the snapshot takes too long"))?.map_err(fatal)?;
+                let current = inner.snapshots.current().filter(reaches);
+                current.ok_or_else(|| Status::aborted("no snapshot is at hand"))?
+            }
+        };
+        tracing::info!(last = ?snapshot.meta.last_log_id, "a member whose state is lost fetches a snapshot");
+        // Of our own: who fetches believes nobody's vote.
+        let vote = inner.raft.metrics().borrow_watched().vote;
+        Ok(snapshot::chunks(snapshot.snapshot, vote).map(Ok).boxed())
+    }
+
     pub async fn transfer_leader(&self, body: Bytes) -> Result<Bytes, Status> {
         let request = wire::decode_transfer(body).map_err(malformed)?;
-        self.check_room()?;
+        self.check_able()?;
         let outcome = self.0.now().raft.handle_transfer_leader(request).await.map_err(fatal)?;
         outcome.map_err(|error| Status::aborted(error.to_string()))?;
         Ok(Bytes::new())
@@ -136,18 +169,26 @@ impl Peers {
 
     /// Commands of a follower. Never forwarded further.
     pub async fn propose(&self, commands: Vec<Bytes>) -> Result<Proposed, Status> {
-        self.check_room()?;
-        match self.0.now().batcher.attempt_here(commands, Instant::now() + LIMIT).await {
+        let inner = self.0.now();
+        if let Some(why) = inner.lacks_room() {
+            return Err(no_room(&why));
+        }
+        self.check_able()?;
+        match inner.batcher.attempt_here(commands, Instant::now() + LIMIT).await {
             Attempt::Applied { outcomes, index } => Ok(Proposed {
                 outcomes: outcomes.iter().map(|outcome| prost::Message::encode_to_vec(outcome).into()).collect(),
                 index,
             }),
             Attempt::Refused(why) => Err(Status::failed_precondition(why)),
+            Attempt::NoRoom(why) => Err(no_room(&why)),
             Attempt::Unknown(why) => Err(Status::aborted(why)),
         }
     }
 
     pub async fn read_index(&self) -> Result<u64, Status> {
+        if let Some(why) = self.0.quarantined() {
+            return Err(Status::failed_precondition(why));
+        }
         self.0.now().reads.leader_index().await.map_err(Status::failed_precondition)
     }
 

@@ -48,7 +48,13 @@ pub struct Survey {
 /// # Errors
 /// [`Error::Corrupt`] and [`Error::Mismatch`] as at a start.
 pub fn survey(data_dir: &Path, cluster_id: &str, member_id: u64) -> Result<Survey, Error> {
-    survey_on(Rocks::new().as_ref(), data_dir, cluster_id, member_id)
+    survey_on(Rocks::new().as_ref(), data_dir, cluster_id, member_id).map_err(|error| match error {
+        Error::Corrupt(why) => Error::Corrupt(format!(
+            "{why}. Nothing can begin from this member: take another survivor, or the newest snapshot (`hactl cluster snapshot \
+             restore`)"
+        )),
+        other => other,
+    })
 }
 
 fn survey_on(storage: &dyn Storage, data_dir: &Path, cluster_id: &str, member_id: u64) -> Result<Survey, Error> {

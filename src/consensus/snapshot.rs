@@ -67,6 +67,8 @@ pub struct Snapshots {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     current: Mutex<Option<SnapshotData>>,
+    /// Found so, and of no use.
+    damaged: Mutex<Option<SnapshotData>>,
     /// Makes names of unfinished ones differ.
     counter: AtomicU64,
 }
@@ -90,12 +92,21 @@ impl Snapshots {
                 _ => storage.remove_directory(&path)?,
             }
         }
-        Ok(Self { storage, dir, current: Mutex::new(newest), counter: AtomicU64::new(0) })
+        Ok(Self { storage, dir, current: Mutex::new(newest), damaged: Mutex::default(), counter: AtomicU64::new(0) })
     }
 
     pub fn current(&self) -> Option<Snapshot> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         Some(Snapshot { meta: current.meta.clone(), snapshot: current })
+    }
+
+    /// The current one is damaged: it is none any more. It stays on disk until there is another, for what it says of the
+    /// members.
+    pub fn discard(&self) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(damaged) = current.take() {
+            *self.damaged.lock().unwrap_or_else(PoisonError::into_inner) = Some(damaged);
+        }
     }
 
     /// Makes `snapshot` the current one, unless a newer one is.
@@ -108,7 +119,8 @@ impl Snapshots {
             current.replace(snapshot.clone()).filter(|old| !Arc::ptr_eq(old, &snapshot))
         };
         drop(current);
-        if let Some(old) = old {
+        let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for old in old.into_iter().chain(damaged) {
             old.replaced.store(true, Ordering::Relaxed);
         }
     }

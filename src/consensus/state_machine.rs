@@ -4,9 +4,10 @@
 //! **Invariant:** whoever is told an outcome finds it in the root: the root is published before answers, the applied index
 //! and the hub's wake-ups.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -60,11 +61,19 @@ pub struct Published {
     pub snapshot_wanted: tokio::sync::Notify,
     pub snapshot_bytes: u64,
     /// Why this build cannot go on with the log: its state follows rules of a newer one.
-    pub beyond: std::sync::OnceLock<String>,
+    pub beyond: OnceLock<String>,
+    /// Why the state cannot be trusted, with the cure: it is not shown to anybody any more.
+    pub quarantined: OnceLock<String>,
+    /// The hash of the state at the latest revisions.
+    hashes: Mutex<VecDeque<(Revision, u128)>>,
 }
+
+/// Revisions whose hash is remembered: more than are written while a question to another member is under way.
+const HASHES: usize = 4096;
 
 impl Published {
     pub fn new(loaded: &Loaded, snapshot_bytes: u64) -> Self {
+        let known = VecDeque::from([(loaded.state.revision(), loaded.state.hash())]);
         Self {
             root: ArcSwap::from_pointee(loaded.state.clone()),
             revision: watch::Sender::new(loaded.state.revision()),
@@ -73,8 +82,29 @@ impl Published {
             unsnapshotted: AtomicU64::new(0),
             snapshot_wanted: tokio::sync::Notify::new(),
             snapshot_bytes,
-            beyond: std::sync::OnceLock::new(),
+            beyond: OnceLock::new(),
+            quarantined: OnceLock::new(),
+            hashes: Mutex::new(known),
         }
+    }
+
+    /// After every entry on every member, so that all remember the same revisions.
+    fn note_hash(&self, revision: Revision, hash: u128) {
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        if hashes.back().is_some_and(|(last, _)| *last >= revision) {
+            return;
+        }
+        if hashes.len() >= HASHES {
+            hashes.pop_front();
+        }
+        hashes.push_back((revision, hash));
+    }
+
+    /// The hash of the state after the entry that made this revision the last one, if that was lately.
+    pub fn hash_at(&self, revision: Revision) -> Option<u128> {
+        let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = hashes.binary_search_by_key(&revision, |(revision, _)| *revision).ok()?;
+        Some(hashes[at].1)
     }
 
     /// Waits until the entry at `index` is in the root.
@@ -134,6 +164,7 @@ impl StateMachine {
         }
         published.root.store(Arc::new(self.state.clone()));
         let now = self.state.revision();
+        published.note_hash(now, self.state.hash());
         published.revision.send_if_modified(|revision| std::mem::replace(revision, now) != now);
         if !events.is_empty() {
             published.hub.publish(events);

@@ -3,13 +3,15 @@
 //! ```text
 //!   <data-dir>/state/current      names the directory in use
 //!   <data-dir>/state/<n>/         the database; a snapshot is installed as <n+1>, then `current` is replaced
+//!   <data-dir>/members            the members as of it, for when it is lost
 //! ```
 //!
 //! After a crash the database is at its last flush, and the log replays the rest. A full queue holds `apply` back. After the
 //! first write that fails nothing is written any more: [`StateStore::failure`] says so, and all is opened again.
 //!
-//! A damaged database is built again from the snapshot beside it, or from nothing, where the log holds all that follows:
-//! vote and log are what the other members count on, and they have their own checks.
+//! A damaged database is built again from the snapshot beside it, or from nothing, where the log holds all that follows;
+//! else [`crate::refill`] gets a snapshot from another member. Vote and log are what the other members count on, and they
+//! have their own checks.
 //!
 //! **Invariant:** rows, applied id and membership of one applied batch are written together or not at all.
 
@@ -21,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Error;
 use crate::rows;
-use crate::snapshot::SnapshotData;
+use crate::snapshot::{Snapshot, Snapshots};
 use crate::storage::{self, Database, Durability, Purpose, Storage, Write, rocks::corrupt};
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
 use crate::wire;
@@ -30,6 +32,7 @@ use crate::wire;
 const QUEUE: usize = 16;
 
 pub(crate) const META: &[u8] = b"m/applied";
+const MEMBERS: &str = "members";
 
 /// What a database holds.
 pub struct Loaded {
@@ -54,17 +57,17 @@ pub struct StateStore {
 }
 
 /// What a damaged `state/` can be built again from, if its log is whole.
-pub struct Rebuild {
+pub struct Rebuild<'a> {
     /// The log begins with the first entry of all.
     pub from_the_start: bool,
     /// The log holds all entries after this one.
     pub purged: Option<LogId>,
-    pub snapshot: Option<SnapshotData>,
+    pub snapshots: &'a Snapshots,
 }
 
 impl StateStore {
     /// Opens the database and loads what it holds. Blocks.
-    pub fn open(storage: Arc<dyn Storage>, data_dir: &Path, rebuild: &Rebuild) -> Result<(Self, Loaded), Error> {
+    pub fn open(storage: Arc<dyn Storage>, data_dir: &Path, rebuild: &Rebuild<'_>) -> Result<(Self, Loaded), Error> {
         let dir = data_dir.join("state");
         let current = match storage.read(&dir.join("current"))? {
             Some(name) => String::from_utf8_lossy(&name).trim().to_string(),
@@ -81,6 +84,10 @@ impl StateStore {
         }
         let path = dir.join(&current);
         let opened = storage.database(&path, Purpose::State).and_then(|db| Ok((load(db.as_ref(), &path)?, db)));
+        let opened = opened.and_then(|(loaded, db)| match loaded.applied < rebuild.purged {
+            true => Err(corrupt(&path, "it ends before the log begins")),
+            false => Ok((loaded, db)),
+        });
         let (current, loaded, db) = match opened {
             Ok((loaded, db)) => (current, loaded, db),
             Err(Error::Corrupt(why)) => rebuild.run(storage.as_ref(), &dir, &current, why)?,
@@ -90,7 +97,10 @@ impl StateStore {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (failed, failure) = watch::channel(None);
         let place = storage.place();
-        let worker = Worker { storage, dir, current, db, meta, failed };
+        let members = data_dir.join(MEMBERS);
+        let mut worker =
+            Worker { storage, dir, current, db, meta, members, noted: StoredMembership::default(), failed };
+        worker.note_members();
         let worker = place.start("hactl-state", worker.run(queue))?;
         Ok((Self { jobs, worker: Arc::new(Mutex::new(Some(worker))), failure }, loaded))
     }
@@ -148,11 +158,19 @@ fn stopped() -> Error {
     Error::Storage("the state thread has stopped".into())
 }
 
+/// The members as they were noted last. Blocks.
+pub fn members(storage: &dyn Storage, data_dir: &Path) -> Option<StoredMembership> {
+    let bytes = storage.read(&data_dir.join(MEMBERS)).ok()??;
+    // Damaged as well: the snapshot may say it.
+    let (meta, _) = wire::decode_snapshot_meta(&bytes.into()).ok()?;
+    Some(meta.last_membership)
+}
+
 pub(crate) fn load(db: &dyn Database, dir: &Path) -> Result<Loaded, Error> {
     let meta = match db.get(META)? {
         Some(bytes) => {
             let decoded = wire::decode_snapshot_meta(&bytes.into());
-            decoded.map_err(|error| corrupt(dir, &format!("the applied id is damaged: {error}")))?.0
+            decoded.map_err(|error| error.stored(dir, "the applied id"))?.0
         }
         None => SnapshotMeta::default(),
     };
@@ -161,7 +179,7 @@ pub(crate) fn load(db: &dyn Database, dir: &Path) -> Result<Loaded, Error> {
     Ok(Loaded { state, applied: meta.last_log_id, membership: meta.last_membership })
 }
 
-impl Rebuild {
+impl Rebuild<'_> {
     /// Puts a new database in place of the damaged one.
     fn run(
         &self,
@@ -172,28 +190,30 @@ impl Rebuild {
     ) -> Result<(String, Loaded, Arc<dyn Database>), Error> {
         let name = next_name(damaged);
         let path = dir.join(&name);
-        let reaches = |snapshot: &&SnapshotData| snapshot.meta.last_log_id >= self.purged;
-        let source = match self.snapshot.as_ref().filter(reaches) {
+        let open = || storage.database(&path, Purpose::State).and_then(|db| Ok((load(db.as_ref(), &path)?, db)));
+        let reaches = |snapshot: &Snapshot| snapshot.meta.last_log_id >= self.purged;
+        let of_snapshot = match self.snapshots.current().filter(reaches) {
+            None => None,
             Some(snapshot) => {
-                storage.link_directory(&snapshot.data(), &path)?;
-                "its last snapshot"
-            }
-            None if self.from_the_start && self.purged.is_none() => "nothing",
-            None => return Err(Error::Corrupt(why)),
-        };
-        // Tables are shared with the snapshot: damage to one of them is damage to both.
-        let opened = storage.database(&path, Purpose::State).and_then(|db| Ok((load(db.as_ref(), &path)?, db)));
-        let (loaded, db) = match opened {
-            Ok(opened) => opened,
-            Err(Error::Corrupt(_)) => {
                 storage.remove_directory(&path)?;
-                if !self.from_the_start || self.purged.is_some() {
-                    return Err(Error::Corrupt(why));
+                storage.link_directory(&snapshot.snapshot.data(), &path)?;
+                match open() {
+                    Ok(opened) => Some(opened),
+                    // Tables are shared with the snapshot: damage to one of them is damage to both.
+                    Err(Error::Corrupt(_)) => {
+                        drop(snapshot);
+                        self.snapshots.discard();
+                        storage.remove_directory(&path)?;
+                        None
+                    }
+                    Err(error) => return Err(error),
                 }
-                let db = storage.database(&path, Purpose::State)?;
-                (load(db.as_ref(), &path)?, db)
             }
-            Err(error) => return Err(error),
+        };
+        let ((loaded, db), source) = match of_snapshot {
+            Some(opened) => (opened, "a snapshot"),
+            None if self.from_the_start && self.purged.is_none() => (open()?, "nothing"),
+            None => return Err(Error::Corrupt(why)),
         };
         storage.replace(&dir.join("current"), name.as_bytes())?;
         storage.remove_directory(&dir.join(damaged))?;
@@ -218,6 +238,9 @@ struct Worker {
     db: Arc<dyn Database>,
     /// Of the rows written last.
     meta: SnapshotMeta,
+    /// The file that names the members, and those it names.
+    members: PathBuf,
+    noted: StoredMembership,
     failed: watch::Sender<Option<String>>,
 }
 
@@ -285,7 +308,21 @@ impl Worker {
         writes.push(Write::Put(META.to_vec(), wire::encode_snapshot_meta(&meta, None).into()));
         self.db.write(writes, Durability::Buffered)?;
         self.meta = meta;
+        self.note_members();
         Ok(())
+    }
+
+    /// Writes the members down beside the database whenever they change, which is rare.
+    fn note_members(&mut self) {
+        let now = &self.meta.last_membership;
+        if *now == self.noted {
+            return;
+        }
+        match self.storage.replace(&self.members, &wire::encode_snapshot_meta(&self.meta, None)) {
+            Ok(()) => self.noted = now.clone(),
+            // It is read only when the state is lost, and written again with the next batch.
+            Err(error) => tracing::warn!("cannot write {}: {error}", self.members.display()),
+        }
     }
 
     fn checkpoint(&mut self, dir: &Path) -> Result<SnapshotMeta, Error> {
@@ -305,6 +342,7 @@ impl Worker {
         let old = self.dir.join(std::mem::replace(&mut self.current, name));
         self.db = db;
         self.meta = SnapshotMeta { last_log_id: loaded.applied, last_membership: loaded.membership.clone() };
+        self.note_members();
         self.storage.remove_directory(&old)?;
         Ok(loaded)
     }

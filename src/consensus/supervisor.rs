@@ -11,7 +11,6 @@
 //!
 //! **Invariant:** at most one opening of the disk at a time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,14 +52,14 @@ pub(crate) struct Lasting {
 /// The present opening, and what is known between two.
 pub(crate) struct Slot {
     now: ArcSwap<Inner>,
-    published: Arc<Published>,
+    pub published: Arc<Published>,
     pub disk: Arc<Disk>,
     leadership: watch::Receiver<Leadership>,
     /// Why the disk is closed.
     trouble: Mutex<Option<String>>,
     /// Why it will not be opened again.
     over: watch::Sender<Option<String>>,
-    stopping: AtomicBool,
+    stopping: watch::Sender<bool>,
     /// Held while the disk is opened or closed.
     opening: tokio::sync::Mutex<()>,
 }
@@ -78,10 +77,7 @@ impl Slot {
         looked.await??;
         let inner = match open(lasting.clone(), None).await {
             Ok(inner) => inner,
-            Err(error) => {
-                mark(&lasting, &error).await;
-                return Err(error);
-            }
+            Err(error) => return Err(marked(&lasting, error).await),
         };
         let slot = Arc::new(Self {
             published: inner.published.clone(),
@@ -90,7 +86,7 @@ impl Slot {
             leadership: lasting.leadership.subscribe(),
             trouble: Mutex::default(),
             over: watch::Sender::new(None),
-            stopping: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
             opening: tokio::sync::Mutex::default(),
         });
         tokio::spawn(Disk::watch(Arc::downgrade(&lasting.disk)));
@@ -107,6 +103,11 @@ impl Slot {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why the state is shown to nobody any more.
+    pub fn quarantined(&self) -> Option<String> {
+        self.published.quarantined.get().cloned()
+    }
+
     fn set_trouble(&self, trouble: Option<String>) {
         metrics::gauge!("hactl_disk_failed").set(f64::from(u8::from(trouble.is_some())));
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
@@ -121,7 +122,7 @@ impl Slot {
 
     /// Nothing is opened again from now on.
     pub fn begin_to_stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.send_replace(true);
     }
 
     /// Ends for good.
@@ -132,17 +133,17 @@ impl Slot {
     }
 
     fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        *self.stopping.borrow()
     }
 }
 
-async fn mark(lasting: &Lasting, error: &Error) {
-    if let Error::Corrupt(why) = error {
-        let (storage, data_dir) = (lasting.storage.clone(), lasting.config.data_dir.clone());
-        let error = Error::Corrupt(why.clone());
-        let place = storage.place();
-        let _ = place.call(move || quarantine::mark(storage.as_ref(), &data_dir, &error)).await;
-    }
+/// The error with its cure; a member whose data cannot be trusted is marked.
+async fn marked(lasting: &Lasting, error: Error) -> Error {
+    let Error::Corrupt(why) = error else { return error };
+    let (storage, config) = (lasting.storage.clone(), lasting.config.clone());
+    let place = storage.place();
+    let marked = place.call(move || quarantine::mark(storage.as_ref(), &config.data_dir, &config.member, &why)).await;
+    marked.map_or_else(|error| error, Error::Corrupt)
 }
 
 /// Opens the disk again whenever it failed.
@@ -180,7 +181,12 @@ async fn keep_open(slot: Arc<Slot>, lasting: Lasting) {
             if slot.is_stopping() {
                 return;
             }
-            match open(lasting.clone(), Some(slot.published.clone())).await {
+            let mut stopping = slot.stopping.subscribe();
+            let opened = tokio::select! {
+                opened = open(lasting.clone(), Some(slot.published.clone())) => opened,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            };
+            match opened {
                 Ok(inner) => {
                     tracing::warn!("the disk is open again");
                     slot.now.store(inner);
@@ -188,7 +194,7 @@ async fn keep_open(slot: Arc<Slot>, lasting: Lasting) {
                     break;
                 }
                 Err(error @ (Error::Corrupt(_) | Error::Mismatch(_))) => {
-                    mark(&lasting, &error).await;
+                    let error = marked(&lasting, error).await;
                     slot.set_trouble(Some(error.to_string()));
                     slot.over.send_replace(Some(error.to_string()));
                     return;

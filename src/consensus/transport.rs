@@ -1,4 +1,4 @@
-//! What consensus needs of the network: seven calls to another member. The implementation must carry votes and
+//! What consensus needs of the network: eight calls to another member. The implementation must carry votes and
 //! heartbeats, appends, and snapshots on separate connections, so that a big append never delays a heartbeat.
 //!
 //! Bodies of raft's own messages are bytes that [`crate::Peers`] of the other member understands. Errors are gRPC
@@ -53,12 +53,31 @@ pub trait PeerTransport: Send + Sync + 'static {
         requests: BoxStream<'static, Bytes>,
     ) -> Result<BoxStream<'static, Result<Bytes, Status>>, Status>;
     async fn snapshot(&self, to: &Member, chunks: BoxStream<'static, Chunk>) -> Result<Bytes, Status>;
+    /// A snapshot that holds everything up to the log id in `body`, of any member that has one.
+    async fn fetch_snapshot(
+        &self,
+        to: &Member,
+        body: Bytes,
+    ) -> Result<BoxStream<'static, Result<Chunk, Status>>, Status>;
     async fn transfer_leader(&self, to: &Member, body: Bytes) -> Result<Bytes, Status>;
     /// Encoded `state::Command`s for the leader. Answered when applied there.
     async fn propose(&self, to: &Member, commands: Vec<Bytes>) -> Result<Proposed, Status>;
     /// Joins a read-index round of the leader; the index to apply up to.
     async fn read_index(&self, to: &Member) -> Result<u64, Status>;
     async fn change_membership(&self, to: &Member, change: Change) -> Result<(), Status>;
+}
+
+const NO_ROOM: &str = "hactl-no-room";
+
+/// The leader's refusal where no majority has room: trying again at once is in vain.
+pub fn no_room(why: &str) -> Status {
+    let mut status = Status::failed_precondition(why);
+    status.metadata_mut().insert(NO_ROOM, tonic::metadata::MetadataValue::from_static("1"));
+    status
+}
+
+pub fn is_no_room(status: &Status) -> bool {
+    status.metadata().contains_key(NO_ROOM)
 }
 
 /// The peer refused before anything entered a log, or could not be reached at all.

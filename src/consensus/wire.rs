@@ -3,6 +3,8 @@
 //! A log entry on disk and on the wire is the same bytes: `version(1) crc32(4) body`, the body an [`EntryBody`]. Raft's
 //! own messages are prost messages here rather than openraft's serde forms, so that they outlive openraft's types.
 
+use std::path::Path;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use openraft::EntryPayload;
 use openraft::raft::{
@@ -11,6 +13,8 @@ use openraft::raft::{
 };
 use prost::Message as _;
 
+use crate::Error;
+use crate::storage::rocks::corrupt;
 use crate::types::{Batch, Entry, LogId, Membership, SnapshotMeta, StoredMembership, Types, Vote, log_id};
 
 const VERSION: u8 = 1;
@@ -19,6 +23,21 @@ const VERSION: u8 = 1;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
+
+const NEWER: &str = "written by a newer version of hactl";
+
+impl Malformed {
+    /// What it means for something stored in `dir`: damage, or no more than that this build is too old for it.
+    pub fn stored(self, dir: &Path, what: &str) -> Error {
+        if self.0 == NEWER {
+            return Error::Mismatch(format!(
+                "{}: {what} was written by a newer hactl: install that one here again; nothing was changed",
+                dir.display()
+            ));
+        }
+        corrupt(dir, &format!("{what} is damaged: {self}"))
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct WireLogId {
@@ -71,6 +90,9 @@ struct AppendMessage {
 struct AppendReply {
     #[prost(oneof = "AppendResult", tags = "1, 2, 3, 4")]
     result: Option<AppendResult>,
+    /// To a heartbeat: why this member takes no entries, if it takes none.
+    #[prost(string, tag = "5")]
+    full: String,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -173,7 +195,7 @@ pub fn open<M: prost::Message + Default>(bytes: &Bytes) -> Result<M, Malformed> 
         return Err(Malformed("too short"));
     }
     if bytes[0] != VERSION {
-        return Err(Malformed("written by a newer version of hactl"));
+        return Err(Malformed(NEWER));
     }
     let crc = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
     if crc32fast::hash(&bytes[5..]) != crc {
@@ -249,23 +271,34 @@ pub fn decode_append(bytes: Bytes) -> Result<AppendEntriesRequest<Types>, Malfor
 pub type AppendAnswer = openraft::raft::StreamAppendResult<Types>;
 
 pub fn encode_append_answer(answer: &AppendAnswer) -> Bytes {
+    encode_heartbeat_answer(answer, None)
+}
+
+pub fn encode_heartbeat_answer(answer: &AppendAnswer, full: Option<String>) -> Bytes {
     let result = match answer {
         Ok(Some(id)) => AppendResult::Matched((*id).into()),
         Ok(None) => AppendResult::MatchedNothing(true),
         Err(StreamAppendError::Conflict(id)) => AppendResult::Conflict((*id).into()),
         Err(StreamAppendError::HigherVote(vote)) => AppendResult::HigherVote((*vote).into()),
     };
-    AppendReply { result: Some(result) }.encode_to_vec().into()
+    AppendReply { result: Some(result), full: full.unwrap_or_default() }.encode_to_vec().into()
 }
 
 pub fn decode_append_answer(bytes: Bytes) -> Result<AppendAnswer, Malformed> {
+    Ok(decode_heartbeat_answer(bytes)?.0)
+}
+
+/// The answer, and why the member takes no entries, if it takes none.
+pub fn decode_heartbeat_answer(bytes: Bytes) -> Result<(AppendAnswer, Option<String>), Malformed> {
     let reply = AppendReply::decode(bytes).map_err(|_| Malformed("not an append's answer"))?;
-    Ok(match reply.result.ok_or(Malformed("an empty append's answer"))? {
+    let full = Some(reply.full).filter(|why| !why.is_empty());
+    let answer = match reply.result.ok_or(Malformed("an empty append's answer"))? {
         AppendResult::Matched(id) => Ok(Some(id.into())),
         AppendResult::MatchedNothing(_) => Ok(None),
         AppendResult::Conflict(id) => Err(StreamAppendError::Conflict(id.into())),
         AppendResult::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote.into())),
-    })
+    };
+    Ok((answer, full))
 }
 
 /// An answer to one append in the form of the stream's answers. `None`: a conflict with nothing, which cannot be.

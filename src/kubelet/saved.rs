@@ -42,6 +42,9 @@ pub struct PodRecord {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Saved {
     pub epoch: u64,
+    /// As a master of that epoch gave it, for masters of earlier ones.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub epoch_proof: String,
     pub revision: u64,
     pub pod_cidr: String,
     pub boot_id: String,

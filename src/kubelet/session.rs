@@ -96,6 +96,9 @@ impl Session {
                 epoch,
                 revision,
                 node_json: self.node.borrow().clone(),
+                epoch_proof: self.shared.epoch_proof().into(),
+                wire_version: rpc::version::WIRE,
+                wire_needs: rpc::version::OLDEST,
             };
             let first = message(Up::Hello(hello));
             up.send(first).await.map_err(|e| e.to_string())?;
@@ -128,6 +131,11 @@ impl Session {
             );
             return End::Broken(why, false);
         }
+        let understood = rpc::version::check(&address, welcome.wire_version, welcome.wire_needs);
+        if let Err(why) = understood {
+            return End::Broken(why, false);
+        }
+        self.shared.keep_proof(String::from_utf8_lossy(&welcome.epoch_proof).into_owned());
         tracing::info!(master = %address, "session opened");
         self.talk(&address, up, incoming, shutdown).await
     }

@@ -140,7 +140,7 @@ impl Master {
                 _ => None,
             })
             .await;
-        let welcome = pb::Welcome { epoch: 1, cluster_id: "c".into(), pod_cidr: String::new() };
+        let welcome = pb::Welcome { epoch: 1, cluster_id: "c".into(), ..Default::default() };
         send(&down, Down::Welcome(welcome)).await;
         (down, hello)
     }

@@ -130,6 +130,18 @@ impl Shared {
         result
     }
 
+    /// What proves the epoch that is followed.
+    pub fn epoch_proof(&self) -> String {
+        self.state().saved.epoch_proof.clone()
+    }
+
+    /// A master that may be followed has shown this.
+    pub fn keep_proof(&self, proof: String) {
+        if !proof.is_empty() && proof != self.epoch_proof() {
+            self.change(|saved, _| saved.epoch_proof = proof);
+        }
+    }
+
     pub fn position(&self) -> (u64, u64) {
         let state = self.state();
         (state.saved.epoch, state.saved.revision)

@@ -52,6 +52,8 @@ pub struct Config {
     pub certificate_grace: Duration,
     /// The administrator's kubeconfig in the data dir, which is kept valid.
     pub kubeconfig: Option<PathBuf>,
+    /// A key for Secrets is not forgotten sooner after another took its place.
+    pub keys_settle: Duration,
     /// What the API takes on at once.
     pub api_limits: apiserver::Limits,
     pub port_limits: PortLimits,
@@ -81,6 +83,7 @@ impl Config {
             lifetimes: rpc::pki::Lifetimes::default(),
             certificate_grace: Duration::from_secs(30 * 24 * 3600),
             kubeconfig: None,
+            keys_settle: Duration::from_secs(60),
             api_limits: apiserver::Limits::default(),
             port_limits: PortLimits::default(),
             api_names: Vec::new(),

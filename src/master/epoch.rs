@@ -256,7 +256,7 @@ pub async fn ask_others(
         let peers = peers.clone();
         async move {
             let mut client = peers.client(member.id, &member.peer_address, rpc::peer::Lane::General);
-            let asked = client.member_status(rpc::pb::MemberStatusRequest {});
+            let asked = client.member_status(rpc::pb::MemberStatusRequest::default());
             let (lives, message) = match tokio::time::timeout(ASK_LIMIT, asked).await {
                 Ok(Ok(_)) => (true, String::new()),
                 Ok(Err(status)) if rpc::channel::NeverConnected::is_behind(&status) => {

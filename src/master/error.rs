@@ -22,6 +22,6 @@ pub enum Error {
     Port { what: &'static str, setting: &'static str, address: String, source: std::io::Error },
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
-    #[error("{0}")]
+    #[error(transparent)]
     Consensus(#[from] consensus::Error),
 }

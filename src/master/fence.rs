@@ -4,8 +4,11 @@
 //! ```text
 //!   before the ports are taken   does somebody answer at our own address?            a copy runs
 //!   before they are served       what do the others say of our epoch, and our log?   overtaken; an old copy
-//!   while running                whoever refuses us for our epoch; our own address   overtaken; a copy runs
+//!   while running                whoever refuses us for our epoch, calls us from a
+//!                                higher one, or proves one (nodes do); our address   overtaken; a copy runs
 //! ```
+//!
+//! Whoever is overtaken ends, and writes that down.
 //!
 //! Members that come back together ask each other before they serve, so none of them can be elected before it has asked.
 
@@ -14,12 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consensus::Consensus;
+use rpc::Identity;
 use rpc::pb;
 use rpc::peer::{Client, Lane, PeerClients, epoch_of};
+use rpc::pki::{files, inspect};
 use tonic::Status;
 
-use crate::Config;
 use crate::service::Shared;
+use crate::trust::Trust;
+use crate::{Config, Error};
 
 /// How long an answer is waited for before a start goes on: masters that start together do not answer each other yet.
 const ASK_LIMIT: Duration = Duration::from_millis(300);
@@ -27,7 +33,7 @@ const ASK_LIMIT: Duration = Duration::from_millis(300);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 async fn ask(mut client: Client) -> Result<pb::MemberStatusResponse, Option<Status>> {
-    match tokio::time::timeout(ASK_LIMIT, client.member_status(pb::MemberStatusRequest {})).await {
+    match tokio::time::timeout(ASK_LIMIT, client.member_status(pb::MemberStatusRequest::default())).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(Some(status)),
         Err(_) => Err(None),
@@ -68,6 +74,7 @@ pub async fn welcome(consensus: &Consensus, peers: &PeerClients, config: &Config
         match answer {
             Err(Some(status)) => {
                 if let Some(epoch) = epoch_of(&status).filter(|epoch| *epoch > config.epoch) {
+                    remember(config, epoch);
                     return Err(overtaken(&config.data_dir, &config.cluster_id, config.epoch, epoch));
                 }
             }
@@ -92,17 +99,96 @@ pub async fn welcome(consensus: &Consensus, peers: &PeerClients, config: &Config
     Ok(())
 }
 
+/// What this member shows of its epoch, and what others show it of theirs. The proof is a certificate of the peer issuer,
+/// which only a master of that epoch was given: a node can hand it on, and nobody can invent one.
+#[derive(Clone)]
+pub struct Epochs {
+    pub trust: Arc<Trust>,
+    pub cluster_id: String,
+    pub peers: PeerClients,
+}
+
+impl Epochs {
+    /// Of our epoch.
+    pub fn proof(&self) -> Vec<u8> {
+        // Without it nothing is proved; the certificate itself is missed elsewhere.
+        self.trust.dir().credential(files::PEER).map(|own| own.certificate_pem.into_bytes()).unwrap_or_default()
+    }
+
+    /// Somebody shows this.
+    pub fn shown(&self, proof: &[u8]) {
+        let Ok(pem) = std::str::from_utf8(proof) else { return };
+        if pem.is_empty() {
+            return;
+        }
+        match inspect::identity_of_pem(pem, &self.trust.bundles()) {
+            Ok(Some(Identity::Peer { cluster_id, epoch, .. })) if cluster_id == self.cluster_id => {
+                self.peers.heard_of_epoch(epoch);
+            }
+            _ => tracing::debug!("what was shown proves no epoch of this cluster"),
+        }
+    }
+}
+
+/// Written when this member was overtaken, so that it does not come back at the next start.
+const MARK: &str = "overtaken.json";
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Overtaken {
+    epoch: u64,
+}
+
+/// A member that was told once stays away, also when nobody is there to tell it again.
+///
+/// # Errors
+/// When it must not start.
+pub fn remembered(config: &Config) -> Result<(), Error> {
+    let path = config.data_dir.join(MARK);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(Error::File { path, source }),
+    };
+    let known: Overtaken = serde_json::from_slice(&bytes)
+        .map_err(|cause| Error::Invalid(format!("{} is damaged: {cause}", path.display())))?;
+    // A recovery from this member began a later one.
+    if known.epoch <= config.epoch {
+        return Ok(());
+    }
+    Err(Error::Invalid(overtaken(&config.data_dir, &config.cluster_id, config.epoch, known.epoch)))
+}
+
+fn remember(config: &Config, epoch: u64) {
+    let path = config.data_dir.join(MARK);
+    let written = serde_json::to_vec(&Overtaken { epoch })
+        .map_err(|cause| cause.to_string())
+        .and_then(|bytes| files::write_private(&path, &bytes).map_err(|cause| cause.to_string()));
+    if let Err(cause) = written {
+        tracing::error!("cannot write down in {} that epoch {epoch} has begun: {cause}", path.display());
+    }
+}
+
+/// Waits until somebody shows that the cluster is in a higher epoch.
+pub async fn overtaken_by(peers: &PeerClients, config: &Config) -> String {
+    let epoch = peers.overtaken().wait_for(|epoch| *epoch > config.epoch).await.map(|epoch| *epoch);
+    match epoch {
+        Ok(epoch) => {
+            remember(config, epoch);
+            overtaken(&config.data_dir, &config.cluster_id, config.epoch, epoch)
+        }
+        // The sender lives as long as `peers`.
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// Runs until this master must not go on, and says why.
 pub async fn watch(shared: Arc<Shared>) -> String {
     let config = &shared.config;
-    let mut overtaken_by = shared.peers.overtaken();
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            Ok(epoch) = overtaken_by.wait_for(|epoch| *epoch > config.epoch) => {
-                return overtaken(&config.data_dir, &config.cluster_id, config.epoch, *epoch);
-            }
+            why = overtaken_by(&shared.peers, config) => return why,
             _ = look.tick() => {}
         }
         let answer = ask(shared.peers.client(config.member_id, &config.advertise_peer, Lane::General)).await;

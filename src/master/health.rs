@@ -36,6 +36,10 @@ impl Health for MasterHealth {
             Check { name: "leader", result: leader },
             Check { name: "caught-up", result: serving },
             Check {
+                name: "state",
+                result: self.shared.consensus.quarantined().map_or(Ok(()), |why| Err(format!("this master {why}"))),
+            },
+            Check {
                 name: "disk",
                 result: self.shared.consensus.disk_problem().map_or(Ok(()), |why| Err(format!("this master {why}"))),
             },

@@ -29,8 +29,6 @@ use crate::service::{Shared, status};
 /// How often a leader looks whether something is left to do, and how often it asks what the others hold.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const ASK_EVERY: u32 = 12;
-/// A key is not forgotten sooner after another took its place: a write that was sealed with it may be under way.
-const SETTLED_MS: i64 = 60_000;
 /// A member that does not take keys within this does not answer.
 const INSTALL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -243,8 +241,10 @@ async fn tidy(shared: &Shared, ask: bool) -> Result<(), Status> {
     reseal(shared).await?;
     let root = shared.replica.root();
     // A fresh key that is not named yet belongs to a rotation under way.
+    // A write that was sealed with the former key may be on its way still.
+    let settled_ms = i64::try_from(shared.config.keys_settle.as_millis()).unwrap_or(i64::MAX);
     let settled =
-        records::active_key_since(&root).is_none_or(|since_ms| shared.now().as_millisecond() - since_ms > SETTLED_MS);
+        records::active_key_since(&root).is_none_or(|since_ms| shared.now().as_millisecond() - since_ms > settled_ms);
     let stale = ids.len() > 1 && settled && !shared.rotations.is_under_way() && !others_in_use(&root, &active);
     if !stale && !ask {
         return Ok(());

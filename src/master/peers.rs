@@ -117,6 +117,16 @@ impl PeerTransport for Wire {
         Ok(answer.map_err(plain)?.into_inner().body)
     }
 
+    async fn fetch_snapshot(
+        &self,
+        to: &Member,
+        body: Bytes,
+    ) -> Result<BoxStream<'static, Result<Chunk, Status>>, Status> {
+        let answer = self.client(to, Lane::Snapshot).fetch_snapshot(raft_message(body)).await;
+        let chunks = answer.map_err(|status| self.noted(status))?.into_inner();
+        Ok(chunks.map(|answer| answer.map(chunk)).boxed())
+    }
+
     async fn transfer_leader(&self, to: &Member, body: Bytes) -> Result<Bytes, Status> {
         let answer = self.client(to, Lane::Beat).transfer_leader(limited(pb::RaftMessage { body }, BEAT_LIMIT)).await;
         Ok(answer.map_err(plain)?.into_inner().body)
@@ -155,8 +165,20 @@ fn raft_message(body: Bytes) -> pb::RaftMessage {
     pb::RaftMessage { body }
 }
 
-fn snapshot_chunk(chunk: Chunk) -> pb::SnapshotChunk {
+/// As it crosses the wire.
+pub fn snapshot_chunk(chunk: Chunk) -> pb::SnapshotChunk {
     pb::SnapshotChunk {
+        header: chunk.header,
+        file: chunk.file,
+        offset: chunk.offset,
+        data: chunk.data,
+        crc32: chunk.crc32,
+        last: chunk.last,
+    }
+}
+
+pub fn chunk(chunk: pb::SnapshotChunk) -> Chunk {
+    Chunk {
         header: chunk.header,
         file: chunk.file,
         offset: chunk.offset,

@@ -62,6 +62,7 @@ pub(crate) async fn run_with(
     let file = MasterFile::load(&config.data_dir)?;
     let dir = Dir::of(&config.data_dir);
     check_owner(&config, &file, &dir, &dir.bundles()?)?;
+    fence::remembered(&config)?;
     let keys = Keyring::load(dir.clone())?;
     config.settings.sealer = Some(keys.clone());
     let trust = Trust::load(dir, config.clone(), now().as_second())?;
@@ -85,7 +86,12 @@ pub(crate) async fn run_with(
     bound(addresses);
 
     make_private(&config.data_dir)?;
-    let consensus = consensus::start(consensus_config(&config), Arc::new(Wire::new(peers.clone()))).await?;
+    // A state that must come from another member is waited for.
+    let consensus = tokio::select! {
+        started = consensus::start(consensus_config(&config), Arc::new(Wire::new(peers.clone()))) => started?,
+        why = fence::overtaken_by(&peers, &config) => return Err(Error::Invalid(why)),
+        () = shutdown.cancelled() => return Ok(()),
+    };
     if file.started && consensus.members().is_empty() {
         consensus.shutdown().await;
         return Err(Error::Invalid(format!(
@@ -108,6 +114,7 @@ pub(crate) async fn run_with(
         known.set(vec![config.member()]);
     }
     let stop = CancellationToken::new();
+    let serving = stop.child_token();
     let sessions = Sessions::new(Parts {
         replica: replica.clone(),
         heard: heard.clone(),
@@ -118,6 +125,11 @@ pub(crate) async fn run_with(
         now: now.clone(),
         seeds: seeds.clone(),
         sealer: keys.clone(),
+        epochs: Some(fence::Epochs {
+            trust: trust.clone(),
+            cluster_id: config.cluster_id.clone(),
+            peers: peers.clone(),
+        }),
         shutdown: stop.clone(),
     });
     config.settings.masters = upkeep::resolve(&known.api()).await;
@@ -152,7 +164,7 @@ pub(crate) async fn run_with(
         seed: rand::random(),
         version: config.version.clone(),
         commit: config.commit.clone(),
-        shutdown: stop.clone(),
+        shutdown: serving.clone(),
     });
 
     let tasks = TaskTracker::new();
@@ -167,7 +179,7 @@ pub(crate) async fn run_with(
     let leader = Leader { replica, settings: watched_settings, heard, now: now.clone(), seeds, bounds: config.bounds };
     tasks.spawn(leader.run(stop.clone()));
     config.bounds.publish();
-    tasks.spawn(agreement::watch(shared.clone(), stop.clone()));
+    tasks.spawn(agreement::watch(shared.clone(), serving, stop.clone()));
     tasks.spawn(disk::step_aside(shared.clone(), stop.clone()));
     tasks.spawn(upkeep::follow(shared.clone(), settings, stop.clone()));
     tasks.spawn(upkeep::take_part(shared.clone(), file, stop.clone()));
@@ -276,6 +288,7 @@ fn consensus_config(config: &Config) -> consensus::Config {
         election_ms_max: milliseconds(config.timing.election_max),
         snapshot_entries: config.bounds.log_entries,
         snapshot_bytes: config.bounds.log_bytes,
+        batch_bytes: usize::try_from(config.bounds.batch_bytes).unwrap_or(usize::MAX),
         disk_reserve: config.bounds.disk_reserve,
         keep_entries: (config.bounds.log_entries / 10).max(1),
         ..consensus::Config::new(&config.data_dir, &config.cluster_id, member, rand::random())

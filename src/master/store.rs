@@ -12,6 +12,8 @@ pub struct StoreBounds {
     /// Entries, and bytes of them, after which the state is written out and the log before it dropped.
     pub log_entries: u64,
     pub log_bytes: u64,
+    /// Bytes of changes that go into one entry together.
+    pub batch_bytes: u64,
     /// How long, and within how many bytes, old versions of objects stay readable.
     pub history: Duration,
     pub history_bytes: u64,
@@ -26,6 +28,7 @@ impl Default for StoreBounds {
             disk_slow: Duration::from_millis(100),
             log_entries: 10_000,
             log_bytes: 64 << 20,
+            batch_bytes: 2 << 20,
             history: Duration::from_secs(300),
             history_bytes: 128 << 20,
             quota: 2 << 30,
@@ -41,6 +44,7 @@ impl StoreBounds {
             ("disk-slow", self.disk_slow.as_secs_f64()),
             ("raft-log-entries", self.log_entries as f64),
             ("raft-log-bytes", self.log_bytes as f64),
+            ("raft-batch-bytes", self.batch_bytes as f64),
             ("history", self.history.as_secs_f64()),
             ("history-bytes", self.history_bytes as f64),
             ("store-quota", self.quota as f64),

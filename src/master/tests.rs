@@ -13,6 +13,9 @@ use crate::run::{Bound, run_with};
 use crate::{Config, Create, Join, JoinMaster, create, join};
 
 mod bounds;
+mod epochs;
+mod quota;
+mod secrets;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -27,6 +27,7 @@ pub mod pki;
 pub mod tls;
 pub mod token;
 pub mod transport;
+pub mod version;
 
 pub use identity::Identity;
 

@@ -23,10 +23,13 @@ use crate::pb::peer_client::PeerClient;
 use crate::pki::PeerName;
 use crate::tls::Live;
 use crate::transport::Transport;
+use crate::version;
 
 const CLUSTER: &str = "hactl-cluster";
 const EPOCH: &str = "hactl-epoch";
 const MEMBER: &str = "hactl-member";
+const WIRE: &str = "hactl-wire";
+const WIRE_NEEDS: &str = "hactl-wire-needs";
 const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Above the largest batch of commands, which stays below 8 MiB.
@@ -48,7 +51,7 @@ pub type Me = PeerName;
 
 pub type Client = PeerClient<InterceptedService<Channel, Introduce>>;
 
-/// Puts cluster, epoch and member into the metadata of every call.
+/// Puts cluster, epoch, member and the version of the messages into the metadata of every call.
 #[derive(Clone, Debug)]
 pub struct Introduce {
     cluster_id: MetadataValue<Ascii>,
@@ -70,6 +73,8 @@ impl Interceptor for Introduce {
         metadata.insert(CLUSTER, self.cluster_id.clone());
         metadata.insert(EPOCH, self.epoch.clone());
         metadata.insert(MEMBER, self.member.clone());
+        metadata.insert(WIRE, version::WIRE.into());
+        metadata.insert(WIRE_NEEDS, version::OLDEST.into());
         Ok(request)
     }
 }
@@ -86,7 +91,7 @@ pub struct PeerClients {
     channels: Arc<Mutex<Channels>>,
     /// What ends the connections to each member.
     severed: Arc<Mutex<BTreeMap<u64, CancellationToken>>>,
-    /// The highest epoch that somebody refused us for.
+    /// The highest epoch that anybody has shown us.
     overtaken: Arc<watch::Sender<u64>>,
     /// When each member last said or answered anything.
     heard: Arc<Mutex<BTreeMap<u64, Instant>>>,
@@ -157,11 +162,16 @@ impl PeerClients {
     /// Notes a refusal for what it says of our epoch.
     pub fn refused(&self, status: &Status) {
         if let Some(epoch) = epoch_of(status) {
-            self.overtaken.send_if_modified(|highest| std::mem::replace(highest, epoch.max(*highest)) < epoch);
+            self.heard_of_epoch(epoch);
         }
     }
 
-    /// The highest epoch that another member refused us for; 0: none did.
+    /// Notes that the cluster is in this epoch.
+    pub fn heard_of_epoch(&self, epoch: u64) {
+        self.overtaken.send_if_modified(|highest| std::mem::replace(highest, epoch.max(*highest)) < epoch);
+    }
+
+    /// The highest epoch that another member refused us for, or that was heard of otherwise; 0: none did.
     pub fn overtaken(&self) -> watch::Receiver<u64> {
         self.overtaken.subscribe()
     }
@@ -192,7 +202,7 @@ impl PeerClients {
 /// the certificate may be older: it was issued before a recovery and is renewed later.
 ///
 /// # Errors
-/// `PERMISSION_DENIED` with the difference in words.
+/// `PERMISSION_DENIED` with the difference in words; `FAILED_PRECONDITION` when the two do not understand each other.
 pub fn check(metadata: &MetadataMap, identity: &Identity, cluster_id: &str, epoch: u64) -> Result<u64, Status> {
     let denied = |message: String| Err(Status::permission_denied(message));
     let Identity::Peer { cluster_id: theirs, epoch: certified, member } = identity else {
@@ -208,6 +218,9 @@ pub fn check(metadata: &MetadataMap, identity: &Identity, cluster_id: &str, epoc
     if said(MEMBER).parse() != Ok(*member) {
         return denied(format!("you say to be member `{}`, your certificate says {member}", said(MEMBER)));
     }
+    let number = |name| said(name).parse().unwrap_or_default();
+    version::check(&format!("member {member}"), number(WIRE), number(WIRE_NEEDS))
+        .map_err(Status::failed_precondition)?;
     if said(EPOCH).parse() != Ok(epoch) || *certified > epoch {
         let mut status =
             Status::permission_denied(format!("you are in epoch `{}`, this cluster in {epoch}", said(EPOCH)));

@@ -5,6 +5,7 @@ mod disasters;
 mod failures;
 mod machine;
 mod machines;
+mod secrets;
 #[path = "../support/mod.rs"]
 mod support;
 mod web;

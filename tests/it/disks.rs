@@ -201,7 +201,7 @@ async fn a_disk_that_fills_up_in_the_middle_of_a_write_loses_nothing_acknowledge
 }
 
 /// Compiles the shim and has every process below `dir` use it.
-fn with_shim(dir: &Path) -> Vec<(String, String)> {
+pub fn with_shim(dir: &Path) -> Vec<(String, String)> {
     let library = dir.join("slowsync.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/slowsync.c");
     let compiled =

@@ -123,7 +123,7 @@ async fn a_node_certificate_opens_no_peer_port_and_no_secret() {
     let answer = match target.connect().await {
         Err(error) => Err(error.to_string()),
         Ok(channel) => pb::peer_client::PeerClient::new(channel)
-            .member_status(pb::MemberStatusRequest {})
+            .member_status(pb::MemberStatusRequest::default())
             .await
             .map(drop)
             .map_err(|status| status.to_string()),

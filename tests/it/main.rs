@@ -5,6 +5,7 @@ mod certificates;
 mod disks;
 mod durability;
 mod identity;
+mod interrupted;
 mod members;
 mod newcomer;
 mod recovery;
@@ -12,6 +13,7 @@ mod secrets;
 mod snapshots;
 mod source;
 mod start;
+mod states;
 #[path = "../support/mod.rs"]
 mod support;
 mod three_masters;

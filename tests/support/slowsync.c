@@ -3,11 +3,14 @@
  * DISK_SHIM names a directory with one directory per process below it. A file below <dir>/<name>/ is synced after as many
  * milliseconds as <dir>/<name>/sync-ms says. For files of the log and manifests of databases, which are only appended to,
  * the length at the sync is written to <dir>/<name>/synced/<name of the file>: what lies behind it a power cut may lose.
+ *
+ * With DISK_SHIM_DIE_AT=n the process is gone at its n-th step: before a sync, a rename or a removal of a file.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,12 +78,33 @@ static void sync_ended(const char *own, const char *path, long length) {
   close(fd);
 }
 
+static void step(void) {
+  static atomic_long steps;
+  const char *at = getenv("DISK_SHIM_DIE_AT");
+  if (at && atomic_fetch_add(&steps, 1) + 1 == atol(at)) _exit(137);
+}
+
+int rename(const char *from, const char *to) {
+  static int (*real)(const char *, const char *);
+  if (!real) real = (int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename");
+  step();
+  return real(from, to);
+}
+
+int unlink(const char *path) {
+  static int (*real)(const char *);
+  if (!real) real = (int (*)(const char *))dlsym(RTLD_NEXT, "unlink");
+  step();
+  return real(path);
+}
+
 #define SYNC(NAME)                                                     \
   int NAME(int fd) {                                                   \
     static int (*real)(int);                                           \
     char own[PATH_MAX], path[PATH_MAX];                                \
     long length;                                                       \
     if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, #NAME);           \
+    step();                                                            \
     sync_begins(fd, own, path, &length);                               \
     int outcome = real(fd);                                            \
     if (outcome == 0) sync_ended(own, path, length);                   \

@@ -18,8 +18,8 @@ use super::{DataDir, init, join, prepare, unit};
 const TOKEN_TTL: Duration = Duration::from_secs(600);
 const TOKEN_WITHIN: Duration = Duration::from_secs(20);
 const TOKEN_PAUSE: Duration = Duration::from_millis(500);
-/// What a member's database is made of.
-const DATABASE: [&str; 4] = ["log", "log.synced", "state", "snapshots"];
+/// What a member's database is made of, and the mark that it cannot be trusted.
+const DATABASE: [&str; 6] = ["log", "log.synced", "state", "members", "snapshots", "quarantine"];
 
 /// Put this machine in the place of a dead master
 #[derive(Debug, clap::Args)]

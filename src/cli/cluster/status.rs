@@ -69,7 +69,8 @@ fn document(status: &pb::ClusterStatusResponse) -> serde_json::Value {
                 "lag": member.lag, "diskBytes": own.disk_bytes, "diskFreeBytes": own.disk_free_bytes, "version": own.version,
                 "disk": disk_document(&own.disk.unwrap_or_default()),
                 "certificateExpires": own.certificate_expires, "stateHash": own.state_hash, "sealingKey": own.sealing_key,
-                "stateVersion": own.state_version, "supportedVersion": own.supported_version, "problems": own.problems,
+                "stateVersion": own.state_version, "supportedVersion": own.supported_version,
+                "wireVersion": own.wire_version, "problems": own.problems,
             })
         })
         .collect();

@@ -28,13 +28,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use futures::Stream;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use openraft::{OptionalSend, type_config::alias::LogIdOf};
+use openraft::{EntryPayload, OptionalSend, type_config::alias::LogIdOf};
 use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::disk::Disk;
 use crate::storage::{Database, Durability, Place, Purpose, Storage, Write, rocks::corrupt};
-use crate::types::{Entry, LogId, Types, Vote};
+use crate::types::{Entry, LogId, Membership, Types, Vote};
 use crate::wire;
 use tail::{Tail, next};
 use thread::{Job, LogThread};
@@ -74,6 +74,8 @@ pub struct LogStore {
     thread: Arc<LogThread>,
     place: Place,
     from_the_start: bool,
+    /// Of the newest entry about it when it was opened.
+    membership: Option<Membership>,
 }
 
 impl LogStore {
@@ -84,7 +86,7 @@ impl LogStore {
         // What is read below counts as synced: after a failed sync it may be in the kernel's memory only.
         db.flush()?;
         check_owner(db.as_ref(), &dir, owner)?;
-        let damaged = |what: &str, error: wire::Malformed| corrupt(&dir, &format!("the {what} is damaged: {error}"));
+        let damaged = |what: &str, error: wire::Malformed| error.stored(&dir, &format!("the {what}"));
         let read_id = |key: &[u8], what: &str| {
             let id = db.get(key)?.map(|bytes| wire::decode_log_id(&bytes.into())).transpose();
             id.map_err(|error| damaged(what, error))
@@ -93,7 +95,7 @@ impl LogStore {
         let vote = vote.map_err(|error| damaged("vote", error))?;
         let purged = read_id(PURGED, "purged id")?;
         let committed = read_id(COMMITTED, "committed id")?;
-        let (first, last) = check_entries(db.as_ref(), &dir, purged)?;
+        let Checked { first, last, membership } = check_entries(db.as_ref(), &dir, purged)?;
         let mut watermark = Watermark::open(storage, &data_dir.join("log.synced"))?;
         if next(last) < watermark.next() {
             let cause = format!("the log holds entries up to {}, but {} had been synced", next(last), watermark.next());
@@ -108,7 +110,26 @@ impl LogStore {
             thread,
             place: storage.place(),
             from_the_start: first.is_none_or(|first| first == 0),
+            membership,
         })
+    }
+
+    /// The newest membership that it held when it was opened, committed or not.
+    pub fn membership(&self) -> Option<&Membership> {
+        self.membership.as_ref()
+    }
+
+    /// Drops the entries that cannot be committed any more, since `committed` is another entry than the one in its place.
+    pub async fn drop_conflicting(&mut self, committed: LogId) -> Result<(), Error> {
+        let Some(own) = self.read(committed.index, committed.index + 1, 1).await?.pop() else { return Ok(()) };
+        if own.log_id == committed {
+            return Ok(());
+        }
+        let before = match committed.index.checked_sub(1) {
+            Some(index) => self.read(index, index + 1, 1).await?.pop().map(|entry| entry.log_id).or(self.purged()),
+            None => None,
+        };
+        Ok(self.truncate_after(before).await?)
     }
 
     /// Whether it began with the first entry of all when it was opened.
@@ -189,22 +210,34 @@ fn check_owner(db: &dyn Database, dir: &Path, owner: &Owner) -> Result<(), Error
     Ok(())
 }
 
-/// Reads every entry once: all whole, none missing. The index of the first and the id of the last.
-fn check_entries(db: &dyn Database, dir: &Path, purged: Option<LogId>) -> Result<(Option<u64>, Option<LogId>), Error> {
+/// What a log was found to hold.
+struct Checked {
+    /// Index of the first entry.
+    first: Option<u64>,
+    last: Option<LogId>,
+    membership: Option<Membership>,
+}
+
+/// Reads every entry once: all whole, none missing.
+fn check_entries(db: &dyn Database, dir: &Path, purged: Option<LogId>) -> Result<Checked, Error> {
     let mut first = None;
     let mut last = purged;
+    let mut membership = None;
     db.scan(&entry_key(next(purged)), &[ENTRY + 1], &mut |key, value| {
         let index = index_of(key);
         let entry = wire::decode_entry(&Bytes::copy_from_slice(value))
-            .map_err(|error| corrupt(dir, &format!("entry {index} is damaged: {error}")))?;
+            .map_err(|error| error.stored(dir, &format!("entry {index}")))?;
         if entry.log_id.index != index || last.is_some_and(|last: LogId| last.index + 1 != index) {
             return Err(corrupt(dir, &format!("entry {index} stands where {} should", next(last))));
         }
         first = first.or(Some(index));
         last = Some(entry.log_id);
+        if let EntryPayload::Membership(newer) = entry.payload {
+            membership = Some(newer);
+        }
         Ok(true)
     })?;
-    Ok((first, last))
+    Ok(Checked { first, last, membership })
 }
 
 impl RaftLogReader<Types> for LogStore {
@@ -237,7 +270,10 @@ impl RaftLogReader<Types> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.read(start, end, READ_BYTES).await
+        let entries = self.read(start, end, READ_BYTES).await?;
+        // Purged meanwhile: what is left does not follow what the asker has, who must not see a hole.
+        let follows = entries.first().is_none_or(|first| first.log_id.index == start);
+        Ok(if follows { entries } else { Vec::new() })
     }
 }
 

@@ -22,7 +22,7 @@ pub fn look(storage: &dyn Storage, data_dir: &Path, owner: &Owner) -> Result<Sto
     let dir = data_dir.join("log");
     let db = storage.database(&dir, Purpose::Log)?;
     check_owner(db.as_ref(), &dir, owner)?;
-    let damaged = |error: wire::Malformed| corrupt(&dir, &format!("a stored id is damaged: {error}"));
+    let damaged = |error: wire::Malformed| error.stored(&dir, "a stored id");
     let id = |key: &[u8]| match db.get(key)? {
         Some(bytes) => wire::decode_log_id(&bytes.into()).map(Some).map_err(damaged),
         None => Ok(None),
@@ -32,7 +32,7 @@ pub fn look(storage: &dyn Storage, data_dir: &Path, owner: &Owner) -> Result<Sto
         None => None,
     };
     let (committed, purged) = (id(COMMITTED)?, id(PURGED)?);
-    let (_, last) = check_entries(db.as_ref(), &dir, purged)?;
+    let last = check_entries(db.as_ref(), &dir, purged)?.last;
     let synced = Watermark::open(storage, &data_dir.join("log.synced"))?.next();
     if next(last) < synced {
         let cause = format!("the log holds entries up to {}, but {synced} had been synced", next(last));
@@ -52,7 +52,7 @@ pub fn entries(
     let db = storage.database(&dir, Purpose::Log)?;
     db.scan(&entry_key(next(after)), &[ENTRY + 1], &mut |_, value| {
         let entry = wire::decode_entry(&bytes::Bytes::copy_from_slice(value))
-            .map_err(|error| corrupt(&dir, &format!("an entry is damaged: {error}")))?;
+            .map_err(|error| error.stored(&dir, "an entry"))?;
         visit(entry).map(|()| true)
     })
 }

@@ -29,6 +29,8 @@ use crate::Error;
 
 const BLOCK_CACHE_BYTES: usize = 8 << 20;
 const LOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
+/// So many deletions among so many rows in a row, or such a share of a file, make it due for compaction.
+const DELETIONS: (usize, usize, f64) = (256, 128, 0.5);
 const STATE_WRITE_BUFFER_BYTES: usize = 16 << 20;
 /// Files of the newest level that a merge begins with.
 const FILES_TO_MERGE: i32 = 8;
@@ -80,6 +82,9 @@ impl Rocks {
                 options.set_memtable_factory(MemtableFactory::Vector);
                 // One thread writes; this kind of buffer knows no other way.
                 options.set_allow_concurrent_memtable_write(false);
+                // History goes by deletions: what they free comes back soon, in the background.
+                let (window, deletions, share) = DELETIONS;
+                options.add_compact_on_deletion_collector_factory(window, deletions, share);
             }
         }
         options
@@ -107,14 +112,9 @@ impl Rocks {
     }
 }
 
-/// What cannot be trusted, and what to do about it.
+/// What cannot be trusted. The cure is another for each that may be damaged: whoever opens it names that.
 pub fn corrupt(dir: &Path, cause: &str) -> Error {
-    Error::Corrupt(format!(
-        "{}: {cause}. This member may have lost writes that it acknowledged and must not take part any more. Remove it on \
-         a healthy master (`hactl cluster leave`), delete its data directory, and join it again; it will get a new member \
-         id and all data from the others. Check the disk first",
-        dir.display()
-    ))
+    Error::Corrupt(format!("{}: {cause}", dir.display()))
 }
 
 struct RocksDatabase {

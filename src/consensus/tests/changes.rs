@@ -204,3 +204,53 @@ async fn a_member_stops_before_rules_it_does_not_know() {
     };
     assert!(why.contains("install the newer hactl"), "{why}");
 }
+
+/// What history held leaves the disk, while writes go on; the sizes that are told are those of the files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compaction_gives_space_back_while_writes_go_on() {
+    use rand::{RngCore as _, SeedableRng as _};
+    use state::{Command, Compact, Op, op};
+    use std::os::unix::fs::MetadataExt as _;
+    let cluster = Cluster::of(1, Disk::Real).await;
+    let mut random = rand::rngs::StdRng::seed_from_u64(1);
+    // Text that does not compress.
+    let mut noise = || (0..1_000).map(|_| format!("{:016x}", random.next_u64())).collect::<String>();
+    for n in 0..1_500 {
+        accepted(cluster.replica(1).propose(put(&format!("thing-{}", n % 30), &noise())).await);
+    }
+    let status = async || cluster.members[&1].status().await.expect("status");
+    cluster.members[&1].snapshot().await.expect("running");
+    let before = status().await;
+    assert!(before.state_bytes + before.snapshot_bytes > 10 << 20, "{before:?}");
+
+    let history = cluster.root(1).history_bytes();
+    let revision = cluster.root(1).revision();
+    let compact = Op { kind: Some(op::Kind::Compact(Compact { revision })) };
+    accepted(cluster.replica(1).propose(Command { ops: vec![compact], ..Command::default() }).await);
+    assert!(history > 0 && cluster.root(1).history_bytes() < history / 10);
+    let shrunk = async {
+        let mut n = 0;
+        loop {
+            // Acknowledged all the while; now and then a snapshot writes out what is in memory, as it does by itself.
+            accepted(cluster.replica(1).propose(put(&format!("small-{}", n % 10), "on")).await);
+            if n % 50 == 0 {
+                cluster.members[&1].snapshot().await.expect("running");
+                let now = status().await;
+                if now.state_bytes + now.snapshot_bytes < (before.state_bytes + before.snapshot_bytes) / 4 {
+                    return now;
+                }
+            }
+            n += 1;
+        }
+    };
+    let after = tokio::time::timeout(super::cluster::LIMIT, shrunk).await.expect("the space comes back");
+    assert_eq!(after.revision, cluster.root(1).revision());
+    let files = |dir: std::path::PathBuf| -> u64 {
+        let dirs = std::fs::read_dir(&dir).expect("a directory").flatten().filter(|entry| entry.path().is_dir());
+        let files = dirs.flat_map(|dir| std::fs::read_dir(dir.path()).expect("a directory").flatten());
+        files.filter_map(|file| file.metadata().ok()).map(|file| file.blocks() * 512).sum()
+    };
+    cluster.members[&1].shutdown().await;
+    let stopped = files(cluster.data_dir(1).join("state"));
+    assert!(stopped < before.state_bytes / 2, "{stopped} bytes of files, {} before", before.state_bytes);
+}

@@ -49,6 +49,11 @@ impl Net {
         self.changed.notify_waiters();
     }
 
+    /// A member that stops.
+    pub fn forget(&self, id: u64) {
+        self.set_peers(id, None);
+    }
+
     fn set_peers(&self, id: u64, peers: Option<(Peers, Handle)>) {
         let mut members = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         match peers {
@@ -131,6 +136,15 @@ impl PeerTransport for Link {
     async fn snapshot(&self, to: &Member, chunks: BoxStream<'static, Chunk>) -> Result<Bytes, Status> {
         let chunks = self.guard(to.id, chunks);
         self.call(to, |peers| async move { peers.snapshot(chunks).await }).await
+    }
+
+    async fn fetch_snapshot(
+        &self,
+        to: &Member,
+        body: Bytes,
+    ) -> Result<BoxStream<'static, Result<Chunk, Status>>, Status> {
+        let chunks = self.call(to, |peers| async move { peers.fetch_snapshot(body).await }).await?;
+        Ok(self.guard(to.id, chunks).map(|chunk| chunk?).boxed())
     }
 
     async fn transfer_leader(&self, to: &Member, body: Bytes) -> Result<Bytes, Status> {

@@ -173,6 +173,64 @@ async fn a_full_member_takes_nothing_new_and_catches_up_later() {
     assert!(cluster.replica(other).read().await.expect("read").get(&key("again")).is_some());
 }
 
+/// The leader has room itself, so it could begin what nobody will ever complete.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_room_on_most_disks_writes_are_refused_with_the_reason_and_come_back() {
+    const MIB: u64 = 1 << 20;
+    let mut cluster = Cluster::new(Disk::Sim);
+    cluster.tune = |config| config.disk_reserve = 64 << 20;
+    cluster.start(1).await.expect("starts");
+    cluster.members[&1].initialize().await.expect("the first member");
+    for id in [2, 3] {
+        cluster.join(id).await;
+    }
+    let leader = cluster.leader().await;
+    let others: Vec<u64> = [1, 2, 3].into_iter().filter(|id| *id != leader).collect();
+    accepted(cluster.replica(leader).propose(create("before")).await);
+    cluster.sims[&others[0]].set_free(MIB);
+    cluster.until_disk(others[0], true).await;
+    accepted(cluster.replica(leader).propose(create("with two of three")).await);
+
+    // On its way when the second one fills up: it is in the leader's log, and whoever waits is told.
+    cluster.sims[&others[1]].slow_syncs(Duration::from_secs(2));
+    let replica = cluster.replica(leader);
+    let during = tokio::spawn(async move { replica.propose(create("during")).await });
+    cluster.sims[&others[1]].set_free(MIB);
+    cluster.until_disk(others[1], true).await;
+    let known = async {
+        loop {
+            let status = cluster.members[&leader].status().await.expect("status");
+            if let Some(problem) = status.problem {
+                return problem;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let problem = tokio::time::timeout(LIMIT, known).await.expect("the leader hears of it");
+    for id in &others {
+        assert!(problem.contains(&format!("m{id} has a full disk")), "{problem}");
+    }
+    let refused = cluster.replica(leader).propose(create("refused")).await;
+    assert!(matches!(&refused, Err(replica::Error::Unavailable(why)) if why.contains("cannot write")), "{refused:?}");
+    // It was taken before, or nobody knows.
+    let during = during.await.expect("no panic");
+    assert!(!matches!(during, Err(replica::Error::Unavailable(_))), "{during:?}");
+
+    cluster.sims[&others[1]].slow_syncs(Duration::ZERO);
+    for id in &others {
+        cluster.sims[id].set_free(1000 * MIB);
+        cluster.until_disk(*id, false).await;
+    }
+    let again = async {
+        while let Err(replica::Error::Unavailable(_)) = cluster.replica(leader).propose(create("again")).await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, again).await.expect("it takes writes again");
+    assert!(cluster.replica(others[0]).read().await.expect("read").get(&key("again")).is_some());
+    assert!(cluster.root(leader).get(&key("refused")).is_none());
+}
+
 fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
@@ -249,8 +307,148 @@ async fn what_cannot_be_built_again_is_quarantined_for_good() {
     for start in ["damaged", "quarantined"] {
         let refused = cluster.start(1).await.err();
         let Some(Error::Corrupt(why)) = &refused else { panic!("{start}: {refused:?}") };
-        assert!(why.contains("join it again"), "the cure is named: {why}");
+        let cure = format!("`hactl cluster replace m1 --data-dir {}`", dir.display());
+        assert!(why.contains(&cure), "the cure is named: {why}");
         assert_eq!(why.contains("is quarantined"), start == "quarantined", "{why}");
     }
     assert!(dir.join("quarantine").exists());
+}
+
+/// A cluster of three whose member `victim` stopped in order, with the beginning of its log gone, and wrote nothing since.
+async fn three_with_one_stopped() -> (Cluster, u64) {
+    let mut cluster = Cluster::new(Disk::Real);
+    cluster.tune = |config| (config.snapshot_entries, config.keep_entries) = (10, 1);
+    cluster.start(1).await.expect("starts");
+    cluster.members[&1].initialize().await.expect("the first member");
+    for id in [2, 3] {
+        cluster.join(id).await;
+    }
+    for n in 0..60 {
+        accepted(cluster.replica(1).propose(put(&format!("thing-{n}"), &"x".repeat(500))).await);
+    }
+    let victim = another(cluster.leader().await);
+    let mut metrics = cluster.members[&victim].inner().raft.metrics();
+    let gone = metrics.wait_until(|metrics| metrics.purged.is_some());
+    tokio::time::timeout(LIMIT, gone).await.expect("the log is purged").expect("running");
+    let stopped = cluster.members.remove(&victim).expect("running");
+    cluster.net.forget(victim);
+    stopped.shutdown().await;
+    (cluster, victim)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_state_comes_back_from_the_others_and_the_member_stays_itself() {
+    for lost in [false, true] {
+        lost_state_comes_back(lost).await;
+    }
+}
+
+async fn lost_state_comes_back(lost: bool) {
+    let (mut cluster, victim) = three_with_one_stopped().await;
+    let dir = cluster.data_dir(victim);
+    // Nothing of its own is left but the log, and the others go on meanwhile.
+    match lost {
+        true => {
+            std::fs::remove_dir_all(dir.join("state")).expect("remove");
+            std::fs::remove_dir_all(dir.join("snapshots")).expect("remove");
+        }
+        false => {
+            damage(&dir.join("snapshots"), ".sst");
+            damage(&dir.join("state"), "MANIFEST");
+        }
+    }
+    let leader = cluster.leader().await;
+    for n in 0..5 {
+        accepted(cluster.replica(leader).propose(put(&format!("thing-{n}"), "meanwhile")).await);
+    }
+    cluster.start(victim).await.expect("starts");
+    assert!(!dir.join("quarantine").exists());
+    cluster.serves(victim).await;
+    accepted(cluster.replica(victim).propose(create("afterwards")).await);
+    for id in 1..=3 {
+        cluster.catch_up(id, victim).await;
+    }
+    cluster.assert_equal(&[1, 2, 3]);
+    // It votes as before: with it and one more the cluster goes on.
+    cluster.kill(leader).await;
+    accepted(cluster.replica(victim).propose(create("with two of three")).await);
+    // And it starts from its own disk again.
+    cluster.kill(victim).await;
+    cluster.start(victim).await.expect("starts again");
+    cluster.serves(victim).await;
+    assert!(cluster.root(victim).get(&key("with two of three")).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_state_waits_for_somebody_who_has_it() {
+    let (mut cluster, victim) = three_with_one_stopped().await;
+    let dir = cluster.data_dir(victim);
+    damage(&dir.join("snapshots"), ".sst");
+    damage(&dir.join("state"), "MANIFEST");
+    let others: Vec<u64> = [1, 2, 3].into_iter().filter(|id| *id != victim).collect();
+    for id in &others {
+        cluster.kill(*id).await;
+    }
+    let waited = tokio::time::timeout(Duration::from_secs(1), cluster.start(victim)).await;
+    assert!(waited.is_err(), "nobody has it");
+    // One other is enough, though it cannot lead alone.
+    cluster.start(others[0]).await.expect("starts");
+    cluster.start(victim).await.expect("starts");
+    accepted(cluster.replica(victim).propose(create("together")).await);
+    assert!(!dir.join("quarantine").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_log_is_quarantined_though_others_have_it_all() {
+    for name in ["log.synced", "log"] {
+        let (mut cluster, victim) = three_with_one_stopped().await;
+        let dir = cluster.data_dir(victim);
+        match name {
+            "log" => damage(&dir.join("log"), "MANIFEST"),
+            file => {
+                let far = 1_000_000u64.to_le_bytes();
+                let bytes = [&far[..], &crc32fast::hash(&far).to_le_bytes()].concat();
+                std::fs::write(dir.join(file), bytes).expect("write");
+            }
+        }
+        let refused = cluster.start(victim).await.err();
+        let Some(Error::Corrupt(why)) = &refused else { panic!("{name}: {refused:?}") };
+        for cure in
+            [format!("hactl cluster replace m{victim} --data-dir {}", dir.display()), "--from".into(), "--token".into()]
+        {
+            assert!(why.contains(&cure), "{name}: {why}");
+        }
+        assert!(dir.join("quarantine").exists(), "{name}");
+        accepted(cluster.replica(cluster.leader().await).propose(create("without it")).await);
+    }
+}
+
+/// Most others hold another state than this member, whichever role it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_state_is_not_trusted_serves_nobody_and_leads_no_more() {
+    let mut cluster = Cluster::of(3, Disk::Real).await;
+    let leader = cluster.leader().await;
+    accepted(cluster.replica(leader).propose(create("before")).await);
+    cluster.members[&leader].quarantine("it differs").await;
+    let dir = cluster.data_dir(leader);
+    cluster.until(leader, "serves no more", |leadership| !leadership.serving && leadership.leading.is_none()).await;
+    let status = cluster.members[&leader].status().await.expect("it still answers");
+    let problem = status.problem.expect("it says so");
+    let cure = format!("hactl cluster replace m{leader} --data-dir {}", dir.display());
+    assert!(problem.contains("it differs") && problem.contains(&cure), "{problem}");
+    let read = cluster.replica(leader).read().await;
+    assert!(matches!(&read, Err(replica::Error::Unavailable(why)) if why.contains("quarantined")), "{:?}", read.err());
+    let written = cluster.replica(leader).propose(create("refused")).await;
+    assert!(matches!(&written, Err(replica::Error::Unavailable(why)) if why.contains("quarantined")), "{written:?}");
+
+    // The others go on with another leader, and it follows: with one of them gone it is the second to sync.
+    let others: Vec<u64> = [1, 2, 3].into_iter().filter(|id| *id != leader).collect();
+    let next = cluster.leader().await;
+    assert_ne!(next, leader);
+    let gone = others.into_iter().find(|id| *id != next).expect("a third");
+    cluster.kill(gone).await;
+    accepted(cluster.replica(next).propose(create("with its log")).await);
+    cluster.kill(leader).await;
+    let refused = cluster.start(leader).await.err();
+    assert!(matches!(&refused, Some(Error::Corrupt(why)) if why.contains(&cure)), "{refused:?}");
 }

@@ -6,6 +6,7 @@ mod changes;
 mod cluster;
 mod disks;
 mod faults;
+mod laws;
 mod store;
 
 use cluster::{Cluster, Disk};

@@ -23,13 +23,9 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Builder 
         let owner = Owner { cluster_id: "c".into(), member_id: 1 };
         let log = LogStore::open(storage.as_ref(), Disk::new(storage.clone(), dir.path(), 0), dir.path(), &owner)
             .expect("log");
-        let (store, loaded) = StateStore::open(
-            storage.clone(),
-            dir.path(),
-            &Rebuild { from_the_start: true, purged: None, snapshot: None },
-        )
-        .expect("state");
-        let snapshots = Arc::new(Snapshots::open(storage, dir.path()).expect("snapshots"));
+        let snapshots = Arc::new(Snapshots::open(storage.clone(), dir.path()).expect("snapshots"));
+        let rebuild = Rebuild { from_the_start: true, purged: None, snapshots: &snapshots };
+        let (store, loaded) = StateStore::open(storage, dir.path(), &rebuild).expect("state");
         let published = Arc::new(Published::new(&loaded, u64::MAX));
         Ok((dir, log, StateMachine::new(loaded, published, store, snapshots)))
     }

@@ -12,13 +12,14 @@ use super::Leader;
 
 /// How often the age of history is looked at, and its bytes: the byte bound may be overstepped by what is written meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Revisions are noted so often for their age.
+/// Revisions are noted so often for their age, or four times within `history` if that is shorter.
 const MARK_EVERY: Duration = Duration::from_secs(30);
 
 pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut marks: VecDeque<(Instant, Revision)> = VecDeque::new();
+    let mark_every = MARK_EVERY.min(leader.bounds.history / 4);
     loop {
         tokio::select! {
             () = ended.cancelled() => return,
@@ -26,7 +27,7 @@ pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
         }
         let root = leader.replica.root();
         let now = Instant::now();
-        if marks.back().is_none_or(|(at, _)| now.saturating_duration_since(*at) >= MARK_EVERY) {
+        if marks.back().is_none_or(|(at, _)| now.saturating_duration_since(*at) >= mark_every) {
             marks.push_back((now, root.revision()));
         }
         let mut target = None;

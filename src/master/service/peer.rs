@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use consensus::Chunk;
 use consensus::transport::Change;
 use control::authz::{self, Attributes, User};
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use rpc::Identity;
 use rpc::pb::membership_request::Change as Asked;
 use rpc::pb::{self, peer_server::Peer};
 use rpc::peer;
@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Shared, caller, status};
 use crate::rotate::{self, Steps};
-use crate::{issuers, peers, records};
+use crate::{agreement, issuers, peers, records};
 
 pub struct PeerService(pub Arc<Shared>);
 
@@ -25,7 +25,15 @@ impl PeerService {
     /// The calling member, after every check.
     fn member<T>(&self, request: &Request<T>) -> Result<u64, Status> {
         let config = &self.0.config;
-        let member = peer::check(request.metadata(), &caller(request), &config.cluster_id, config.epoch)?;
+        let caller = caller(request);
+        let member = peer::check(request.metadata(), &caller, &config.cluster_id, config.epoch).inspect_err(|_| {
+            // Its certificate is our issuer's: a master of a later epoch.
+            if let Identity::Peer { cluster_id, epoch, .. } = &caller
+                && *cluster_id == config.cluster_id
+            {
+                self.0.peers.heard_of_epoch(*epoch);
+            }
+        })?;
         self.0.still_member(member)?;
         self.0.peers.note_heard(member);
         Ok(member)
@@ -91,17 +99,19 @@ impl Peer for PeerService {
         request: Request<Streaming<pb::SnapshotChunk>>,
     ) -> Result<Response<pb::RaftMessage>, Status> {
         self.member(&request)?;
-        let chunks = request.into_inner().map(|chunk| {
-            chunk.map(|chunk| Chunk {
-                header: chunk.header,
-                file: chunk.file,
-                offset: chunk.offset,
-                data: chunk.data,
-                crc32: chunk.crc32,
-                last: chunk.last,
-            })
-        });
+        let chunks = request.into_inner().map(|chunk| chunk.map(peers::chunk));
         Ok(body(self.0.consensus.peers().snapshot(chunks.boxed()).await?))
+    }
+
+    type FetchSnapshotStream = BoxStream<'static, Result<pb::SnapshotChunk, Status>>;
+
+    async fn fetch_snapshot(
+        &self,
+        request: Request<pb::RaftMessage>,
+    ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
+        self.member(&request)?;
+        let chunks = self.0.consensus.peers().fetch_snapshot(request.into_inner().body).await?;
+        Ok(Response::new(chunks.map(|chunk| chunk.map(peers::snapshot_chunk)).boxed()))
     }
 
     async fn transfer_leader(&self, request: Request<pb::RaftMessage>) -> Result<Response<pb::RaftMessage>, Status> {
@@ -184,7 +194,9 @@ impl Peer for PeerService {
         request: Request<pb::MemberStatusRequest>,
     ) -> Result<Response<pb::MemberStatusResponse>, Status> {
         let caller = self.member(&request)?;
+        let at = request.get_ref().hash_at_revision;
         let mut answer = status::own(&self.0).await;
+        answer.state_hash_at = self.0.consensus.hash_at(at).map(agreement::text).unwrap_or_default();
         let known = self.0.consensus.members().into_iter().find(|known| known.member.id == caller);
         answer.acknowledged_index = known.and_then(|known| known.matched).unwrap_or_default();
         Ok(Response::new(answer))

@@ -57,6 +57,7 @@ pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
         incarnation: shared.incarnation,
         state_version: shared.replica.root().version(),
         supported_version: state::VERSION,
+        wire_version: rpc::version::WIRE,
         data_keys: shared.keys.ids(),
         sealing_key: shared.keys.active().unwrap_or_default(),
         trust: issuers.bundles().pin().unwrap_or_default(),
@@ -152,7 +153,16 @@ pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
 
 /// What a member says of itself; `None` when it does not answer.
 pub async fn ask(shared: &Shared, member: &pb::MemberInfo) -> Option<pb::MemberStatusResponse> {
-    let mut request = Request::new(pb::MemberStatusRequest {});
+    ask_at(shared, member, 0).await
+}
+
+/// As [`ask`], with the hash of its state at a revision.
+pub async fn ask_at(
+    shared: &Shared,
+    member: &pb::MemberInfo,
+    hash_at_revision: u64,
+) -> Option<pb::MemberStatusResponse> {
+    let mut request = Request::new(pb::MemberStatusRequest { hash_at_revision });
     request.set_timeout(ANSWER_LIMIT);
     let mut client = shared.peers.client(member.id, &member.peer_address, Lane::General);
     let answer = tokio::time::timeout(ANSWER_LIMIT, client.member_status(request)).await;

@@ -37,6 +37,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::fence::Epochs;
 use crate::leader::Heard;
 use assignment::Assigned;
 
@@ -67,6 +68,8 @@ pub struct Parts {
     pub seeds: Arc<Seeds>,
     /// Opens the Secrets that assignments carry.
     pub sealer: Arc<dyn Sealer>,
+    /// What proves our epoch, and judges what others show; none: nothing is proved (a simulation has no certificates).
+    pub epochs: Option<Epochs>,
     pub shutdown: CancellationToken,
 }
 
@@ -158,6 +161,11 @@ impl Sessions {
                 hello.node
             )));
         }
+        rpc::version::check(&format!("node {name}"), hello.wire_version, hello.wire_needs)
+            .map_err(Status::failed_precondition)?;
+        if let Some(epochs) = &self.0.parts.epochs {
+            epochs.shown(&hello.epoch_proof);
+        }
         if hello.epoch > self.0.parts.epoch {
             return Err(Status::failed_precondition(format!(
                 "the node follows epoch {}, this master is of epoch {}: it belongs to a state that was recovered from",
@@ -235,8 +243,14 @@ impl Session<'_> {
         let full = assigned.full(&root, self.name, parts.epoch);
         watched.follow(self.sessions.replica(), assigned.referred(), root.revision());
         drop(root);
-        let welcome =
-            pb::Welcome { epoch: parts.epoch, cluster_id: parts.cluster_id.clone(), pod_cidr: full.pod_cidr.clone() };
+        let welcome = pb::Welcome {
+            epoch: parts.epoch,
+            cluster_id: parts.cluster_id.clone(),
+            pod_cidr: full.pod_cidr.clone(),
+            epoch_proof: parts.epochs.as_ref().map(Epochs::proof).unwrap_or_default().into(),
+            wire_version: rpc::version::WIRE,
+            wire_needs: rpc::version::OLDEST,
+        };
         let addresses = pb::Masters { api_addresses: masters.borrow_and_update().clone() };
         let trusted = trust.borrow_and_update().clone();
         let first = [Down::Welcome(welcome), Down::Masters(addresses), Down::Trust(trusted), Down::Assignment(full)];
