@@ -63,7 +63,10 @@ async fn a_flipped_byte_in_the_log_refuses_the_start() {
     let error = text(&output.stderr);
     assert!(!output.status.success(), "it started with a damaged log: {error}");
     let last = error.lines().last().unwrap_or_default();
-    assert!(last.starts_with("error: ") && last.contains("join"), "the message says what to do: {error}");
+    assert!(
+        last.starts_with("error: ") && last.contains("hactl cluster replace"),
+        "the message says what to do: {error}"
+    );
     // The others go on without it.
     let api: Api<ConfigMap> = Api::default_namespaced(local.client("local").await);
     api.create(&PostParams::default(), &config_map("after", "1")).await.expect("two of three accept writes");
