@@ -137,6 +137,10 @@ async fn a_planned_stop_of_the_leader_costs_each_client_at_most_one_retry() {
                         Err(error) => {
                             tries += 1;
                             failures.push(error.to_string());
+                            // As the answer's Retry-After asks, and as clients do.
+                            if matches!(&error, kube::Error::Api(status) if status.code == 503) {
+                                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                            }
                         }
                     }
                 }
