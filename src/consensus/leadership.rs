@@ -49,7 +49,7 @@ impl Contact {
     }
 
     /// How long ago.
-    fn age(&self) -> Option<Duration> {
+    pub fn age(&self) -> Option<Duration> {
         let heard = self.heard.load(Ordering::Relaxed).checked_sub(1)?;
         Some(self.since.elapsed().saturating_sub(Duration::from_millis(heard)))
     }

@@ -35,6 +35,7 @@ mod state_machine;
 mod state_store;
 pub mod storage;
 mod supervisor;
+mod ticks;
 pub mod transport;
 mod types;
 mod wire;

@@ -37,6 +37,7 @@ use crate::state_machine::{Published, StateMachine};
 use crate::state_store::{self, Loaded, Rebuild, StateStore};
 use crate::storage::{Storage, rocks::Rocks};
 use crate::supervisor::{Lasting, Slot};
+use crate::ticks::Ticks;
 use crate::transport::{Change, PeerTransport};
 use crate::types::{Member, Raft};
 
@@ -235,6 +236,13 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
     if published.quarantined.get().is_some() {
         raft.runtime_config().elect(false);
     }
+    let ticks = Ticks {
+        raft: raft.clone(),
+        contact: contact.clone(),
+        heartbeat: Duration::from_millis(config.heartbeat_ms),
+        quiet: lease,
+    };
+    tokio::spawn(ticks.run());
     let watcher = Watcher {
         id,
         raft: raft.clone(),
