@@ -21,6 +21,27 @@ pub fn changed(applied: &Applied, out: &mut Vec<Write>) {
     codec::rows(applied, &mut |row| out.push(write(row)));
 }
 
+/// Makes one deletion of those of outcomes, which leave in the order in which they came: only numbers up to the last one are
+/// gone. As a row each they would make every file that RocksDB flushes due for a merge.
+pub fn gather_deleted_outcomes(rows: &mut Vec<Write>) {
+    let mut deleted: Option<(Vec<u8>, Vec<u8>)> = None;
+    rows.retain(|row| {
+        let Write::Delete(key) = row else { return true };
+        if !codec::is_outcome(key) {
+            return true;
+        }
+        let (first, last) = deleted.get_or_insert_with(|| (key.clone(), key.clone()));
+        *first = std::mem::take(first).min(key.clone());
+        *last = std::mem::take(last).max(key.clone());
+        false
+    });
+    if let Some((first, mut behind)) = deleted {
+        // The next key after it.
+        behind.push(0);
+        rows.push(Write::DeleteRange(first, behind));
+    }
+}
+
 /// The row that goes with each written batch.
 pub fn meta(state: &State) -> Write {
     write(codec::meta(state))
@@ -77,4 +98,41 @@ pub fn load(db: &dyn Database, dir: &Path) -> Result<State, Error> {
         scanned?;
         restored.map_err(|error| corrupt(dir, &error.to_string()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deleted_outcomes_are_one_range() {
+        let mut state = State::default();
+        let mut rows = Vec::new();
+        for number in 0..state::OUTCOMES_MAX as u128 + 3 {
+            let command =
+                state::Command { proposal: number.to_be_bytes().to_vec().into(), ..state::Command::default() };
+            let applied = state.apply(state::EntryId { term: 1, index: 1 }, &command);
+            changed(&applied, &mut rows);
+        }
+        rows.push(Write::Delete(b"another".to_vec()));
+        let gone: Vec<Vec<u8>> = rows
+            .iter()
+            .filter_map(|row| match row {
+                Write::Delete(key) if codec::is_outcome(key) => Some(key.clone()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(gone.len(), 3);
+        gather_deleted_outcomes(&mut rows);
+        let deletions: Vec<&Write> = rows.iter().filter(|row| !matches!(row, Write::Put(..))).collect();
+        let [Write::Delete(other), Write::DeleteRange(from, to)] = deletions[..] else { panic!("{deletions:?}") };
+        assert_eq!(other, b"another");
+        let kept = |key: &Vec<u8>| key < from || key >= to;
+        assert!(gone.iter().all(|key| !kept(key)));
+        let puts = rows.iter().filter_map(|row| match row {
+            Write::Put(key, _) if codec::is_outcome(key) => Some(key),
+            _ => None,
+        });
+        assert_eq!(puts.filter(|key| kept(key)).count(), state::OUTCOMES_MAX);
+    }
 }

@@ -174,6 +174,7 @@ impl StateMachine {
 
     async fn hand_on_rows(&mut self) -> io::Result<()> {
         let mut rows = std::mem::take(&mut self.rows);
+        rows::gather_deleted_outcomes(&mut rows);
         rows.push(rows::meta(&self.state));
         self.rows_bytes = 0;
         Ok(self.store.write(rows, self.applied, self.membership.clone()).await?)

@@ -193,6 +193,11 @@ fn object_key(key: &Key, revision: Revision) -> Vec<u8> {
     bytes
 }
 
+/// Whether a row is one of the table of proposals.
+pub fn is_outcome(key: &[u8]) -> bool {
+    key.first() == Some(&OUTCOME)
+}
+
 fn outcome_key(number: u64) -> Vec<u8> {
     let mut bytes = vec![OUTCOME];
     bytes.extend_from_slice(&number.to_be_bytes());

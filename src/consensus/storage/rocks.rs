@@ -35,6 +35,9 @@ const STATE_WRITE_BUFFER_BYTES: usize = 16 << 20;
 /// Files of the newest level that a merge begins with.
 const FILES_TO_MERGE: i32 = 8;
 const BACKGROUND_THREADS: i32 = 2;
+/// A table is handed to the disk in pieces of this while it is written: at its end in one go, it would be waited for by every
+/// sync of the log.
+const SYNC_BYTES: u64 = 512 << 10;
 /// RocksDB would keep every table file open.
 const OPEN_FILES: i32 = 64;
 
@@ -72,6 +75,7 @@ impl Rocks {
         options.set_stats_persist_period_sec(0);
         options.set_wal_recovery_mode(recovery);
         options.set_paranoid_checks(true);
+        options.set_bytes_per_sync(SYNC_BYTES);
         options.set_level_zero_file_num_compaction_trigger(FILES_TO_MERGE);
         match purpose {
             Purpose::Log => options.set_write_buffer_size(LOG_WRITE_BUFFER_BYTES),
