@@ -263,19 +263,12 @@ impl History {
         self.record().found.push(what);
     }
 
-    /// The latest end of an acknowledged write that was begun after `since`, if any.
+    /// The earliest end of an acknowledged write that was begun after `since`, if any.
     pub fn accepted_after(&self, since: Micros) -> Option<Micros> {
         let record = self.record();
         // Calls stand in the order of their beginnings.
         let from = record.operations.partition_point(|one| one.begun < since);
         record.operations[from..].iter().filter(|one| one.is_acknowledged_write()).filter_map(|one| one.ended).min()
-    }
-
-    /// The latest end of an acknowledged write at or before `until`.
-    pub fn accepted_before(&self, until: Micros) -> Option<Micros> {
-        let record = self.record();
-        let recent = record.operations.iter().rev().filter(|one| one.is_acknowledged_write());
-        recent.filter_map(|one| one.ended).filter(|ended| *ended <= until).take(256).max()
     }
 
     pub fn acknowledged(&self) -> usize {

@@ -1,7 +1,7 @@
 //! `chaos figures`: how long the cluster is away when a part of it fails, against what it promises. One file and one row each.
 //!
-//! Writers write all the time ([`probe`]); a gap runs from the last write accepted before a fault to the first that was
-//! accepted of those sent after it. A cluster is whole again before the next fault, so that every gap is that of a whole one.
+//! Writers write all the time ([`probe`]); a gap runs from the last write accepted before a fault took effect to the next
+//! accepted one. A cluster is whole again before the next fault, so that every gap is that of a whole one.
 
 mod controllers;
 mod cut_off;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::history::Micros;
-use super::report::{quantile, time};
+use super::report::{gap_at, quantile, time};
 use super::targets::{Ability, Choice, Plan, Target};
 use super::{Noting, Session, command};
 use crate::{Random, duration};
@@ -236,20 +236,18 @@ impl Bench {
         self.session.start(&[&probe::PROBE], false)
     }
 
-    /// Waits until the first write is accepted that was sent after `at`; the gap.
+    /// The gap that a fault made which began at this time, once writes are accepted again.
     async fn gap(&self, at: Micros) -> Result<Micros> {
         let history = &self.session.stage.history;
+        let struck = history.now();
         let since = std::time::Instant::now();
-        loop {
-            if let Some(next) = history.accepted_after(at) {
-                let last = history.accepted_before(next.saturating_sub(1)).unwrap_or(at);
-                return Ok(next.saturating_sub(last));
-            }
+        while history.accepted_after(struck).is_none() {
             if since.elapsed() > ACCEPTED_WITHIN {
                 bail!("no write was accepted for {} s", ACCEPTED_WITHIN.as_secs());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+        gap_at(&history.record().operations, at).context("no write was accepted")
     }
 
     /// Whole, with a leader, and so for a while.

@@ -131,14 +131,20 @@ pub fn curves(
         );
     }
     for curve in curves {
-        let mut points = String::new();
-        for (at, value) in curve.values.iter().enumerate() {
-            // A value stands in the middle of its step.
-            let x = scale.x(at as Micros * step + step / 2);
-            let _ = write!(points, "{x:.1},{:.1} ", y(*value));
+        // A curve has holes where there is no value.
+        for run in curve.values.iter().enumerate().collect::<Vec<_>>().split(|(_, value)| value.is_nan()) {
+            let mut points = String::new();
+            for (at, value) in run {
+                // A value stands in the middle of its step.
+                let x = scale.x(*at as Micros * step + step / 2);
+                let _ = write!(points, "{x:.1},{:.1} ", y(**value));
+            }
+            let _ = write!(
+                svg,
+                "<polyline class={} points=\"{points}\"><title>{}</title></polyline>",
+                curve.class, curve.name
+            );
         }
-        let _ =
-            write!(svg, "<polyline class={} points=\"{points}\"><title>{}</title></polyline>", curve.class, curve.name);
     }
     svg + "</svg>"
 }

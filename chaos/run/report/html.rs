@@ -16,7 +16,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 32px 0 6px; } p { margin: 4px 0; }
 .soft { color: var(--soft); } .good { color: var(--good); } .bad { color: var(--bad); }
 .verdict { font-size: 20px; font-weight: 600; margin: 14px 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 14px 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 10px; margin: 14px 0; }
 .tile { background: var(--card); border-radius: 8px; padding: 10px 14px; } .tile b { display: block; font-size: 20px; }
 .tile span { color: var(--soft); font-size: 13px; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line);
@@ -193,7 +193,8 @@ fn story(page: &mut String, report: &Report) {
     );
     let ms = |value: fn(&Moment) -> Micros| -> Vec<f64> {
         // In tenths of a millisecond, so that the scale begins at 0.1 ms.
-        report.moments.iter().map(|one| value(one) as f64 / 100.0).collect()
+        let tenths = |one| if value(one) == 0 { f64::NAN } else { value(one) as f64 / 100.0 };
+        report.moments.iter().map(tenths).collect()
     };
     let times = [curve("p50", "p50", ms(|one| one.p50)), curve("p99", "p99", ms(|one| one.p99))];
     let marks = [(10.0, "1 ms"), (100.0, "10 ms"), (1_000.0, "100 ms"), (10_000.0, "1 s"), (100_000.0, "10 s")];

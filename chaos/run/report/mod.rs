@@ -53,7 +53,7 @@ pub struct Gap {
     pub nemesis: &'static str,
     pub what: String,
     pub at: Micros,
-    /// From the last write accepted before to the next; none: there was no next one.
+    /// Between two accepted writes; none: there was no other one.
     pub gap: Option<Micros>,
 }
 
@@ -106,13 +106,15 @@ fn accepted(operations: &[Operation]) -> Vec<Micros> {
     ends
 }
 
-/// From the last write accepted before the next one to that next one, which was begun after the fault.
+/// A gap that a fault made begins within this.
+const BEGINS_WITHIN: Micros = 2_000_000;
+
+/// The longest time between two accepted writes that follow each other, of those that a fault at this time may have made. None:
+/// no write was accepted any more.
 pub fn gap_at(operations: &[Operation], at: Micros) -> Option<Micros> {
-    let later = operations.iter().filter(|one| one.is_acknowledged_write() && one.begun >= at);
-    let next = later.filter_map(|one| one.ended).min()?;
-    let earlier = operations.iter().filter(|one| one.is_acknowledged_write()).filter_map(|one| one.ended);
-    let last = earlier.filter(|end| *end < next).max().unwrap_or(at);
-    Some(next - last.min(next))
+    let ends = accepted(operations);
+    let near = ends.windows(2).filter(|pair| pair[1] > at && pair[0] < at + BEGINS_WITHIN);
+    near.map(|pair| pair[1] - pair[0]).max()
 }
 
 fn moments(record: &Record) -> Vec<Moment> {
@@ -316,10 +318,14 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_runs_from_the_last_accepted_write_to_the_next() {
-        let record = record();
-        assert_eq!(gap_at(&record.operations, 1_000_000), Some(1_000_000));
-        assert_eq!(gap_at(&record.operations, 2_150_000), None);
+    fn a_gap_runs_from_one_accepted_write_to_the_next() {
+        let mut operations = record().operations;
+        assert_eq!(gap_at(&operations, 1_100_000), Some(1_000_000));
+        assert_eq!(gap_at(&operations, 2_150_000), None);
+        // One that was accepted just before the fault took effect hides nothing, and a later gap is another fault's.
+        operations.push(write(1_105_000, 1_110_000, Outcome::Done(1)));
+        operations.push(write(9_000_000, 9_100_000, Outcome::Done(1)));
+        assert_eq!(gap_at(&operations, 1_100_000), Some(990_000));
     }
 
     #[test]

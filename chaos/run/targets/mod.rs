@@ -213,7 +213,7 @@ impl Choice {
             let (name, value) = setting.split_once('=').context("--set wants NAME=VALUE")?;
             plan.settings.push((name.to_owned(), value.to_owned()));
         }
-        let dir = || self.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("hactl-chaos-{seed}")));
+        let dir = || self.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("hactl-chaos-{seed}-{}", std::process::id())));
         Ok(match self.target.as_str() {
             "local" => Arc::new(local::Local::new(self.program()?, dir(), self.dir.is_some(), plan)?),
             "lab" => Arc::new(lab::Lab::new(self.program()?, dir(), plan)?),

@@ -57,7 +57,11 @@ async fn follow(client: &mut Client, mut position: Revision) -> Option<Revision>
     let until = tokio::time::Instant::now() + stay;
     let api = client.door().client();
     let events = tokio::time::timeout_at(until, api.request_events::<ConfigMap>(request)).await;
-    let Ok(Ok(events)) = events else { return Some(position) };
+    let events = match events {
+        Ok(Ok(events)) => events,
+        Ok(Err(kube::Error::Api(status))) if status.code == 410 => return None,
+        _ => return Some(position),
+    };
     let mut events = std::pin::pin!(events);
     loop {
         let next = tokio::select! {
