@@ -25,6 +25,8 @@ impl Nemesis for Restart {
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {
         if let Some(victim) = &self.victim {
+            // Nothing is left to kill, unless the stop did not come off.
+            stage.target.signal(victim, Signal::Kill).await?;
             stage.target.start(victim).await?;
             stage.free(victim);
         }

@@ -231,6 +231,10 @@ impl Target for Local {
         let since = Instant::now();
         while matches!(signal, Signal::Kill | Signal::Terminate) && self.pid(machine) == Some(pid) {
             if since.elapsed() > GONE_WITHIN {
+                // As systemd and `hactl local` do; a process that lingers must not end after its own restart.
+                send(pid, libc::SIGKILL)?;
+            }
+            if since.elapsed() > GONE_WITHIN * 2 {
                 bail!("{machine} does not end within {} s", GONE_WITHIN.as_secs());
             }
             tokio::time::sleep(LOOK_EVERY).await;
