@@ -106,7 +106,8 @@ fn before_restores(record: &Record) -> Vec<Operation> {
     for one in &record.operations {
         epochs.entry((one.workload, &one.object)).or_insert(epoch(one.begun));
     }
-    let own = |one: &&Operation| one.workload == "set" || epochs[&(one.workload, one.object.as_str())] == epoch(one.begun);
+    let own =
+        |one: &&Operation| one.workload == "set" || epochs[&(one.workload, one.object.as_str())] == epoch(one.begun);
     record.operations.iter().filter(own).cloned().collect()
 }
 

@@ -124,9 +124,13 @@ pub const ALL: &[Row] = &[
     alone(row("remove", "a master is taken out of the cluster, and joins anew", &[Join], (0, 3_000), || {
         Box::new(remove::Remove::default())
     })),
-    alone(row("restore", "all masters are lost, and the cluster begins anew from a snapshot", &[Join], (0, 1_000), || {
-        Box::new(restore::Restore::default())
-    })),
+    alone(row(
+        "restore",
+        "all masters are lost, and the cluster begins anew from a snapshot",
+        &[Join],
+        (0, 1_000),
+        || Box::new(restore::Restore::default()),
+    )),
     row("snapshot", "the whole cluster is saved to a file, which is verified", &[], (0, 100), || {
         Box::new(snapshot::Snapshot)
     }),

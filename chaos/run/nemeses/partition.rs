@@ -68,7 +68,9 @@ pub fn rules(table: &str, addresses: &[String]) -> (String, String) {
         "table inet {table} {{ chain in {{ type filter hook input priority -10; ip saddr {{ {from} }} counter drop; }}; }}"
     );
     let still = format!("nft list table inet {table} >/dev/null 2>&1");
-    let watch = format!("looks=0; while [ $looks -lt {LOOKS} ] && {still}; do sleep {LOOK_EVERY}; looks=$((looks + 1)); done; {undo}");
+    let watch = format!(
+        "looks=0; while [ $looks -lt {LOOKS} ] && {still}; do sleep {LOOK_EVERY}; looks=$((looks + 1)); done; {undo}"
+    );
     let guard = format!("(setsid sh -c {} >/dev/null 2>&1 </dev/null &)", quoted(&watch));
     (format!("{undo}; nft {} && {guard}", quoted(&rules)), undo)
 }

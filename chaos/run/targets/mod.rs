@@ -213,7 +213,11 @@ impl Choice {
             let (name, value) = setting.split_once('=').context("--set wants NAME=VALUE")?;
             plan.settings.push((name.to_owned(), value.to_owned()));
         }
-        let dir = || self.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("hactl-chaos-{seed}-{}", std::process::id())));
+        let dir = || {
+            self.dir
+                .clone()
+                .unwrap_or_else(|| std::env::temp_dir().join(format!("hactl-chaos-{seed}-{}", std::process::id())))
+        };
         Ok(match self.target.as_str() {
             "local" => Arc::new(local::Local::new(self.program()?, dir(), self.dir.is_some(), plan)?),
             "lab" => Arc::new(lab::Lab::new(self.program()?, dir(), plan)?),
@@ -260,7 +264,8 @@ fn restore_arguments(file: &Path, key: &Path, data_dir: &str, machine: &Machine,
         ("listen-api", machine.api.trim_start_matches("https://").to_owned()),
         ("listen-peer", machine.peer.clone()),
     ];
-    for (name, value) in options.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(plan.settings.clone()) {
+    for (name, value) in options.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(plan.settings.clone())
+    {
         arguments.extend([format!("--{name}"), value]);
     }
     arguments
