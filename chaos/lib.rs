@@ -1,30 +1,16 @@
-//! Faults and workloads against a real cluster of processes, and the judgement of what is left.
+//! Proof by breaking: faults and workloads against a real cluster ([`run`]), and a whole control plane simulated in virtual
+//! time ([`sim`]), both judged by laws.
 //!
-//! ```text
-//! Scenario::run ── Cluster (the hactl binary: up, kill, start) ── faults
-//!              └── Writers (the Kubernetes API)               ── workload ──▶ Ledger ──▶ judge: what was acknowledged is there,
-//!                                                                                       the same on every master
-//! ```
-//!
-//! Not here: how the cluster works; scenarios see only what users see. **Invariant:** a failing run prints its seed, and
-//! the faults of a run follow from the seed alone.
-//!
-//! A new scenario is one file in `scenarios/` and one row in [`scenarios::ALL`].
+//! Not here: how the cluster works. **Invariant:** a failing run prints its seed, and the faults of a run follow from the
+//! seed alone.
 
-mod cluster;
-mod judge;
 mod random;
-pub mod scenarios;
+pub mod run;
 pub mod sim;
-mod writers;
 
-pub use cluster::{Cluster, Status};
 pub use random::Random;
-pub use scenarios::{ALL, Scenario};
 
 use std::time::Duration;
-
-use serde::Serialize;
 
 /// `60s`, `10m`.
 ///
@@ -38,23 +24,4 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "m" => Ok(Duration::from_secs(number * 60)),
         _ => Err("write for example 60s or 10m".to_owned()),
     }
-}
-
-/// What a scenario works with.
-pub struct Context {
-    pub cluster: Cluster,
-    pub random: Random,
-    /// How long faults go on; healing and judging come on top.
-    pub duration: Duration,
-}
-
-/// What a scenario did and saw.
-#[derive(Debug, Default, Serialize)]
-pub struct Report {
-    pub faults: u64,
-    pub writes_acknowledged: u64,
-    /// The longest time without an acknowledged write, in milliseconds.
-    pub stall_ms_max: u64,
-    /// Laws that were broken, in words; empty: none.
-    pub violations: Vec<String>,
 }

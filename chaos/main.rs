@@ -1,42 +1,25 @@
 //! `cargo run -p chaos -- run --scenario leader-kill --duration 60s`, `cargo run -p chaos -- sim --seeds 100`
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, bail};
-use chaos::{ALL, Cluster, Context, Random, duration};
+use anyhow::Result;
+use chaos::run::{Relay, Run, figures, nemeses, scenarios, workloads};
 use clap::Parser;
 
 /// Faults and workloads against a cluster: of real processes, or simulated
 #[derive(Debug, Parser)]
 enum Command {
-    /// Run one scenario on real processes
-    Run(Run),
+    /// Run one scenario on a real cluster, and judge it
+    Run(Box<Run>),
+    /// Measure how long the cluster is away when a part of it fails
+    Figures(Box<figures::Figures>),
+    /// Pass bytes on late, for the nemesis `delay`
+    #[command(hide = true)]
+    Relay(Relay),
     /// Simulate clusters in virtual time, one per seed
     Sim(chaos::sim::command::Sim),
     /// Plant one bug after another and see that the simulation finds it; needs `--features mutants`
     Mutants,
-    /// Show the scenarios, and what is simulated
+    /// Show scenarios, workloads, nemeses, and what is simulated
     List,
-}
-
-#[derive(Debug, clap::Args)]
-struct Run {
-    /// Its name, as `list` shows it
-    #[arg(long, value_name = "NAME")]
-    scenario: String,
-    /// How long faults go on: `60s`, `10m`
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
-    duration: Duration,
-    /// What the faults are drawn from [default: a new one, printed]
-    #[arg(long, value_name = "NUMBER")]
-    seed: Option<u64>,
-    /// The cluster's directory; one that exists is used and kept [default: a new one, removed after success]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// The program [default: the one built beside this]
-    #[arg(long, value_name = "FILE", env = "HACTL_PROGRAM")]
-    hactl: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -53,12 +36,22 @@ fn main() -> Result<()> {
 async fn run(command: Command) -> Result<()> {
     match command {
         Command::Run(run) => run.run().await,
+        Command::Figures(figures) => figures.run().await,
+        Command::Relay(relay) => relay.run().await,
         Command::Sim(sim) => sim.run().await,
         Command::Mutants => chaos::sim::mutants::run().await,
         Command::List => {
             let line = |name: &str, about: &str| println!("{name:<16} {about}");
             println!("Scenarios (run):");
-            ALL.iter().for_each(|scenario| line(scenario.name, scenario.about));
+            scenarios::ALL.iter().for_each(|scenario| line(scenario.name, scenario.about));
+            println!("Workloads (run):");
+            workloads::ALL.iter().for_each(|workload| line(workload.name, workload.about));
+            println!("Nemeses (run):");
+            nemeses::ALL.iter().for_each(|nemesis| line(nemesis.name, nemesis.about));
+            println!("Laws (run):");
+            chaos::run::LAWS.iter().for_each(|law| println!("{}", law.name));
+            println!("Figures (figures):");
+            figures::ALL.iter().for_each(|figure| line(figure.name, figure.aim));
             println!("Workloads (sim):");
             chaos::sim::workloads::ALL.iter().for_each(|workload| line(workload.name, workload.about));
             println!("Faults (sim):");
@@ -67,37 +60,5 @@ async fn run(command: Command) -> Result<()> {
             chaos::sim::mutants::ALL.iter().for_each(|mutant| line(mutant.name, mutant.about));
             Ok(())
         }
-    }
-}
-
-impl Run {
-    async fn run(self) -> Result<()> {
-        let Some(scenario) = ALL.iter().find(|scenario| scenario.name == self.scenario) else {
-            bail!("there is no scenario `{}`; `chaos list` shows them", self.scenario);
-        };
-        let hactl = match self.hactl {
-            Some(path) => path,
-            None => std::env::current_exe()?.with_file_name("hactl"),
-        };
-        let seed = self.seed.unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            now.map_or(0, |since| since.as_nanos() as u64) & 0xFFFF_FFFF
-        });
-        let own = self.dir.is_none();
-        let dir = self.dir.unwrap_or_else(|| std::env::temp_dir().join(format!("hactl-chaos-{seed}")));
-        eprintln!("scenario {}, seed {seed}, cluster in {}", scenario.name, dir.display());
-        let cluster = Cluster::up(&hactl, &dir, scenario.masters, scenario.nodes).await?;
-        let mut context = Context { cluster, random: Random::new(seed), duration: self.duration };
-        let report = (scenario.run)(&mut context)
-            .await
-            .with_context(|| format!("seed {seed}; the cluster is left in {}", dir.display()))?;
-        println!("{}", serde_json::to_string_pretty(&report)?);
-        if !report.violations.is_empty() {
-            bail!("{} laws broken with seed {seed}; the cluster is left in {}", report.violations.len(), dir.display());
-        }
-        if own {
-            context.cluster.down().await?;
-        }
-        Ok(())
     }
 }

@@ -14,7 +14,7 @@ pub mod command;
 mod control;
 pub mod entropy;
 pub mod faults;
-mod laws;
+pub(crate) mod laws;
 pub mod mutants;
 mod net;
 mod nodes;

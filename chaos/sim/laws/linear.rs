@@ -62,7 +62,7 @@ struct Moment {
     after: usize,
 }
 
-fn is_linearizable(history: &[&Operation]) -> bool {
+pub fn is_linearizable(history: &[&Operation]) -> bool {
     let mut times: Vec<(u64, bool, usize)> = Vec::new();
     for (call, one) in history.iter().enumerate() {
         times.push((one.begun, false, call));

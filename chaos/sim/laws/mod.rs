@@ -1,7 +1,7 @@
 //! What must hold, and what was seen. Some laws are judged as things happen (methods of [`Laws`]), the others at the end
 //! over the whole record: one row of [`ALL`] each, one file where they are long.
 
-mod linear;
+pub(crate) mod linear;
 mod order;
 
 use std::collections::BTreeMap;
@@ -98,7 +98,7 @@ struct Follower {
 
 /// Everything that was seen.
 #[derive(Default)]
-struct Record {
+pub struct Record {
     broken: Vec<String>,
     leaders: BTreeMap<u64, u64>,
     /// By log index: term, revision and hash of the state.

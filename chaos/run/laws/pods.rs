@@ -1,0 +1,80 @@
+//! Pods as watches showed them.
+
+use std::collections::BTreeMap;
+
+use super::Judged;
+use crate::run::history::Record;
+
+/// Once a pod has a node it keeps it.
+pub fn stay(record: &Record) -> Judged {
+    let mut nodes: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut judged = Judged::default();
+    let mut restores = record.restores.iter().map(|restore| restore.lost).peekable();
+    for seen in &record.pods {
+        // A cluster that began anew binds again what its snapshot had not bound yet.
+        while restores.next_if(|lost| *lost <= seen.at).is_some() {
+            judged.checked += nodes.len();
+            nodes.clear();
+        }
+        let node = nodes.entry(&seen.uid).or_default();
+        if !node.is_empty() && *node != seen.node {
+            judged.broken.push(format!("{} ({}) was on {node} and then on {:?}", seen.name, seen.uid, seen.node));
+        }
+        *node = &seen.node;
+    }
+    judged.checked += nodes.len();
+    judged
+}
+
+/// No engine ever shows two living sandboxes, or two living containers of a name, of one pod.
+pub fn once(record: &Record) -> Judged {
+    Judged { checked: record.looks, broken: record.doubles.clone() }
+}
+
+/// What is there more than once, in words; containers by pod uid and name.
+pub fn doubles(containers: &[(String, String)]) -> Vec<String> {
+    let mut counts: BTreeMap<&(String, String), usize> = BTreeMap::new();
+    for container in containers {
+        *counts.entry(container).or_default() += 1;
+    }
+    let many = counts.into_iter().filter(|(_, count)| *count > 1);
+    many.map(|((uid, name), count)| {
+        let what = if name.is_empty() { "the sandbox" } else { name };
+        format!("{what} of pod {uid} runs {count} times")
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::history::PodSeen;
+
+    #[test]
+    fn what_runs_twice_is_found() {
+        let all = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+            list.iter().map(|(uid, name)| ((*uid).to_owned(), (*name).to_owned())).collect()
+        };
+        assert_eq!(doubles(&all(&[("1", ""), ("1", "web"), ("2", "")])), Vec::<String>::new());
+        assert_eq!(doubles(&all(&[("1", ""), ("1", "")])), ["the sandbox of pod 1 runs 2 times"]);
+        let record = Record { looks: 3, doubles: vec!["x".into()], ..Record::default() };
+        assert_eq!((once(&record).checked, once(&record).broken.len()), (3, 1));
+    }
+
+    #[test]
+    fn a_pod_that_moves_or_is_unbound_is_found() {
+        let check = |all: &[(&str, &str)], broken: usize| {
+            let seen = |(uid, node): &(&str, &str)| PodSeen {
+                at: 0,
+                uid: (*uid).into(),
+                name: "p".into(),
+                node: (*node).into(),
+            };
+            let record = Record { pods: all.iter().map(seen).collect(), ..Record::default() };
+            assert_eq!(stay(&record).broken.len(), broken, "{all:?}");
+        };
+        check(&[("1", ""), ("1", "a"), ("1", "a"), ("2", "b")], 0);
+        check(&[("1", "a"), ("1", "b")], 1);
+        check(&[("1", "a"), ("1", "")], 1);
+    }
+}

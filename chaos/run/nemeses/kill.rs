@@ -1,0 +1,34 @@
+//! The power plug of one master's process.
+
+use anyhow::Result;
+use async_trait::async_trait;
+
+use super::{Nemesis, Strike};
+use crate::run::stage::{Prefer, Stage};
+use crate::run::targets::Signal;
+
+#[derive(Default)]
+pub struct Kill {
+    victim: Option<String>,
+}
+
+#[async_trait]
+impl Nemesis for Kill {
+    async fn strike(&mut self, stage: &mut Stage) -> Result<Option<Strike>> {
+        let leader = stage.leader();
+        let Some(victim) = stage.take_master(Prefer::Any) else { return Ok(None) };
+        self.victim = Some(victim.clone());
+        stage.target.signal(&victim, Signal::Kill).await?;
+        let leads = leader.as_ref() == Some(&victim);
+        Ok(Some(Strike { what: format!("kill -9 {victim}"), leader: leads }))
+    }
+
+    async fn heal(&mut self, stage: &mut Stage) -> Result<()> {
+        if let Some(victim) = &self.victim {
+            stage.target.start(victim).await?;
+            stage.free(victim);
+        }
+        self.victim = None;
+        Ok(())
+    }
+}
