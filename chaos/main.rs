@@ -14,8 +14,8 @@ enum Command {
     Run(Run),
     /// Simulate clusters in virtual time, one per seed
     Sim(chaos::sim::command::Sim),
-    /// Plant one bug after another and see that the simulation finds it; needs `--features mutants`
-    Mutants,
+    /// Plant one bug after another and see that the simulation finds it; an optimized build needs `--features mutants`
+    Mutants(chaos::sim::mutants::Mutants),
     /// Show the scenarios, and what is simulated
     List,
 }
@@ -54,7 +54,7 @@ async fn run(command: Command) -> Result<()> {
     match command {
         Command::Run(run) => run.run().await,
         Command::Sim(sim) => sim.run().await,
-        Command::Mutants => chaos::sim::mutants::run().await,
+        Command::Mutants(mutants) => mutants.run().await,
         Command::List => {
             let line = |name: &str, about: &str| println!("{name:<16} {about}");
             println!("Scenarios (run):");

@@ -40,6 +40,9 @@ pub struct Sim {
     /// How long faults happen, in virtual time: `60s`, `10m`
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     duration: Duration,
+    /// How many times as long as they might be all pauses are [default: what the seed says]
+    #[arg(long, value_name = "NUMBER")]
+    pace: Option<u64>,
     /// Only these of a seed's faults, by number: `0,4,7`
     #[arg(long, value_name = "NUMBERS", value_parser = numbers)]
     only: Option<Numbers>,
@@ -52,7 +55,7 @@ pub struct Sim {
     /// Leave a seed that fails as it is, with all its faults
     #[arg(long)]
     no_shrink: bool,
-    /// With this bug planted on purpose; needs `--features mutants`
+    /// With this bug planted on purpose; an optimized build needs `--features mutants`
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
     /// This process is the simulation: the report goes to its standard output
@@ -123,6 +126,7 @@ impl Sim {
             masters: self.masters,
             nodes: self.nodes,
             duration: self.duration,
+            pace: self.pace,
             only: self.only(),
             trace: self.trace.is_some(),
         });
@@ -146,6 +150,9 @@ impl Sim {
         arguments.extend(["--masters".to_owned(), self.masters.to_string()]);
         arguments.extend(["--nodes".to_owned(), self.nodes.to_string()]);
         arguments.extend(["--duration".to_owned(), format!("{}s", self.duration.as_secs())]);
+        if let Some(pace) = self.pace {
+            arguments.extend(["--pace".to_owned(), pace.to_string()]);
+        }
         if let Some(mutant) = &self.mutant {
             arguments.extend(["--mutant".to_owned(), mutant.clone()]);
         }
@@ -156,19 +163,20 @@ impl Sim {
         arguments
     }
 
-    /// The simulation of one mutant, as its row says.
-    pub(super) fn of_mutant(mutant: &Mutant) -> Self {
+    /// The simulation of one mutant, as its row says, with or without its bug.
+    pub(super) fn of_mutant(mutant: &Mutant, planted: bool) -> Self {
         Self {
             seed: Some(mutant.seed),
             seeds: 1,
             masters: mutant.masters,
-            nodes: 0,
+            nodes: mutant.nodes,
             duration: mutant.duration,
+            pace: None,
             only: None,
             trace: None,
             jobs: 1,
             no_shrink: true,
-            mutant: Some(mutant.name.to_owned()),
+            mutant: planted.then(|| mutant.name.to_owned()),
             alone: false,
         }
     }

@@ -42,7 +42,10 @@ const CONVERGE: Duration = Duration::from_secs(60);
 /// And then, when nobody asks for anything new, every pod runs where it is bound within this.
 const SETTLE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(50);
-/// The mean pause between two beginnings of faults.
+/// How many times as long as the shortest the pauses of clients and between faults are; a seed has one of these. Some bugs need
+/// a crowd, others a long calm.
+const PACES: [u64; 4] = [1, 1, 4, 16];
+/// The mean pause between two beginnings of faults, at the fastest pace.
 const FAULT_EVERY_MS: u64 = 1_500;
 const FAULT_MS_MIN: u64 = 50;
 const FAULT_MS_MAX: u64 = 6_000;
@@ -58,6 +61,8 @@ pub struct Options {
     pub nodes: u64,
     /// How long faults happen, in virtual time.
     pub duration: Duration,
+    /// One of [`PACES`] rather than the seed's.
+    pub pace: Option<u64>,
     /// Only these of the scheduled faults, by number; none: all.
     pub only: Option<Vec<usize>>,
     /// Keep the trace.
@@ -90,11 +95,11 @@ struct Planned {
 }
 
 /// The faults that follow from a seed.
-fn schedule(random: &mut Random, duration: Duration) -> Vec<Planned> {
+fn schedule(random: &mut Random, duration: Duration, pace: u64) -> Vec<Planned> {
     let weights: u64 = faults::ALL.iter().map(|fault| fault.weight).sum();
     let end = duration.as_millis() as u64;
     let mut planned = Vec::new();
-    let mut at = random.between(0, FAULT_EVERY_MS);
+    let mut at = random.between(0, FAULT_EVERY_MS * pace);
     while at < end {
         let mut drawn = random.between(0, weights);
         let fault = faults::ALL.iter().find(|fault| {
@@ -107,7 +112,7 @@ fn schedule(random: &mut Random, duration: Duration) -> Vec<Planned> {
         if let Some(fault) = fault {
             planned.push(Planned { fault, at: Duration::from_millis(at), lasts: Duration::from_millis(lasts), seed });
         }
-        at += random.between(0, FAULT_EVERY_MS * 2);
+        at += random.between(0, FAULT_EVERY_MS * 2 * pace);
     }
     planned
 }
@@ -144,8 +149,10 @@ async fn simulate(options: &Options) -> Report {
     let trace = Arc::new(Trace::new(options.trace));
     let laws = Laws::new(trace.clone());
     let mut random = Random::new(options.seed);
-    let planned = schedule(&mut random.fork(), options.duration);
-    let world = World::new(random.fork(), trace.clone(), laws.clone());
+    let drawn = random.pick(&PACES).copied().unwrap_or(1);
+    let pace = options.pace.unwrap_or(drawn);
+    let planned = schedule(&mut random.fork(), options.duration, pace);
+    let world = World::new(random.fork(), pace, trace.clone(), laws.clone());
     world.form(options.masters).await;
     world.add_nodes(options.nodes).await;
 
@@ -154,6 +161,7 @@ async fn simulate(options: &Options) -> Report {
         workloads.spawn((workload.run)(world.clone(), random.fork()));
     }
     workloads.spawn(observe::roam(world.clone()));
+    workloads.spawn(observe::engines(world.clone()));
 
     let names = faults(&world, planned, options).await;
     if let Err(why) = converge(&world).await {
@@ -162,6 +170,9 @@ async fn simulate(options: &Options) -> Report {
     world.quiet.cancel();
     if tokio::time::timeout(CONVERGE, workloads.join_all()).await.is_err() {
         laws.broken("calls end", "a client still waits after everything was healed".into());
+    }
+    if let Err(why) = newest_rules_hold(&world).await {
+        laws.broken("rules that all know hold", why);
     }
     if let Err(why) = nothing_left_to_do(&world).await {
         laws.broken("the cluster becomes what was asked for", why);
@@ -252,6 +263,19 @@ async fn is_well(world: &Arc<World>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Waits until the state follows the newest version that every master knows.
+async fn newest_rules_hold(world: &Arc<World>) -> Result<(), String> {
+    let known = || world.processes().iter().map(|(_, process)| process.version).min();
+    let held = || world.processes().first().map(|(_, process)| process.replica.root().version());
+    let reached = async {
+        while held() != known() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let reached = tokio::time::timeout(CONVERGE, reached).await;
+    reached.map_err(|_| format!("version {:?} after {} s, all know {:?}", held(), CONVERGE.as_secs(), known()))
 }
 
 /// Waits until every node runs what it shall, and no law of a quiet cluster is broken.
