@@ -18,10 +18,12 @@ pub struct Mutant {
     pub masters: u64,
     pub nodes: u64,
     pub duration: Duration,
+    /// The faults that show it best; none: all.
+    pub faults: &'static [&'static str],
 }
 
 const fn mutant(name: &'static str, about: &'static str, seed: u64) -> Mutant {
-    Mutant { name, about, seed, masters: 3, nodes: 0, duration: Duration::from_secs(30) }
+    Mutant { name, about, seed, masters: 3, nodes: 0, duration: Duration::from_secs(30), faults: &[] }
 }
 
 pub const ALL: &[Mutant] = &[
@@ -29,9 +31,20 @@ pub const ALL: &[Mutant] = &[
     mutant("stale-read", "a leader answers reads without asking whether it still leads", 1),
     mutant("lost-event", "a watcher steps over what did not fit into its batch", 1),
     mutant("forgotten-vote", "a vote is not written down", 4),
-    mutant("kept-tail", "what a new leader replaced is not removed from the log", 1),
-    mutant("fresh-proposal", "a proposal that is made again has another id", 2),
-    mutant("torn-snapshot", "a snapshot counts as complete before it is synced", 1),
+    Mutant {
+        duration: Duration::from_secs(60),
+        faults: &["isolate-leader", "flapping", "one-way", "power-at"],
+        ..mutant("kept-tail", "what a new leader replaced is not removed from the log", 1)
+    },
+    Mutant {
+        faults: &["kill-leader", "isolate-leader", "one-way", "flapping", "delay"],
+        ..mutant("fresh-proposal", "a proposal that is made again has another id", 1)
+    },
+    Mutant {
+        duration: Duration::from_secs(60),
+        faults: &["reseed", "snapshot", "power"],
+        ..mutant("torn-snapshot", "a snapshot counts as complete before it is synced", 1)
+    },
     mutant("reused-revision", "the revisions of the last deletions are free again after a restart", 1),
     mutant("hasty-raise", "newer rules are used before all masters know them", 1),
     Mutant {
@@ -81,7 +94,8 @@ impl Mutants {
         }
         let chosen =
             ALL.iter().filter(|mutant| self.names.is_empty() || self.names.iter().any(|name| name == mutant.name));
-        let hunts = stream::iter(chosen).map(|mutant| async move { (mutant, hunt(mutant, self.seeds).await) });
+        let seeds = self.seeds;
+        let hunts = stream::iter(chosen).map(|mutant| async move { (mutant, hunt(mutant, seeds).await) });
         let mut hunts = hunts.buffered(self.jobs.max(1));
         let mut missed = Vec::new();
         while let Some((mutant, caught)) = hunts.next().await {

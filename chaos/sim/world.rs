@@ -177,7 +177,7 @@ impl World {
         (clock.drift_ppm, clock.since) = (drift_ppm, since);
     }
 
-    /// See [`World::quota`]; 0: more than is ever needed.
+    /// Bytes that all objects may take, where that is little; 0: more than is ever needed.
     pub fn quota(&self) -> u64 {
         self.quota
     }

@@ -28,8 +28,9 @@ const MEMORY_FREE_BYTES_MIN: u64 = 100 << 20;
 const DISK_FREE_PERCENT_MIN: u64 = 5;
 const PROCESSES_FREE_PERCENT_MIN: u64 = 10;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
+    pub identity: Identity,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
@@ -37,8 +38,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn of(figures: &Figures, limits: &Capacity) -> Machine {
+    pub fn of(identity: Identity, figures: &Figures, limits: &Capacity) -> Machine {
         Machine {
+            identity,
             cpu_millis: limits.cpu_millis.unwrap_or(figures.cores * 1000),
             memory_bytes: limits.memory_bytes.unwrap_or(figures.memory_bytes),
             disk_bytes: figures.disk_bytes,
@@ -83,8 +85,7 @@ pub struct Seen {
 /// Builds the object. `since` keeps when each condition last changed.
 pub fn object(
     config: &Config,
-    machine: Machine,
-    identity: &Identity,
+    machine: &Machine,
     info: &Info,
     host_ip: &str,
     health: &Health,
@@ -172,10 +173,10 @@ pub fn object(
             "nodeInfo": {
                 "architecture": architecture,
                 "operatingSystem": "linux",
-                "bootID": identity.boot_id,
-                "machineID": identity.machine_id,
-                "systemUUID": identity.system_uuid,
-                "kernelVersion": if info.kernel.is_empty() { &identity.kernel } else { &info.kernel },
+                "bootID": machine.identity.boot_id,
+                "machineID": machine.identity.machine_id,
+                "systemUUID": machine.identity.system_uuid,
+                "kernelVersion": if info.kernel.is_empty() { &machine.identity.kernel } else { &info.kernel },
                 "osImage": if info.os_image.is_empty() { "Linux".to_owned() } else { info.os_image.clone() },
                 "containerRuntimeVersion": format!("docker://{}", info.version),
                 "kubeletVersion": concat!("v1.36.0+hactl.", env!("CARGO_PKG_VERSION")),
@@ -231,7 +232,7 @@ pub async fn run(
         if same {
             continue;
         }
-        let node = object(&config, machine, &host.identity(), &info, &host_ip, &health, &said, &mut since);
+        let node = object(&config, &machine, &info, &host_ip, &health, &said, &mut since);
         let bytes = Bytes::from(node.to_string());
         changed.send_replace(bytes.clone());
         shared.outbox.node(bytes);
@@ -257,19 +258,11 @@ mod tests {
             capacity: Capacity::default(),
             labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
         };
-        let machine = Machine { cpu_millis: 1500, memory_bytes: 1 << 30, disk_bytes: 1 << 40, pods: 7 };
+        let identity = Identity::default();
+        let machine = Machine { identity, cpu_millis: 1500, memory_bytes: 1 << 30, disk_bytes: 1 << 40, pods: 7 };
         let mut since = BTreeMap::new();
         let ready = |health: &Health, since: &mut _| {
-            let node = object(
-                &config,
-                machine,
-                &Identity::default(),
-                &Info::default(),
-                "192.0.2.1",
-                health,
-                &Said::default(),
-                since,
-            );
+            let node = object(&config, &machine, &Info::default(), "192.0.2.1", health, &Said::default(), since);
             let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let ready = conditions.into_iter().find(|c| c["type"] == "Ready").unwrap_or_default();
             (node, ready)

@@ -79,12 +79,13 @@ async fn run_known(
     if saved.epoch < config.epoch {
         saved.epoch = config.epoch;
     }
-    let boot_id = host.identity().boot_id;
+    let identity = host.identity();
+    let boot_id = identity.boot_id.clone();
     let rebooted = !saved.boot_id.is_empty() && saved.boot_id != boot_id;
     saved.boot_id.clone_from(&boot_id);
     uplink.set_addresses(known_masters(&config, &saved));
 
-    let machine = Machine::of(&host.figures(&config.data_dir), &config.capacity);
+    let machine = Machine::of(identity, &host.figures(&config.data_dir), &config.capacity);
     let (cidr, cidr_seen) = watch::channel(saved.pod_cidr.clone());
     let (bridge_made, bridge) = watch::channel(Err(BRIDGE_STARTING.to_owned()));
     let (engine, engine_seen) = watch::channel(String::new());

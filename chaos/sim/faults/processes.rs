@@ -146,7 +146,9 @@ const AIMS: &[Action] = &[
 /// Power fails at a certain write of some machine, the first to come to it.
 pub async fn power_at(world: Arc<World>, mut random: Random, lasts: Duration) {
     let Some(aim) = random.pick(AIMS).copied() else { return };
-    let (pass, then) = (random.between(0, 3), random.between(0, 6));
+    // What is seldom is not let pass.
+    let pass = if matches!(aim, Action::Write(_)) { random.between(0, 20) } else { 0 };
+    let then = random.between(0, 4);
     let disks: Vec<(u64, Sim)> = world.ids().into_iter().filter_map(|id| Some((id, world.disk(id)?))).collect();
     let mut hits: Vec<_> = disks.iter().map(|(_, disk)| disk.hits()).collect();
     let before: Vec<u64> = hits.iter().map(|hits| *hits.borrow()).collect();
