@@ -16,8 +16,8 @@ enum Command {
     Relay(Relay),
     /// Simulate clusters in virtual time, one per seed
     Sim(chaos::sim::command::Sim),
-    /// Plant one bug after another and see that the simulation finds it; needs `--features mutants`
-    Mutants,
+    /// Plant one bug after another and see that the simulation finds it; an optimized build needs `--features mutants`
+    Mutants(chaos::sim::mutants::Mutants),
     /// Show scenarios, workloads, nemeses, and what is simulated
     List,
 }
@@ -39,7 +39,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Figures(figures) => figures.run().await,
         Command::Relay(relay) => relay.run().await,
         Command::Sim(sim) => sim.run().await,
-        Command::Mutants => chaos::sim::mutants::run().await,
+        Command::Mutants(mutants) => mutants.run().await,
         Command::List => {
             let line = |name: &str, about: &str| println!("{name:<16} {about}");
             println!("Scenarios (run):");

@@ -24,6 +24,11 @@ fn numbers(text: &str) -> Result<Numbers, String> {
     numbers.map(Numbers).map_err(|_| "write for example 0,4,7".to_owned())
 }
 
+fn kind(name: &str) -> Result<String, String> {
+    let known = super::faults::ALL.iter().any(|fault| fault.name == name);
+    if known { Ok(name.to_owned()) } else { Err("there is no such fault; `chaos list` shows them".to_owned()) }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Sim {
     /// The first seed [default: a new one, printed]
@@ -40,6 +45,12 @@ pub struct Sim {
     /// How long faults happen, in virtual time: `60s`, `10m`
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     duration: Duration,
+    /// How many times as long as they might be all pauses are [default: what the seed says]
+    #[arg(long, value_name = "NUMBER")]
+    pace: Option<u64>,
+    /// Draw only faults of these names, as `chaos list` shows them: `kill,halves`
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = kind)]
+    faults: Vec<String>,
     /// Only these of a seed's faults, by number: `0,4,7`
     #[arg(long, value_name = "NUMBERS", value_parser = numbers)]
     only: Option<Numbers>,
@@ -52,7 +63,7 @@ pub struct Sim {
     /// Leave a seed that fails as it is, with all its faults
     #[arg(long)]
     no_shrink: bool,
-    /// With this bug planted on purpose; needs `--features mutants`
+    /// With this bug planted on purpose; an optimized build needs `--features mutants`
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
     /// This process is the simulation: the report goes to its standard output
@@ -71,10 +82,11 @@ impl Sim {
         let began = std::time::Instant::now();
         let seeds = stream::iter(first..first + self.seeds);
         let mut reports = seeds.map(|seed| self.child(seed, self.only())).buffered(self.jobs.max(1));
-        let (mut virtual_seconds, mut failed) = (0.0, Vec::new());
+        let (mut virtual_seconds, mut cpu_seconds, mut failed) = (0.0, 0.0, Vec::new());
         while let Some(report) = reports.next().await {
             let report = report?;
             virtual_seconds += report.virtual_seconds;
+            cpu_seconds += report.cpu_seconds;
             println!("{}", line(&report));
             if !report.broken.is_empty() {
                 report.broken.iter().for_each(|broken| println!("    {broken}"));
@@ -83,10 +95,10 @@ impl Sim {
         }
         let wall = began.elapsed().as_secs_f64();
         println!(
-            "{} seeds, {:.1} virtual hours in {wall:.1} s: {:.0} × real time; {} failed",
+            "{} seeds, {:.2} virtual hours in {wall:.1} s, {cpu_seconds:.1} s of one core: {:.0} × real time; {} failed",
             self.seeds,
             virtual_seconds / 3600.0,
-            virtual_seconds / wall,
+            virtual_seconds / cpu_seconds,
             failed.len()
         );
         if let Some(report) = failed.first() {
@@ -123,6 +135,8 @@ impl Sim {
             masters: self.masters,
             nodes: self.nodes,
             duration: self.duration,
+            pace: self.pace,
+            kinds: self.faults.clone(),
             only: self.only(),
             trace: self.trace.is_some(),
         });
@@ -146,6 +160,12 @@ impl Sim {
         arguments.extend(["--masters".to_owned(), self.masters.to_string()]);
         arguments.extend(["--nodes".to_owned(), self.nodes.to_string()]);
         arguments.extend(["--duration".to_owned(), format!("{}s", self.duration.as_secs())]);
+        if !self.faults.is_empty() {
+            arguments.extend(["--faults".to_owned(), self.faults.join(",")]);
+        }
+        if let Some(pace) = self.pace {
+            arguments.extend(["--pace".to_owned(), pace.to_string()]);
+        }
         if let Some(mutant) = &self.mutant {
             arguments.extend(["--mutant".to_owned(), mutant.clone()]);
         }
@@ -156,19 +176,21 @@ impl Sim {
         arguments
     }
 
-    /// The simulation of one mutant, as its row says.
-    pub(super) fn of_mutant(mutant: &Mutant) -> Self {
+    /// The simulation of one mutant, as its row says, with or without its bug.
+    pub(super) fn of_mutant(mutant: &Mutant, planted: bool) -> Self {
         Self {
             seed: Some(mutant.seed),
             seeds: 1,
             masters: mutant.masters,
-            nodes: 0,
+            nodes: mutant.nodes,
             duration: mutant.duration,
+            pace: None,
+            faults: mutant.faults.iter().map(ToString::to_string).collect(),
             only: None,
             trace: None,
             jobs: 1,
             no_shrink: true,
-            mutant: Some(mutant.name.to_owned()),
+            mutant: planted.then(|| mutant.name.to_owned()),
             alone: false,
         }
     }
@@ -229,8 +251,8 @@ fn line(report: &Report) -> String {
         report.seed,
         if report.broken.is_empty() { "all laws hold" } else { "BROKEN" },
         report.virtual_seconds,
-        report.wall_seconds,
-        report.virtual_seconds / report.wall_seconds.max(f64::EPSILON),
+        report.cpu_seconds,
+        report.virtual_seconds / report.cpu_seconds.max(f64::EPSILON),
         report.faults.len(),
         report.answered,
         report.unknown,

@@ -10,14 +10,19 @@ use ::control::seal::Sealer;
 use ::control::{Seeds, Settings};
 use apiserver::{Check, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
 use axum::body::Body;
+use consensus::Consensus;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use master::StoreBounds;
 use master::leader::{Heard, Leader};
 use master::sessions::{Parts, Sessions};
+use master::versions::Raise;
 use replica::Replica;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -25,6 +30,8 @@ use super::world::World;
 
 /// How often a master tells the leader which of its nodes live; `master::upkeep` does so over the peer port.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// How long another master's word on its version is waited for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 pub const CLUSTER: &str = "simulated";
 
 /// The control plane of one process.
@@ -72,10 +79,43 @@ pub fn address(id: u64) -> String {
     format!("m{id}:6443")
 }
 
+/// Asks the other members for the newest version that they support.
+fn asks(
+    world: &Arc<World>,
+    id: u64,
+    consensus: &Arc<Consensus>,
+) -> impl Fn() -> BoxFuture<'static, Vec<Option<u32>>> + Send + Sync + 'static {
+    // Weak: what asks ends with the process, but may be asked after it.
+    let (world, consensus) = (world.clone(), Arc::downgrade(consensus));
+    move || {
+        let members = consensus.upgrade().map(|consensus| consensus.members()).unwrap_or_default();
+        let world = world.clone();
+        let others = members.into_iter().map(|member| member.member.id).filter(move |other| *other != id);
+        let asked = others.map(move |other| {
+            let world = world.clone();
+            async move {
+                let limit = Instant::now() + ANSWER_LIMIT;
+                tokio::time::timeout_at(limit, world.net.travel(id, other, "status", 0)).await.ok()?.ok()?;
+                let version = world.process(other)?.version;
+                tokio::time::timeout_at(limit, world.net.travel(other, id, "status", 0)).await.ok()?.ok()?;
+                Some(version)
+            }
+        });
+        futures::future::join_all(asked.collect::<Vec<_>>()).boxed()
+    }
+}
+
 impl Control {
     /// Starts everything; it ends with `gone`.
-    pub fn start(world: &Arc<World>, id: u64, replica: &Replica, gone: &CancellationToken) -> Arc<Self> {
+    pub fn start(
+        world: &Arc<World>,
+        id: u64,
+        consensus: &Arc<Consensus>,
+        version: u32,
+        gone: &CancellationToken,
+    ) -> Arc<Self> {
         let mut random = world.random();
+        let replica = &consensus.replica();
         let addresses = world.ids();
         let socket = |id: &u64| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, *id as u8)), 6443);
         let settings = Arc::new(Settings { masters: addresses.iter().map(socket).collect(), ..Settings::default() });
@@ -116,16 +156,24 @@ impl Control {
             replica: replica.clone(),
             settings: settings.subscribe(),
             heard: heard.clone(),
-            now,
+            now: now.clone(),
             seeds,
-            bounds: StoreBounds::default(),
+            bounds: match world.quota() {
+                0 => StoreBounds::default(),
+                quota => StoreBounds { quota, ..StoreBounds::default() },
+            },
         };
+        let raise = Raise { replica: replica.clone(), newest: version, ask: Box::new(asks(world, id, consensus)), now };
         let control = Arc::new(Self { sessions, heard, api });
         let (world, reporting, replica, gone) = (world.clone(), control.clone(), replica.clone(), gone.clone());
         tokio::spawn(async move {
             // What they are subscribed to lives as long as they do.
             let _kept = (settings, masters, trust);
-            tokio::join!(leader.run(gone.clone()), reporting.report(&world, id, &replica, &gone));
+            tokio::join!(
+                leader.run(gone.clone()),
+                raise.run(gone.clone()),
+                reporting.report(&world, id, &replica, &gone)
+            );
         });
         control
     }

@@ -42,7 +42,10 @@ const CONVERGE: Duration = Duration::from_secs(60);
 /// And then, when nobody asks for anything new, every pod runs where it is bound within this.
 const SETTLE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(50);
-/// The mean pause between two beginnings of faults.
+/// How many times as long as the shortest the pauses of clients and between faults are; a seed has one of these. Some bugs need
+/// a crowd, others a long calm.
+const PACES: [u64; 4] = [1, 1, 4, 16];
+/// The mean pause between two beginnings of faults, at the fastest pace.
 const FAULT_EVERY_MS: u64 = 1_500;
 const FAULT_MS_MIN: u64 = 50;
 const FAULT_MS_MAX: u64 = 6_000;
@@ -58,6 +61,10 @@ pub struct Options {
     pub nodes: u64,
     /// How long faults happen, in virtual time.
     pub duration: Duration,
+    /// One of [`PACES`] rather than the seed's.
+    pub pace: Option<u64>,
+    /// Only faults of these names are drawn; none: all.
+    pub kinds: Vec<String>,
     /// Only these of the scheduled faults, by number; none: all.
     pub only: Option<Vec<usize>>,
     /// Keep the trace.
@@ -69,7 +76,8 @@ pub struct Options {
 pub struct Report {
     pub seed: u64,
     pub virtual_seconds: f64,
-    pub wall_seconds: f64,
+    /// Of one core.
+    pub cpu_seconds: f64,
     pub faults: Vec<String>,
     pub answered: u64,
     pub unknown: u64,
@@ -90,24 +98,28 @@ struct Planned {
 }
 
 /// The faults that follow from a seed.
-fn schedule(random: &mut Random, duration: Duration) -> Vec<Planned> {
-    let weights: u64 = faults::ALL.iter().map(|fault| fault.weight).sum();
+fn schedule(random: &mut Random, duration: Duration, pace: u64, kinds: &[String]) -> Vec<Planned> {
+    let of_kind = |fault: &&Fault| kinds.is_empty() || kinds.iter().any(|kind| kind == fault.name);
+    let all: Vec<&'static Fault> = faults::ALL.iter().filter(of_kind).collect();
+    let weights: u64 = all.iter().map(|fault| fault.weight).sum();
     let end = duration.as_millis() as u64;
     let mut planned = Vec::new();
-    let mut at = random.between(0, FAULT_EVERY_MS);
+    let mut at = random.between(0, FAULT_EVERY_MS * pace);
     while at < end {
         let mut drawn = random.between(0, weights);
-        let fault = faults::ALL.iter().find(|fault| {
+        let fault = all.iter().find(|fault| {
             let hit = drawn < fault.weight;
             drawn = drawn.saturating_sub(fault.weight);
             hit
         });
-        let lasts = random.between(FAULT_MS_MIN, FAULT_MS_MAX).min(end - at);
+        // Short ones are likelier: a fault that ends while what it began is under way finds more.
+        let most = random.between(FAULT_MS_MIN, FAULT_MS_MAX);
+        let lasts = random.between(FAULT_MS_MIN, most + 1).min(end - at);
         let seed = random.draw();
         if let Some(fault) = fault {
             planned.push(Planned { fault, at: Duration::from_millis(at), lasts: Duration::from_millis(lasts), seed });
         }
-        at += random.between(0, FAULT_EVERY_MS * 2);
+        at += random.between(0, FAULT_EVERY_MS * 2 * pace);
     }
     planned
 }
@@ -139,13 +151,15 @@ pub fn run(options: &Options) -> Report {
 }
 
 async fn simulate(options: &Options) -> Report {
-    let began = std::time::Instant::now();
+    let began = entropy::cpu_seconds();
     entropy::begin_time();
     let trace = Arc::new(Trace::new(options.trace));
     let laws = Laws::new(trace.clone());
     let mut random = Random::new(options.seed);
-    let planned = schedule(&mut random.fork(), options.duration);
-    let world = World::new(random.fork(), trace.clone(), laws.clone());
+    let drawn = random.pick(&PACES).copied().unwrap_or(1);
+    let pace = options.pace.unwrap_or(drawn);
+    let planned = schedule(&mut random.fork(), options.duration, pace, &options.kinds);
+    let world = World::new(random.fork(), pace, trace.clone(), laws.clone());
     world.form(options.masters).await;
     world.add_nodes(options.nodes).await;
 
@@ -154,6 +168,7 @@ async fn simulate(options: &Options) -> Report {
         workloads.spawn((workload.run)(world.clone(), random.fork()));
     }
     workloads.spawn(observe::roam(world.clone()));
+    workloads.spawn(observe::engines(world.clone()));
 
     let names = faults(&world, planned, options).await;
     if let Err(why) = converge(&world).await {
@@ -162,6 +177,9 @@ async fn simulate(options: &Options) -> Report {
     world.quiet.cancel();
     if tokio::time::timeout(CONVERGE, workloads.join_all()).await.is_err() {
         laws.broken("calls end", "a client still waits after everything was healed".into());
+    }
+    if let Err(why) = newest_rules_hold(&world).await {
+        laws.broken("rules that all know hold", why);
     }
     if let Err(why) = nothing_left_to_do(&world).await {
         laws.broken("the cluster becomes what was asked for", why);
@@ -177,7 +195,7 @@ async fn simulate(options: &Options) -> Report {
     Report {
         seed: options.seed,
         virtual_seconds,
-        wall_seconds: began.elapsed().as_secs_f64(),
+        cpu_seconds: entropy::cpu_seconds() - began,
         faults: names,
         answered,
         unknown,
@@ -252,6 +270,19 @@ async fn is_well(world: &Arc<World>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Waits until the state follows the newest version that every master knows.
+async fn newest_rules_hold(world: &Arc<World>) -> Result<(), String> {
+    let known = || world.processes().iter().map(|(_, process)| process.version).min();
+    let held = || world.processes().first().map(|(_, process)| process.replica.root().version());
+    let reached = async {
+        while held() != known() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let reached = tokio::time::timeout(CONVERGE, reached).await;
+    reached.map_err(|_| format!("version {:?} after {} s, all know {:?}", held(), CONVERGE.as_secs(), known()))
 }
 
 /// Waits until every node runs what it shall, and no law of a quiet cluster is broken.

@@ -144,8 +144,12 @@ impl Net {
         per_mille > 0 && inner.random.between(0, 1000) < per_mille
     }
 
-    fn delay(&self, from: u64, to: u64) -> Duration {
+    /// How long a message takes that is sent now; none while nothing gets through.
+    fn delay(&self, from: u64, to: u64) -> Option<Duration> {
         let mut inner = self.lock();
+        if inner.blocked.get(&(from, to)).is_some_and(|count| *count > 0) {
+            return None;
+        }
         let mut delay = Duration::ZERO;
         if inner.random.between(0, 1000) < LATE_PER_MILLE {
             delay += Duration::from_millis(inner.random.between(1, LATENCY_MS + 1));
@@ -158,25 +162,32 @@ impl Net {
             delay += again;
             again *= 2;
         }
-        delay
+        Some(delay)
     }
 
-    /// Returns when a message has arrived.
-    pub async fn travel(&self, from: u64, to: u64, kind: &str, bytes: usize) -> Result<(), Status> {
-        self.trace.message(from, to, kind, bytes);
+    /// As [`Self::delay`], once something gets through.
+    async fn passage(&self, from: u64, to: u64) -> Result<Duration, Status> {
         let given_up = Instant::now() + SILENCE_MAX;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if !self.is_blocked(from, to) {
-                break;
+            if let Some(delay) = self.delay(from, to) {
+                return Ok(delay);
             }
             if tokio::time::timeout_at(given_up, changed).await.is_err() {
                 return Err(Status::unavailable(format!("nothing gets from {from} to {to}")));
             }
         }
-        let delay = self.delay(from, to);
+    }
+
+    /// Returns when a message has arrived.
+    pub async fn travel(&self, from: u64, to: u64, kind: &str, bytes: usize) -> Result<(), Status> {
+        self.trace.message(from, to, kind, bytes);
+        let delay = match self.delay(from, to) {
+            Some(delay) => delay,
+            None => self.passage(from, to).await?,
+        };
         if delay.is_zero() {
             tokio::task::yield_now().await;
         } else {

@@ -1,16 +1,16 @@
 //! The nodes of one simulated cluster: real kubelets over container engines in memory, which outlive them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use kubelet::runtime::hollow::Hollow;
 use kubelet::runtime::{Runtime as _, State, label};
-use kubelet::{Capacity, Config, Downs, Uplink};
+use kubelet::{Capacity, Config, Downs, Figures, Host, Identity, Uplink, Ways};
 use rpc::client::Masters;
 use rpc::pb;
 use tokio::sync::mpsc;
@@ -31,9 +31,46 @@ pub struct Nodes(Mutex<BTreeMap<u64, Node>>);
 
 struct Node {
     engine: Arc<Hollow>,
+    machine: Arc<Machine>,
     data_dir: PathBuf,
     running: Option<Running>,
     held: u32,
+}
+
+/// The machine under a node: what it says of itself is not this machine's.
+#[derive(Default)]
+pub struct Machine {
+    boots: AtomicU64,
+    full: AtomicBool,
+}
+
+const DISK_BYTES: u64 = 100 << 30;
+
+impl Machine {
+    /// Leaves hardly any room on the disk, or makes room again.
+    pub fn fill(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+}
+
+impl Host for Machine {
+    fn figures(&self, _: &Path) -> Figures {
+        let full = self.full.load(Ordering::Relaxed);
+        Figures {
+            cores: 4,
+            memory_bytes: 8 << 30,
+            memory_free_bytes: Some(4 << 30),
+            disk_bytes: DISK_BYTES,
+            disk_free_bytes: if full { DISK_BYTES / 100 } else { DISK_BYTES / 2 },
+            processes: 100,
+            processes_max: 32_768,
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        let boot_id = format!("boot-{}", self.boots.load(Ordering::Relaxed));
+        Identity { boot_id, ..Identity::default() }
+    }
 }
 
 struct Running {
@@ -62,6 +99,25 @@ impl Nodes {
         Some(self.lock().get(&id)?.engine.clone())
     }
 
+    pub fn machine(&self, id: u64) -> Option<Arc<Machine>> {
+        Some(self.lock().get(&id)?.machine.clone())
+    }
+
+    /// A container of a pod that runs in two places at this moment. An engine that hangs does not say what it runs.
+    pub fn runs_twice(&self) -> Option<String> {
+        let mut seen: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for (id, node) in self.lock().iter() {
+            let Some(Ok(containers)) = node.engine.list(None).now_or_never() else { continue };
+            for container in containers.iter().filter(|container| container.state == State::Running) {
+                let part = (container.label(label::POD_UID).to_owned(), container.label(label::CONTAINER).to_owned());
+                if let Some(other) = seen.insert(part.clone(), *id) {
+                    return Some(format!("{} of pod {} on {} and {}", part.1, part.0, name(other), name(*id)));
+                }
+            }
+        }
+        None
+    }
+
     /// Removes what the kubelets wrote to disk.
     pub fn clean_up(&self) {
         for node in self.lock().values() {
@@ -69,6 +125,12 @@ impl Nodes {
             let _ = std::fs::remove_dir_all(&node.data_dir);
         }
     }
+}
+
+/// Where kubelets keep their files: in memory, if the system has such a place.
+fn files() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { std::env::temp_dir() }
 }
 
 impl World {
@@ -80,8 +142,9 @@ impl World {
             first.replica.propose(node).await.expect("a whole cluster takes a write");
             let engine = Arc::new(Hollow::new(CLUSTER, &uid(id)));
             IMAGES.iter().for_each(|image| engine.publish(image));
-            let data_dir = std::env::temp_dir().join(format!("hactl-sim-{}-{}", std::process::id(), name(id)));
-            self.nodes.lock().insert(id, Node { engine, data_dir, running: None, held: 0 });
+            let data_dir = files().join(format!("hactl-sim-{}-{}", std::process::id(), name(id)));
+            let node = Node { engine, machine: Arc::default(), data_dir, running: None, held: 0 };
+            self.nodes.lock().insert(id, node);
             self.start_node(id);
         }
     }
@@ -111,9 +174,10 @@ impl World {
             next: AtomicUsize::new(id as usize),
             addresses: Mutex::new(addresses),
         };
-        let (world, engine, stop) = (self.clone(), node.engine.clone(), gone.clone());
+        let ways = Ways { runtime: node.engine.clone(), uplink: Arc::new(way), host: node.machine.clone() };
+        let (world, stop) = (self.clone(), gone.clone());
         let task = tokio::spawn(async move {
-            if let Err(error) = kubelet::run_over(config, engine, Arc::new(way), stop.clone()).await
+            if let Err(error) = kubelet::run_over(config, ways, stop.clone()).await
                 && !stop.is_cancelled()
             {
                 world.laws.broken("a kubelet runs", format!("{}: {error}", name(id)));
@@ -134,7 +198,8 @@ impl World {
     /// The machine stops, and all its containers with it.
     pub async fn stop_machine(&self, id: u64) {
         self.kill_node(id);
-        let Some(engine) = self.nodes.engine(id) else { return };
+        let Some((engine, machine)) = self.nodes.engine(id).zip(self.nodes.machine(id)) else { return };
+        machine.boots.fetch_add(1, Ordering::Relaxed);
         for container in engine.list(None).await.unwrap_or_default() {
             engine.end(&container.id, 137);
         }
@@ -158,6 +223,7 @@ impl World {
             if let Some(node) = self.nodes.lock().get_mut(&id) {
                 node.held = 0;
                 node.engine.hang(false);
+                node.machine.fill(false);
             }
             self.start_node(id);
         }
@@ -173,12 +239,13 @@ impl World {
                 .filter(|container| container.state == State::Running)
                 .map(|container| container.label(label::POD_UID))
                 .collect();
+            let present: BTreeSet<&str> = containers.iter().map(|container| container.label(label::POD_UID)).collect();
             let bound: BTreeSet<&str> =
                 root.on_node(&name(id)).filter_map(|key| root.get(key)).map(|pod| pod.header.uid.as_str()).collect();
-            if runs != bound {
-                let orphans: Vec<_> = runs.difference(&bound).collect();
+            if runs != bound || present != bound {
+                let orphans: Vec<_> = present.difference(&bound).collect();
                 let missing: Vec<_> = bound.difference(&runs).collect();
-                return Err(format!("{} runs the orphans {orphans:?} and does not run {missing:?}", name(id)));
+                return Err(format!("{} has the orphans {orphans:?} and does not run {missing:?}", name(id)));
             }
         }
         Ok(())

@@ -17,6 +17,25 @@ pub const RESOURCE: &str = "things";
 /// How long the roaming follower stays with one master.
 const STAY: Duration = Duration::from_secs(2);
 
+/// What is kept of a value.
+const VALUE_CHARS: usize = 64;
+/// How often the engines are looked at.
+const ENGINES_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks at what runs on all nodes together, until the world is quiet.
+pub async fn engines(world: Arc<World>) {
+    while !world.quiet.is_cancelled() && !world.nodes.ids().is_empty() {
+        if let Some(twice) = world.nodes.runs_twice() {
+            world.laws.broken("a pod's containers run once", twice);
+            return;
+        }
+        tokio::select! {
+            () = world.quiet.cancelled() => {}
+            () = tokio::time::sleep(ENGINES_EVERY) => {}
+        }
+    }
+}
+
 /// Starts the observers of one process; they end with it.
 pub fn process(world: Arc<World>, id: u64, process: Process) {
     let gone = process.gone.clone();
@@ -111,7 +130,8 @@ pub async fn roam(world: Arc<World>) {
 }
 
 fn seen(event: &Event) -> Seen {
-    let value = event.new.as_ref().map(|record| value(record));
+    // Its beginning tells it from all others.
+    let value = event.new.as_ref().map(|record| value(record).chars().take(VALUE_CHARS).collect());
     let broken = ::control::invariants::check_event(event).iter().map(ToString::to_string).collect();
     Seen { revision: event.revision, name: event.key.name.clone(), value, broken }
 }

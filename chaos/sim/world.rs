@@ -30,6 +30,9 @@ use crate::Random;
 
 /// Before a process that could not start is started again.
 const RESTART: Duration = Duration::from_secs(1);
+/// In one world of so many the store's quota is so small that a workload fills it.
+const QUOTA_ONE_IN: u64 = 6;
+const QUOTA_SMALL: u64 = 4 << 20;
 /// What a planned stop may take.
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// Between two tries to change the members.
@@ -43,18 +46,36 @@ pub struct World {
     pub quiet: CancellationToken,
     pub nodes: Nodes,
     machines: Mutex<BTreeMap<u64, Machine>>,
-    /// By how many seconds the wall clocks of masters are wrong.
-    clocks: Mutex<BTreeMap<u64, i64>>,
+    /// The clocks of masters that are not right.
+    clocks: Mutex<BTreeMap<u64, Clock>>,
     random: Mutex<Random>,
     /// Entries after which a member takes a snapshot, and those it keeps behind one.
     snapshot_entries: u64,
     keep_entries: u64,
+    /// How many times as long as they might be all pauses are.
+    pace: u64,
+    /// Bytes that all objects may take, where that is little; else 0.
+    quota: u64,
+    /// Of the hactl that the first machines have.
+    first_version: u32,
     /// A member is being replaced: one at a time, or too few voters are left.
     replacing: AtomicBool,
 }
 
+/// How far from true a machine's clock is.
+#[derive(Clone, Copy, Default)]
+struct Clock {
+    wrong_ms: i64,
+    /// How much faster it runs than it should, in parts per million.
+    drift_ppm: i64,
+    /// Since when, in virtual time.
+    since: Duration,
+}
+
 struct Machine {
     disk: Sim,
+    /// The newest version of the state that the hactl installed here knows.
+    version: u32,
     process: Option<Process>,
     /// Someone is starting it.
     starting: bool,
@@ -72,6 +93,8 @@ pub struct Process {
     pub consensus: Arc<Consensus>,
     pub replica: Replica,
     pub control: Arc<Control>,
+    /// As [`Machine::version`].
+    pub version: u32,
     pub gone: CancellationToken,
 }
 
@@ -80,9 +103,11 @@ pub fn member(id: u64) -> Member {
 }
 
 impl World {
-    pub fn new(mut random: Random, trace: Arc<Trace>, laws: Arc<Laws>) -> Arc<Self> {
+    pub fn new(mut random: Random, pace: u64, trace: Arc<Trace>, laws: Arc<Laws>) -> Arc<Self> {
         let snapshot_entries = random.between(40, 600);
         let keep_entries = random.between(1, snapshot_entries);
+        let first_version = random.between(1, u64::from(state::VERSION) + 1) as u32;
+        let quota = if random.between(0, QUOTA_ONE_IN) == 0 { QUOTA_SMALL } else { 0 };
         Arc::new(Self {
             net: Net::new(random.fork(), trace.clone()),
             trace,
@@ -93,6 +118,9 @@ impl World {
             clocks: Mutex::default(),
             snapshot_entries,
             keep_entries,
+            pace,
+            first_version,
+            quota,
             random: Mutex::new(random),
             replacing: AtomicBool::new(false),
         })
@@ -100,12 +128,12 @@ impl World {
 
     /// Makes a cluster of so many voters.
     pub async fn form(self: &Arc<Self>, masters: u64) {
-        self.add_machine(1);
+        self.add_machine(1, self.first_version);
         self.start(1).await;
         let first = self.process(1).expect("the first master starts");
         first.consensus.initialize().await.expect("the first member");
         for id in 2..=masters {
-            self.add_machine(id);
+            self.add_machine(id, self.first_version);
             self.start(id).await;
             self.join(id).await;
         }
@@ -117,15 +145,49 @@ impl World {
 
     /// The wall clock of a master.
     pub fn wall(&self, id: u64) -> jiff::Timestamp {
-        let wrong = self.clocks.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied().unwrap_or(0);
-        let since = jiff::SignedDuration::try_from(self.trace.now()).unwrap_or_default();
-        entropy::begins().saturating_add(since + jiff::SignedDuration::from_secs(wrong)).unwrap_or_default()
+        let now = self.trace.now();
+        let clock = self.clock(id);
+        let drifted_ms = now.saturating_sub(clock.since).as_millis() as i64 * clock.drift_ppm / 1_000_000;
+        let since = jiff::SignedDuration::try_from(now).unwrap_or_default();
+        let wrong = jiff::SignedDuration::from_millis(clock.wrong_ms + drifted_ms);
+        entropy::begins().saturating_add(since + wrong).unwrap_or_default()
+    }
+
+    fn clocks(&self) -> MutexGuard<'_, BTreeMap<u64, Clock>> {
+        self.clocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clock(&self, id: u64) -> Clock {
+        self.clocks().get(&id).copied().unwrap_or_default()
     }
 
     /// Makes the wall clock of a master wrong by so many seconds.
     pub fn set_clock(&self, id: u64, seconds: i64) {
         self.trace.say(format_args!("m{id}'s clock is wrong by {seconds} s"));
-        self.clocks.lock().unwrap_or_else(PoisonError::into_inner).insert(id, seconds);
+        self.clocks().entry(id).or_default().wrong_ms = seconds * 1000;
+    }
+
+    /// Makes the clock of a machine run faster, or (below 0) slower: its wall clock from now on, its timers from the next
+    /// start of its process on.
+    pub fn set_drift(&self, id: u64, drift_ppm: i64) {
+        self.trace.say(format_args!("m{id}'s clock is fast by {drift_ppm} ppm"));
+        let since = self.trace.now();
+        let mut clocks = self.clocks();
+        let clock = clocks.entry(id).or_default();
+        (clock.drift_ppm, clock.since) = (drift_ppm, since);
+    }
+
+    /// Bytes that all objects may take, where that is little; 0: more than is ever needed.
+    pub fn quota(&self) -> u64 {
+        self.quota
+    }
+
+    /// A client's pause, which ends early with all workloads.
+    pub async fn think(&self, ms: u64) {
+        tokio::select! {
+            () = self.quiet.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_millis(ms * self.pace)) => {}
+        }
     }
 
     /// A part of the world's randomness.
@@ -133,10 +195,30 @@ impl World {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).fork()
     }
 
-    fn add_machine(&self, id: u64) {
-        let machine =
-            Machine { disk: Sim::in_tasks(), process: None, starting: false, damaged: false, retired: false, held: 0 };
+    fn add_machine(&self, id: u64, version: u32) {
+        let machine = Machine {
+            disk: Sim::in_tasks(),
+            version,
+            process: None,
+            starting: false,
+            damaged: false,
+            retired: false,
+            held: 0,
+        };
         self.machines().insert(id, machine);
+    }
+
+    /// The version of what is installed on a machine.
+    pub fn version(&self, id: u64) -> u32 {
+        self.machines().get(&id).map_or(0, |machine| machine.version)
+    }
+
+    /// Installs a newer hactl, which its next start runs.
+    pub fn install(&self, id: u64, version: u32) {
+        if let Some(machine) = self.machines().get_mut(&id) {
+            self.trace.say(format_args!("m{id} is upgraded from version {} to {version}", machine.version));
+            machine.version = version;
+        }
     }
 
     /// The machines that are or shall be members.
@@ -183,9 +265,9 @@ impl World {
     /// Starts the machine's process if none runs; as a service manager it tries again until that works.
     pub async fn start(self: &Arc<Self>, id: u64) {
         loop {
-            let Some(disk) = self.begin_start(id) else { return };
+            let Some((disk, version)) = self.begin_start(id) else { return };
             let gone = CancellationToken::new();
-            let started = self.launch(id, disk, &gone).await;
+            let started = self.launch(id, disk, version, &gone).await;
             let failed = match started {
                 Ok(process) => {
                     self.trace.say(format_args!("m{id} runs"));
@@ -216,28 +298,43 @@ impl World {
         }
     }
 
-    fn begin_start(&self, id: u64) -> Option<Sim> {
+    fn begin_start(&self, id: u64) -> Option<(Sim, u32)> {
         let mut machines = self.machines();
         let machine = machines.get_mut(&id)?;
         if machine.process.is_some() || machine.starting || machine.retired || machine.held > 0 {
             return None;
         }
         machine.starting = true;
-        Some(machine.disk.mount())
+        Some((machine.disk.mount(), machine.version))
     }
 
-    async fn launch(self: &Arc<Self>, id: u64, disk: Sim, gone: &CancellationToken) -> Result<Process, Error> {
+    async fn launch(
+        self: &Arc<Self>,
+        id: u64,
+        disk: Sim,
+        version: u32,
+        gone: &CancellationToken,
+    ) -> Result<Process, Error> {
         let seed = self.random().draw();
+        let usual = Config::new(format!("/m{id}"), super::control::CLUSTER, member(id), seed);
+        // All times of consensus are measured by the machine's own clock.
+        let million = 1_000_000;
+        let speed = million + self.clock(id).drift_ppm;
+        let measured = |ms: u64| ms * million as u64 / speed.max(1) as u64;
         let config = Config {
+            heartbeat_ms: measured(usual.heartbeat_ms),
+            election_ms_min: measured(usual.election_ms_min),
+            election_ms_max: measured(usual.election_ms_max),
             snapshot_entries: self.snapshot_entries,
             keep_entries: self.keep_entries,
             disk_reserve: 64 << 20,
-            ..Config::new(format!("/m{id}"), super::control::CLUSTER, member(id), seed)
+            newest_version: version,
+            ..usual
         };
         let consensus = consensus::start_here(config, self.net.link(id, gone.clone()), Arc::new(disk)).await?;
-        let replica = consensus.replica();
-        let control = Control::start(self, id, &replica, gone);
-        Ok(Process { replica, consensus: Arc::new(consensus), control, gone: gone.clone() })
+        let consensus = Arc::new(consensus);
+        let control = Control::start(self, id, &consensus, version, gone);
+        Ok(Process { replica: consensus.replica(), consensus, control, version, gone: gone.clone() })
     }
 
     /// Takes the process off its machine; what is left of it ends by itself.
@@ -317,9 +414,25 @@ impl World {
         };
         self.trace.say(format_args!("m{fresh} takes the place of m{id}"));
         self.change(id, "remove", |consensus| async move { consensus.remove(id).await }).await;
-        self.add_machine(fresh);
+        self.add_machine(fresh, state::VERSION);
         self.start(fresh).await;
         self.join(fresh).await;
+        self.replacing.store(false, Ordering::Relaxed);
+    }
+
+    /// Adds a new machine and member, and only then takes one away; [`Self::begin_replacing`] comes before.
+    pub async fn relieve(self: &Arc<Self>, id: u64) {
+        let fresh = self.machines().keys().max().map_or(1, |id| id + 1);
+        self.trace.say(format_args!("m{fresh} relieves m{id}"));
+        self.add_machine(fresh, state::VERSION);
+        self.start(fresh).await;
+        self.join(fresh).await;
+        self.change(id, "remove", |consensus| async move { consensus.remove(id).await }).await;
+        if let Some(machine) = self.machines().get_mut(&id) {
+            machine.retired = true;
+            machine.disk.kill(|_| 0);
+            self.end(id, machine);
+        }
         self.replacing.store(false, Ordering::Relaxed);
     }
 
@@ -371,7 +484,7 @@ impl World {
     pub async fn heal(self: &Arc<Self>) {
         self.trace.say("healed");
         self.net.heal();
-        self.clocks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.clocks().clear();
         self.heal_nodes();
         let ids: Vec<u64> = {
             let mut machines = self.machines();
@@ -381,6 +494,7 @@ impl World {
                 machine.disk.fail_syncs(None);
                 machine.disk.stuff(false);
                 machine.disk.set_free(u64::MAX);
+                machine.disk.aim_no_more();
             }
             machines.keys().copied().collect()
         };

@@ -2,7 +2,7 @@
 //!
 //! Consensus has a runtime of its own, so that nothing else in the process delays a heartbeat.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -66,6 +66,8 @@ pub struct Config {
     pub batch_bytes: usize,
     /// For proposal ids: must differ at every start.
     pub seed: u64,
+    /// The newest version of the state whose rules this member follows: a simulated member may be of an older build.
+    pub newest_version: u32,
     /// Bytes free on the file system of `data_dir` below which this member takes nothing new; 0: it is not watched.
     pub disk_reserve: u64,
 }
@@ -84,6 +86,7 @@ impl Config {
             keep_entries: 1_000,
             batch_bytes: 2 << 20,
             seed,
+            newest_version: state::VERSION,
             disk_reserve: 0,
         }
     }
@@ -193,7 +196,7 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
     let (snapshots, log) = opened.await??;
     let loaded = async {
         let snapshots = Arc::new(snapshots?);
-        let (store, loaded) = load_state(id, &storage, &config.data_dir, &transport, &log, &snapshots).await?;
+        let (store, loaded) = load_state(&config, &storage, &transport, &log, &snapshots).await?;
         Ok::<_, Error>((store, loaded, snapshots))
     };
     let (store, loaded, snapshots) = match loaded.await {
@@ -288,13 +291,13 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
 
 /// Opens `state/`; one that is damaged is built again, from another member where this one's disk does not suffice.
 async fn load_state(
-    id: MemberId,
+    config: &Config,
     storage: &Arc<dyn Storage>,
-    data_dir: &Path,
     transport: &Arc<dyn PeerTransport>,
     log: &LogStore,
     snapshots: &Arc<Snapshots>,
 ) -> Result<(StateStore, Loaded), Error> {
+    let (id, data_dir, newest) = (config.member.id, config.data_dir.as_path(), config.newest_version);
     // Read before it is written anew.
     let (files, dir) = (storage.clone(), data_dir.to_owned());
     let noted = storage.place().call(move || state_store::members(files.as_ref(), &dir)).await?;
@@ -303,7 +306,8 @@ async fn load_state(
         let (storage, dir, log, snapshots) = (storage.clone(), data_dir.to_owned(), log.clone(), snapshots.clone());
         let open = storage.place().call(move || {
             let from_the_start = log.is_from_the_start();
-            StateStore::open(storage, &dir, &Rebuild { from_the_start, purged: log.purged(), snapshots: &snapshots })
+            let rebuild = Rebuild { from_the_start, purged: log.purged(), snapshots: &snapshots };
+            StateStore::open(storage, &dir, &rebuild, newest)
         });
         async move { open.await? }
     };
@@ -595,15 +599,13 @@ impl Backend for Inner {
         loop {
             let mut leadership = self.leadership.clone();
             leadership.mark_unchanged();
-            #[cfg(feature = "mutants")]
-            let bytes = if replica::mutants::is_chosen("fresh-proposal") {
-                let mut again: Command = Command::decode(bytes.clone()).unwrap_or_default();
-                again.proposal.clear();
-                self.encode(again)?
+            let bytes = if state::mutants::is_chosen("fresh-proposal") {
+                let again = Command::decode(bytes.clone()).unwrap_or_default();
+                self.encode(Command { proposal: Bytes::new(), ..again })?
             } else {
                 bytes.clone()
             };
-            let why = match self.batcher.attempt(vec![bytes.clone()], deadline).await {
+            let why = match self.batcher.attempt(vec![bytes], deadline).await {
                 Attempt::Applied { outcomes, .. } => return Ok(outcomes.into_iter().next().unwrap_or_default()),
                 // A try that the deadline ended says less than the one before.
                 Attempt::Refused(why) if Instant::now() >= deadline => refused.take().unwrap_or(why),

@@ -128,8 +128,7 @@ impl Parts {
     }
 
     async fn index_here(&self) -> Answer {
-        #[cfg(feature = "mutants")]
-        if replica::mutants::is_chosen("stale-read") {
+        if state::mutants::is_chosen("stale-read") {
             return Ok(self.published.applied.borrow().next.saturating_sub(1));
         }
         let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;

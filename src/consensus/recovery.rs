@@ -64,7 +64,7 @@ fn survey_on(storage: &dyn Storage, data_dir: &Path, cluster_id: &str, member_id
     let current = storage.read(&dir.join("current"))?;
     let current = current.ok_or_else(|| corrupt(&dir, "it names no database"))?;
     let dir = dir.join(String::from_utf8_lossy(&current).trim());
-    let loaded = state_store::load(storage.database(&dir, Purpose::State)?.as_ref(), &dir)?;
+    let loaded = state_store::load(storage.database(&dir, Purpose::State)?.as_ref(), &dir, state::VERSION)?;
     if loaded.applied < log.purged {
         return Err(corrupt(data_dir, "the state ends before the log begins"));
     }

@@ -138,11 +138,7 @@ impl Snapshots {
     }
 
     fn finish(&self, dir: PathBuf, meta: SnapshotMeta) -> Result<SnapshotData, Error> {
-        #[cfg(feature = "mutants")]
-        let synced = !replica::mutants::is_chosen("torn-snapshot");
-        #[cfg(not(feature = "mutants"))]
-        let synced = true;
-        if synced {
+        if !state::mutants::is_chosen("torn-snapshot") {
             self.storage.sync_directory(&dir.join("data"))?;
         }
         self.storage.replace(&dir.join("meta"), &wire::encode_snapshot_meta(&meta, None))?;

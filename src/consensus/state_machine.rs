@@ -189,15 +189,14 @@ impl StateMachine {
     }
 }
 
-/// Whether this build knows the rules of a state.
-pub fn known(version: u32) -> Result<(), crate::Error> {
-    if version <= state::VERSION {
+/// Whether a member that knows the rules up to `newest` knows those of a state.
+pub fn known(version: u32, newest: u32) -> Result<(), crate::Error> {
+    if version <= newest {
         return Ok(());
     }
     Err(crate::Error::Mismatch(format!(
-        "the cluster's state follows the rules of version {version}, this hactl knows those up to {}: install the newer hactl that \
-         the other masters run; nothing here was changed",
-        state::VERSION
+        "the cluster's state follows the rules of version {version}, this hactl knows those up to {newest}: install the newer \
+         hactl that the other masters run; nothing here was changed"
     )))
 }
 
@@ -231,7 +230,7 @@ impl RaftStateMachine<Types> for StateMachine {
                 }
             }
             // Before anything of it is shown or stored: what follows is a newer hactl's to apply.
-            if let Err(error) = known(self.state.version()) {
+            if let Err(error) = known(self.state.version(), self.store.newest()) {
                 let _ = self.published.beyond.set(error.to_string());
                 return Err(io::Error::other(error));
             }
@@ -259,7 +258,11 @@ impl RaftStateMachine<Types> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         self.rows.clear();
         self.rows_bytes = 0;
-        let loaded = self.store.install(snapshot.data()).await?;
+        let loaded = self.store.install(snapshot.data()).await.inspect_err(|error| {
+            if let crate::Error::Mismatch(why) = error {
+                let _ = self.published.beyond.set(why.clone());
+            }
+        })?;
         if loaded.applied != meta.last_log_id {
             return Err(io::Error::other("the snapshot's content is not what its header says"));
         }

@@ -54,6 +54,7 @@ pub struct StateStore {
     jobs: mpsc::Sender<Job>,
     worker: Arc<Mutex<Option<storage::Worker>>>,
     failure: watch::Receiver<Option<String>>,
+    newest: u32,
 }
 
 /// What a damaged `state/` can be built again from, if its log is whole.
@@ -66,8 +67,13 @@ pub struct Rebuild<'a> {
 }
 
 impl StateStore {
-    /// Opens the database and loads what it holds. Blocks.
-    pub fn open(storage: Arc<dyn Storage>, data_dir: &Path, rebuild: &Rebuild<'_>) -> Result<(Self, Loaded), Error> {
+    /// Opens the database and loads what it holds, which must follow the rules of no newer version than `newest`. Blocks.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        data_dir: &Path,
+        rebuild: &Rebuild<'_>,
+        newest: u32,
+    ) -> Result<(Self, Loaded), Error> {
         let dir = data_dir.join("state");
         let current = match storage.read(&dir.join("current"))? {
             Some(name) => String::from_utf8_lossy(&name).trim().to_string(),
@@ -83,14 +89,14 @@ impl StateStore {
             }
         }
         let path = dir.join(&current);
-        let opened = storage.database(&path, Purpose::State).and_then(|db| Ok((load(db.as_ref(), &path)?, db)));
+        let opened = storage.database(&path, Purpose::State).and_then(|db| Ok((load(db.as_ref(), &path, newest)?, db)));
         let opened = opened.and_then(|(loaded, db)| match loaded.applied < rebuild.purged {
             true => Err(corrupt(&path, "it ends before the log begins")),
             false => Ok((loaded, db)),
         });
         let (current, loaded, db) = match opened {
             Ok((loaded, db)) => (current, loaded, db),
-            Err(Error::Corrupt(why)) => rebuild.run(storage.as_ref(), &dir, &current, why)?,
+            Err(Error::Corrupt(why)) => rebuild.run(storage.as_ref(), &dir, &current, why, newest)?,
             Err(error) => return Err(error),
         };
         let meta = SnapshotMeta { last_log_id: loaded.applied, last_membership: loaded.membership.clone() };
@@ -99,10 +105,15 @@ impl StateStore {
         let place = storage.place();
         let members = data_dir.join(MEMBERS);
         let mut worker =
-            Worker { storage, dir, current, db, meta, members, noted: StoredMembership::default(), failed };
+            Worker { storage, dir, current, db, meta, members, noted: StoredMembership::default(), failed, newest };
         worker.note_members();
         let worker = place.start("hactl-state", worker.run(queue))?;
-        Ok((Self { jobs, worker: Arc::new(Mutex::new(Some(worker))), failure }, loaded))
+        Ok((Self { jobs, worker: Arc::new(Mutex::new(Some(worker))), failure, newest }, loaded))
+    }
+
+    /// The newest version of the state whose rules this member knows.
+    pub fn newest(&self) -> u32 {
+        self.newest
     }
 
     /// Waits until a write has failed, and says why.
@@ -166,7 +177,7 @@ pub fn members(storage: &dyn Storage, data_dir: &Path) -> Option<StoredMembershi
     Some(meta.last_membership)
 }
 
-pub(crate) fn load(db: &dyn Database, dir: &Path) -> Result<Loaded, Error> {
+pub(crate) fn load(db: &dyn Database, dir: &Path, newest: u32) -> Result<Loaded, Error> {
     let meta = match db.get(META)? {
         Some(bytes) => {
             let decoded = wire::decode_snapshot_meta(&bytes.into());
@@ -175,7 +186,7 @@ pub(crate) fn load(db: &dyn Database, dir: &Path) -> Result<Loaded, Error> {
         None => SnapshotMeta::default(),
     };
     let state = rows::load(db, dir)?;
-    crate::state_machine::known(state.version())?;
+    crate::state_machine::known(state.version(), newest)?;
     Ok(Loaded { state, applied: meta.last_log_id, membership: meta.last_membership })
 }
 
@@ -187,10 +198,14 @@ impl Rebuild<'_> {
         dir: &Path,
         damaged: &str,
         why: String,
+        newest: u32,
     ) -> Result<(String, Loaded, Arc<dyn Database>), Error> {
         let name = next_name(damaged);
         let path = dir.join(&name);
-        let open = || storage.database(&path, Purpose::State).and_then(|db| Ok((load(db.as_ref(), &path)?, db)));
+        let open = || {
+            let db = storage.database(&path, Purpose::State)?;
+            Ok::<_, Error>((load(db.as_ref(), &path, newest)?, db))
+        };
         let reaches = |snapshot: &Snapshot| snapshot.meta.last_log_id >= self.purged;
         let of_snapshot = match self.snapshots.current().filter(reaches) {
             None => None,
@@ -242,6 +257,7 @@ struct Worker {
     members: PathBuf,
     noted: StoredMembership,
     failed: watch::Sender<Option<String>>,
+    newest: u32,
 }
 
 impl Worker {
@@ -337,7 +353,7 @@ impl Worker {
         self.storage.remove_directory(&dir)?;
         self.storage.link_directory(from, &dir)?;
         let db = self.storage.database(&dir, Purpose::State)?;
-        let loaded = load(db.as_ref(), &dir)?;
+        let loaded = load(db.as_ref(), &dir, self.newest)?;
         self.storage.replace(&self.dir.join("current"), name.as_bytes())?;
         let old = self.dir.join(std::mem::replace(&mut self.current, name));
         self.db = db;

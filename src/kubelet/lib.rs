@@ -16,6 +16,7 @@ use std::path::PathBuf;
 mod blocking;
 mod certificate;
 mod env;
+mod host;
 mod images;
 mod network;
 mod node;
@@ -38,7 +39,8 @@ mod uplink;
 mod volumes;
 mod worker;
 
-pub use run::{kill_containers, known_masters_of, release_volumes, run, run_over, teardown};
+pub use host::{Figures, Host, Identity};
+pub use run::{Ways, kill_containers, known_masters_of, release_volumes, run, run_over, teardown};
 pub use uplink::{Downs, Uplink};
 
 /// What one kubelet needs to know. Certificates are read from `<data_dir>/pki` by `rpc::pki`.

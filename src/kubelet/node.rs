@@ -4,7 +4,6 @@
 //! heartbeat time changed, or after `REFRESH`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use rpc::pki::Said;
 
+use crate::host::{Figures, Host, Identity};
 use crate::runtime::{Bridge, Info};
 use crate::shared::Shared;
 use crate::{Capacity, Config};
@@ -28,8 +28,9 @@ const MEMORY_FREE_BYTES_MIN: u64 = 100 << 20;
 const DISK_FREE_PERCENT_MIN: u64 = 5;
 const PROCESSES_FREE_PERCENT_MIN: u64 = 10;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
+    pub identity: Identity,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
@@ -37,29 +38,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn measure(data_dir: &Path, limits: &Capacity) -> Machine {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-        let memory = memory_kib("MemTotal:").unwrap_or(0) * 1024;
+    pub fn of(identity: Identity, figures: &Figures, limits: &Capacity) -> Machine {
         Machine {
-            cpu_millis: limits.cpu_millis.unwrap_or(cores * 1000),
-            memory_bytes: limits.memory_bytes.unwrap_or(memory),
-            disk_bytes: disk(data_dir).map_or(0, |(whole, _)| whole),
+            identity,
+            cpu_millis: limits.cpu_millis.unwrap_or(figures.cores * 1000),
+            memory_bytes: limits.memory_bytes.unwrap_or(figures.memory_bytes),
+            disk_bytes: figures.disk_bytes,
             pods: limits.pods.unwrap_or(PODS),
         }
     }
-}
-
-fn memory_kib(name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-/// Size and free bytes of the file system.
-fn disk(path: &Path) -> Option<(u64, u64)> {
-    let stat = nix::sys::statvfs::statvfs(path).ok()?;
-    let block = stat.fragment_size();
-    Some((stat.blocks() * block, stat.blocks_available() * block))
 }
 
 /// How the machine is doing right now.
@@ -74,16 +61,14 @@ pub struct Health {
     pub processes_short: bool,
 }
 
-fn measure(data_dir: &Path, engine: &str, network: &Result<Bridge, String>) -> Health {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let processes = read("/proc/loadavg").split(['/', ' ']).nth(4).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-    let most = read("/proc/sys/kernel/pid_max").trim().parse::<u64>().unwrap_or(32_768);
+fn health(figures: &Figures, engine: &str, network: &Result<Bridge, String>) -> Health {
+    let processes_free = figures.processes_max.saturating_sub(figures.processes);
     Health {
         engine: engine.to_owned(),
         network: network.as_ref().err().cloned().unwrap_or_default(),
-        memory_short: memory_kib("MemAvailable:").is_some_and(|kib| kib * 1024 < MEMORY_FREE_BYTES_MIN),
-        disk_short: disk(data_dir).is_some_and(|(whole, free)| free * 100 < whole * DISK_FREE_PERCENT_MIN),
-        processes_short: most.saturating_sub(processes) * 100 < most * PROCESSES_FREE_PERCENT_MIN,
+        memory_short: figures.memory_free_bytes.is_some_and(|free| free < MEMORY_FREE_BYTES_MIN),
+        disk_short: figures.disk_free_bytes * 100 < figures.disk_bytes * DISK_FREE_PERCENT_MIN,
+        processes_short: processes_free * 100 < figures.processes_max * PROCESSES_FREE_PERCENT_MIN,
     }
 }
 
@@ -92,6 +77,7 @@ const CERTIFICATE: &str = "hactl.io/certificate";
 
 /// What the Node object follows.
 pub struct Seen {
+    pub host: Arc<dyn Host>,
     pub engine: watch::Receiver<String>,
     pub certificate: watch::Receiver<Said>,
 }
@@ -99,7 +85,7 @@ pub struct Seen {
 /// Builds the object. `since` keeps when each condition last changed.
 pub fn object(
     config: &Config,
-    machine: Machine,
+    machine: &Machine,
     info: &Info,
     host_ip: &str,
     health: &Health,
@@ -170,7 +156,6 @@ pub fn object(
         "ephemeral-storage": format!("{}Ki", machine.disk_bytes / 1024),
         "pods": machine.pods.to_string(),
     });
-    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     json!({
         "apiVersion": "v1",
         "kind": "Node",
@@ -188,10 +173,10 @@ pub fn object(
             "nodeInfo": {
                 "architecture": architecture,
                 "operatingSystem": "linux",
-                "bootID": crate::saved::boot_id(),
-                "machineID": read("/etc/machine-id"),
-                "systemUUID": read("/sys/class/dmi/id/product_uuid"),
-                "kernelVersion": if info.kernel.is_empty() { read("/proc/sys/kernel/osrelease") } else { info.kernel.clone() },
+                "bootID": machine.identity.boot_id,
+                "machineID": machine.identity.machine_id,
+                "systemUUID": machine.identity.system_uuid,
+                "kernelVersion": if info.kernel.is_empty() { &machine.identity.kernel } else { &info.kernel },
                 "osImage": if info.os_image.is_empty() { "Linux".to_owned() } else { info.os_image.clone() },
                 "containerRuntimeVersion": format!("docker://{}", info.version),
                 "kubeletVersion": concat!("v1.36.0+hactl.", env!("CARGO_PKG_VERSION")),
@@ -210,7 +195,7 @@ pub async fn run(
     changed: watch::Sender<Bytes>,
     shutdown: CancellationToken,
 ) {
-    let Seen { mut engine, mut certificate } = seen;
+    let Seen { host, mut engine, mut certificate } = seen;
     let mut bridge = shared.bridge.clone();
     let mut since = BTreeMap::new();
     let mut info = Info::default();
@@ -238,7 +223,7 @@ pub async fn run(
         {
             info = found;
         }
-        let health = measure(&config.data_dir, &down, &network);
+        let health = health(&host.figures(&config.data_dir), &down, &network);
         let host_ip = shared.host_ip();
         let said = certificate.borrow_and_update().clone();
         let same = sent.as_ref().is_some_and(|(old, known, ip, held, at)| {
@@ -247,7 +232,7 @@ pub async fn run(
         if same {
             continue;
         }
-        let node = object(&config, machine, &info, &host_ip, &health, &said, &mut since);
+        let node = object(&config, &machine, &info, &host_ip, &health, &said, &mut since);
         let bytes = Bytes::from(node.to_string());
         changed.send_replace(bytes.clone());
         shared.outbox.node(bytes);
@@ -273,10 +258,11 @@ mod tests {
             capacity: Capacity::default(),
             labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
         };
-        let machine = Machine { cpu_millis: 1500, memory_bytes: 1 << 30, disk_bytes: 1 << 40, pods: 7 };
+        let identity = Identity::default();
+        let machine = Machine { identity, cpu_millis: 1500, memory_bytes: 1 << 30, disk_bytes: 1 << 40, pods: 7 };
         let mut since = BTreeMap::new();
         let ready = |health: &Health, since: &mut _| {
-            let node = object(&config, machine, &Info::default(), "192.0.2.1", health, &Said::default(), since);
+            let node = object(&config, &machine, &Info::default(), "192.0.2.1", health, &Said::default(), since);
             let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let ready = conditions.into_iter().find(|c| c["type"] == "Ready").unwrap_or_default();
             (node, ready)

@@ -1,9 +1,8 @@
 //! Makes sure that an image is there as its pull policy asks, and says so in events.
 
-use std::time::Instant;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
+use tokio::time::Instant;
 
 use crate::env::Source;
 use crate::images::{self, Policy};

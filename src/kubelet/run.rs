@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::certificate::Keeper;
+use crate::host::{Host, ThisMachine};
 use crate::node::Machine;
 use crate::runtime::docker::Docker;
 use crate::runtime::{self, Bridge, Runtime};
@@ -20,7 +21,7 @@ use crate::session::Session;
 use crate::shared::{BRIDGE_STARTING, Parts, Shared};
 use crate::sync::{Pods, RETURN_WAIT, adopt, in_time};
 use crate::uplink::Uplink;
-use crate::{Config, Error, blocking, network, node, podspec, saved, volumes};
+use crate::{Config, Error, blocking, network, node, podspec, volumes};
 
 const NETWORK_RETRY: Duration = Duration::from_secs(5);
 /// Assignments waiting while one is taken over.
@@ -40,7 +41,8 @@ pub async fn run_on(config: Config, runtime: Arc<dyn Runtime>, shutdown: Cancell
     let (certificate, known) = Keeper::load(&config)?;
     let kept = certificate.run(shutdown.clone());
     let uplink = Arc::new(known.masters);
-    let run = run_known(config, runtime, uplink, known.told, known.said, shutdown);
+    let ways = Ways { runtime, uplink, host: Arc::new(ThisMachine) };
+    let run = run_known(config, ways, known.told, known.said, shutdown);
     tokio::pin!(run);
     tokio::select! {
         ran = &mut run => ran,
@@ -48,21 +50,22 @@ pub async fn run_on(config: Config, runtime: Arc<dyn Runtime>, shutdown: Cancell
     }
 }
 
-/// The same over any way to the masters, which knows of no certificates.
-pub async fn run_over(
-    config: Config,
-    runtime: Arc<dyn Runtime>,
-    uplink: Arc<dyn Uplink>,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
+/// What a kubelet sees of the world outside.
+pub struct Ways {
+    pub runtime: Arc<dyn Runtime>,
+    pub uplink: Arc<dyn Uplink>,
+    pub host: Arc<dyn Host>,
+}
+
+/// The same over any way to the masters, which knows of no certificates, and on any machine.
+pub async fn run_over(config: Config, ways: Ways, shutdown: CancellationToken) -> Result<(), Error> {
     let said = watch::Sender::new(Said::default());
-    run_known(config, runtime, uplink, watch::Sender::new(None), said.subscribe(), shutdown).await
+    run_known(config, ways, watch::Sender::new(None), said.subscribe(), shutdown).await
 }
 
 async fn run_known(
     mut config: Config,
-    runtime: Arc<dyn Runtime>,
-    uplink: Arc<dyn Uplink>,
+    Ways { runtime, uplink, host }: Ways,
     told: watch::Sender<Option<pb::Trust>>,
     said: watch::Receiver<Said>,
     shutdown: CancellationToken,
@@ -76,12 +79,13 @@ async fn run_known(
     if saved.epoch < config.epoch {
         saved.epoch = config.epoch;
     }
-    let boot_id = saved::boot_id();
+    let identity = host.identity();
+    let boot_id = identity.boot_id.clone();
     let rebooted = !saved.boot_id.is_empty() && saved.boot_id != boot_id;
-    saved.boot_id = boot_id;
+    saved.boot_id.clone_from(&boot_id);
     uplink.set_addresses(known_masters(&config, &saved));
 
-    let machine = Machine::measure(&config.data_dir, &config.capacity);
+    let machine = Machine::of(identity, &host.figures(&config.data_dir), &config.capacity);
     let (cidr, cidr_seen) = watch::channel(saved.pod_cidr.clone());
     let (bridge_made, bridge) = watch::channel(Err(BRIDGE_STARTING.to_owned()));
     let (engine, engine_seen) = watch::channel(String::new());
@@ -99,7 +103,7 @@ async fn run_known(
     let recorder = &shared.recorder;
     recorder.node(&config.node_uid, "Normal", "Starting", "Starting kubelet.");
     if rebooted {
-        let text = format!("Node {} has been rebooted, boot id: {}", config.node_name, saved::boot_id());
+        let text = format!("Node {} has been rebooted, boot id: {boot_id}", config.node_name);
         recorder.node(&config.node_uid, "Warning", "Rebooted", &text);
     }
     let alive = match in_time(runtime.list(None)).await {
@@ -137,7 +141,7 @@ async fn run_known(
         bridge_made,
         shutdown.clone(),
     ));
-    let seen = node::Seen { engine: engine_seen, certificate: said };
+    let seen = node::Seen { host, engine: engine_seen, certificate: said };
     tasks.spawn(node::run(config.clone(), machine, shared.clone(), seen, node_changed, shutdown.clone()));
     tasks.spawn(keep_saved(shared.clone(), store, shutdown.clone()));
     let stop = shutdown.clone();

@@ -48,7 +48,7 @@ mod store;
 mod streams;
 mod trust;
 mod upkeep;
-mod versions;
+pub mod versions;
 
 pub use apiserver::Limits;
 pub use bounds::PortLimits;

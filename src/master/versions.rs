@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rpc::pb;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use replica::Replica;
 use state::{Command, Op, RaiseVersion, op};
 use tokio_util::sync::CancellationToken;
 
@@ -17,48 +19,71 @@ use crate::service::{Shared, status};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(10);
 
+/// What raising the version takes.
+pub struct Raise {
+    pub replica: Replica,
+    /// The newest version that this member supports.
+    pub newest: u32,
+    /// Asks every other member for the newest that it supports; `None` for one that does not say.
+    pub ask: Box<dyn Fn() -> BoxFuture<'static, Vec<Option<u32>>> + Send + Sync>,
+    pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
+}
+
 /// Raises the version whenever this member leads and all are able, until `shutdown`.
-pub async fn keep(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut wait = LOOK_EVERY;
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-        let leads = shared.replica.leadership().borrow().leading.is_some();
-        let present = shared.replica.root().version();
-        wait = if present < state::VERSION { LOOK_EVERY } else { IDLE };
-        if !leads || present >= state::VERSION {
-            continue;
-        }
-        let Some(target) = supported(&shared).await.filter(|target| *target > present) else {
-            wait = IDLE;
-            continue;
-        };
-        let command = Command {
-            ops: vec![Op { kind: Some(op::Kind::RaiseVersion(RaiseVersion { version: target })) }],
-            time_ms: shared.now().as_millisecond(),
-            ..Command::default()
-        };
-        match records::propose(&shared.replica, command).await {
-            Ok(_) => tracing::info!(from = present, to = target, "all masters know newer rules: they hold from now on"),
-            Err(status) => tracing::debug!(message = status.message(), "the version was not raised; tried again"),
+pub(crate) async fn keep(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let (replica, clock) = (shared.replica.clone(), shared.clone());
+    let ask = Box::new(move || supported(shared.clone()).boxed());
+    Raise { replica, newest: state::VERSION, ask, now: Arc::new(move || clock.now()) }.run(shutdown).await;
+}
+
+impl Raise {
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut wait = LOOK_EVERY;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            let leads = self.replica.leadership().borrow().leading.is_some();
+            let present = self.replica.root().version();
+            wait = if present < self.newest { LOOK_EVERY } else { IDLE };
+            if !leads || present >= self.newest {
+                continue;
+            }
+            let Some(target) = lowest(&(self.ask)().await, self.newest).filter(|target| *target > present) else {
+                wait = IDLE;
+                continue;
+            };
+            let command = Command {
+                ops: vec![Op { kind: Some(op::Kind::RaiseVersion(RaiseVersion { version: target })) }],
+                time_ms: (self.now)().as_millisecond(),
+                ..Command::default()
+            };
+            match records::propose(&self.replica, command).await {
+                Ok(_) => {
+                    tracing::info!(from = present, to = target, "all masters know newer rules: they hold from now on");
+                }
+                Err(status) => tracing::debug!(message = status.message(), "the version was not raised; tried again"),
+            }
         }
     }
 }
 
-/// The newest version that every member supports; `None` while one does not say.
-async fn supported(shared: &Shared) -> Option<u32> {
+async fn supported(shared: Arc<Shared>) -> Vec<Option<u32>> {
     let others = shared.addresses.members().into_iter().filter(|member| member.id != shared.config.member_id);
-    let answers =
-        futures::future::join_all(others.map(|member| async move { status::ask(shared, &member).await })).await;
-    lowest(&answers)
+    let shared = &shared;
+    let answers = others.map(|member| async move { Some(status::ask(shared, &member).await?.supported_version) });
+    futures::future::join_all(answers).await
 }
 
-fn lowest(answers: &[Option<pb::MemberStatusResponse>]) -> Option<u32> {
+/// The newest version that every member supports; `None` while one does not say.
+fn lowest(answers: &[Option<u32>], own: u32) -> Option<u32> {
+    if state::mutants::is_chosen("hasty-raise") {
+        return Some(own);
+    }
     // A member older than the field says 0, and knows the first version.
-    let known = answers.iter().map(|answer| answer.as_ref().map(|answer| answer.supported_version.max(1)));
-    known.chain([Some(state::VERSION)]).min().flatten()
+    let known = answers.iter().map(|answer| answer.map(|version| version.max(1)));
+    known.chain([Some(own)]).min().flatten()
 }
 
 #[cfg(test)]
@@ -67,14 +92,13 @@ mod tests {
 
     #[test]
     fn the_oldest_member_decides_and_a_silent_one_holds_all_back() {
-        let says = |supported_version| Some(pb::MemberStatusResponse { supported_version, ..Default::default() });
         for (answers, want) in [
-            (vec![], Some(state::VERSION)),
-            (vec![says(state::VERSION + 1), says(state::VERSION)], Some(state::VERSION)),
-            (vec![says(0), says(state::VERSION)], Some(1)),
-            (vec![says(state::VERSION), None], None),
+            (vec![], Some(2)),
+            (vec![Some(3), Some(2)], Some(2)),
+            (vec![Some(0), Some(2)], Some(1)),
+            (vec![Some(2), None], None),
         ] {
-            assert_eq!(lowest(&answers), want, "{answers:?}");
+            assert_eq!(lowest(&answers, 2), want, "{answers:?}");
         }
     }
 }

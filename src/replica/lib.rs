@@ -7,8 +7,6 @@
 
 pub mod hub;
 pub mod memory;
-#[cfg(feature = "mutants")]
-pub mod mutants;
 pub mod watch;
 
 #[cfg(test)]

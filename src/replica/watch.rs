@@ -150,8 +150,7 @@ impl Watcher {
             bytes += event.new.as_ref().or(event.old.as_ref()).map_or(0, |record| record.body.len());
             batch.events.push(event.clone());
             // As if the batch were whole.
-            #[cfg(feature = "mutants")]
-            if crate::mutants::is_chosen("lost-event") && batch.events.len() == 2 {
+            if state::mutants::is_chosen("lost-event") && batch.events.len() == 2 {
                 break;
             }
             if batch.events.len() == BATCH_EVENTS_MAX || bytes >= BATCH_BYTES {

@@ -20,6 +20,7 @@ mod hash;
 mod history;
 mod index;
 mod key;
+pub mod mutants;
 mod outcomes;
 mod pairs;
 mod record;

@@ -154,6 +154,9 @@ impl Restore {
         if self.hash.is_some_and(|hash| *hash != state.hash.to_be_bytes()) {
             return corrupt("the objects do not have the state's hash");
         }
+        if crate::mutants::is_chosen("reused-revision") {
+            state.forget_last_deletions();
+        }
         let outcomes = state.proposals_next.min(OUTCOMES_MAX as u64);
         let first = state.outcomes.get_min().map_or(0, |(number, _)| *number);
         if state.outcomes.len() as u64 != outcomes || first != state.proposals_next - outcomes {

@@ -62,3 +62,26 @@ async fn damaged(world: Arc<World>, mut random: Random, lasts: Duration, purpose
     // Repaired by itself, which it may do with a state, or refused. Either way its disk is thrown away.
     world.replace(id).await;
 }
+
+pub async fn misdirected_log(world: Arc<World>, random: Random, lasts: Duration) {
+    misdirected(world, random, lasts, Purpose::Log).await;
+}
+
+pub async fn misdirected_state(world: Arc<World>, random: Random, lasts: Duration) {
+    misdirected(world, random, lasts, Purpose::State).await;
+}
+
+/// Only one at a time, as with [`damaged`]: the member finds it when it starts again, or the state is built again.
+async fn misdirected(world: Arc<World>, mut random: Random, lasts: Duration, purpose: Purpose) {
+    let Some(id) = random.pick(&world.ids()).copied().filter(|_| world.begin_replacing()) else { return };
+    let Some(disk) = world.disk(id) else { return };
+    world.expect_damage(id);
+    disk.misdirect(purpose, random.draw());
+    tokio::time::sleep(lasts).await;
+    world.hold(id);
+    world.cut_power(id);
+    tokio::time::sleep(Duration::from_millis(random.between(0, 1000))).await;
+    world.release(id).await;
+    tokio::time::sleep(Duration::from_millis(random.between(0, 3000))).await;
+    world.replace(id).await;
+}

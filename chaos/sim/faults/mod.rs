@@ -24,6 +24,12 @@ pub struct Fault {
     pub run: fn(Arc<World>, Random, Duration) -> BoxFuture<'static, ()>,
 }
 
+fn shuffle(ids: &mut [u64], random: &mut Random) {
+    for at in (1..ids.len()).rev() {
+        ids.swap(at, random.between(0, at as u64 + 1) as usize);
+    }
+}
+
 macro_rules! fault {
     ($weight:literal, $name:literal, $about:literal, $run:path) => {
         Fault {
@@ -40,6 +46,15 @@ pub const ALL: &[Fault] = &[
     fault!(6, "kill-leader", "the leader's process is killed and started again later", processes::kill_leader),
     fault!(6, "power", "a machine loses power, and what it had not synced", processes::power),
     fault!(2, "power-all", "all machines lose power at once", processes::power_all),
+    fault!(
+        6,
+        "power-at",
+        "a machine loses power at a certain write: of a log, state, snapshot or small file",
+        processes::power_at
+    ),
+    fault!(2, "restart-all", "all masters at once are stopped or killed, and started again", processes::restart_all),
+    fault!(3, "upgrade", "every master in turn gets a hactl that knows newer rules", processes::upgrade),
+    fault!(2, "drift", "a master's clock, timers and all, is fast or slow by up to a tenth", processes::drift),
     fault!(3, "restart", "a master is stopped in order and started again", processes::restart),
     fault!(2, "restart-each", "every master in turn is stopped in order and started again", processes::restart_each),
     fault!(5, "halves", "the masters fall into two halves", network::halves),
@@ -60,12 +75,27 @@ pub const ALL: &[Fault] = &[
         "a row of a state becomes unreadable: it is built again, or the member is replaced",
         disks::damaged_state
     ),
+    fault!(
+        2,
+        "misdirected-log",
+        "an entry is written to another entry's place: the member is replaced",
+        disks::misdirected_log
+    ),
+    fault!(
+        2,
+        "misdirected-state",
+        "a row of the state is written to another's place: it is built again, or the member is replaced",
+        disks::misdirected_state
+    ),
     fault!(3, "transfer", "leadership is handed to another master", members::transfer),
     fault!(2, "replace", "a master is taken out and a new one put in", members::replace),
+    fault!(2, "relieve", "a new master is added, then another one taken out", members::relieve),
+    fault!(2, "reseed", "all take snapshots, lose power and return; then one is replaced", members::reseed),
     fault!(4, "kubelet", "a kubelet is killed and started again; its containers run on", nodes::kubelet),
     fault!(4, "machine", "a node's machine stops, and all its containers", nodes::machine),
     fault!(4, "cut-node", "a node is cut off from all or some masters", nodes::cut),
     fault!(2, "engine", "a container engine does not answer", nodes::engine),
+    fault!(2, "pressure", "a node's disk is nearly full", nodes::pressure),
     fault!(4, "container", "a container ends by itself, well or badly", nodes::container),
     fault!(3, "clock", "a master's wall clock is wrong by up to two hours", nodes::clock),
     fault!(3, "snapshot", "a master takes a snapshot now", members::snapshot),

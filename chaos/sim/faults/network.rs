@@ -22,9 +22,7 @@ async fn blocked(world: &World, directions: Directions, lasts: Duration) {
 /// All ids in an order of their own.
 fn shuffled(world: &World, random: &mut Random) -> Vec<u64> {
     let mut ids = world.ids();
-    for at in (1..ids.len()).rev() {
-        ids.swap(at, random.between(0, at as u64 + 1) as usize);
-    }
+    super::shuffle(&mut ids, random);
     ids
 }
 

@@ -59,3 +59,10 @@ pub async fn clock(world: Arc<World>, mut random: Random, lasts: Duration) {
     tokio::time::sleep(lasts).await;
     world.set_clock(id, 0);
 }
+
+pub async fn pressure(world: Arc<World>, mut random: Random, lasts: Duration) {
+    let Some(machine) = random.pick(&world.nodes.ids()).and_then(|id| world.nodes.machine(*id)) else { return };
+    machine.fill(true);
+    tokio::time::sleep(lasts * random.between(1, 8) as u32).await;
+    machine.fill(false);
+}

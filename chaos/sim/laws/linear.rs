@@ -17,9 +17,8 @@ pub fn histories_are_linearizable(record: &Record) -> Vec<String> {
     for one in &record.operations {
         // An unknown write that no follower ever saw did nothing; leaving it out keeps the search small.
         let vanished = one.answer == Answer::Unknown && one.call.writes().is_some_and(|value| !written.contains(value));
-        if !vanished && one.answer != Answer::Failed && one.call != Call::Read
-            || matches!(one.answer, Answer::Value(..))
-        {
+        let reads = matches!(one.call, Call::Read | Call::List);
+        if !vanished && one.answer != Answer::Failed && !reads || matches!(one.answer, Answer::Value(..)) {
             histories.entry(&one.name).or_default().push(one);
         }
     }
@@ -35,7 +34,7 @@ fn step<'a>(one: &'a Operation, held: Option<&'a str>) -> Option<Option<&'a str>
     let known = one.answer != Answer::Unknown;
     let refused = matches!(one.answer, Answer::Refused(_));
     let after = match &one.call {
-        Call::Read => match &one.answer {
+        Call::Read | Call::List => match &one.answer {
             Answer::Value(value, _) if value.as_deref() != held => return None,
             _ => return Some(held),
         },

@@ -1,7 +1,9 @@
 //! What must hold, and what was seen. Some laws are judged as things happen (methods of [`Laws`]), the others at the end
 //! over the whole record: one row of [`ALL`] each, one file where they are long.
 
+mod changes;
 pub(crate) mod linear;
+mod lists;
 mod order;
 
 use std::collections::BTreeMap;
@@ -10,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use state::{Revision, State};
 
 use super::trace::Trace;
+use changes::Changes;
 
 /// Broken laws told in full; more are counted.
 const TOLD_MAX: usize = 20;
@@ -29,6 +32,7 @@ const ALL: &[Law] = &[
     Law { name: "a deposed leader writes nothing", judge: order::terms_never_return },
     Law { name: "a follower sees every change once and in order", judge: followers_see_all },
     Law { name: "histories are linearizable", judge: linear::histories_are_linearizable },
+    Law { name: "lists are linearizable", judge: lists::lists_are_linearizable },
 ];
 
 /// One change as a follower saw it.
@@ -52,6 +56,8 @@ pub enum Call {
     /// Only if it is still the version that held the first value.
     Swap(String, String),
     Delete,
+    /// All registers at once.
+    List,
 }
 
 impl Call {
@@ -59,7 +65,7 @@ impl Call {
     pub fn writes(&self) -> Option<&str> {
         match self {
             Self::Write(value) | Self::Create(value) | Self::Swap(_, value) => Some(value),
-            Self::Read | Self::Delete => None,
+            Self::Read | Self::Delete | Self::List => None,
         }
     }
 }
@@ -68,6 +74,8 @@ impl Call {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Value(Option<String>, Revision),
+    /// Name and value of each, in order of names.
+    All(Vec<(String, String)>, Revision),
     /// It took this revision.
     Done(Revision),
     /// Its condition did not hold, or there was nothing to delete, at this revision.
@@ -103,6 +111,7 @@ pub struct Record {
     leaders: BTreeMap<u64, u64>,
     /// By log index: term, revision and hash of the state.
     states: BTreeMap<u64, (u64, Revision, u128)>,
+    changes: Changes,
     events: BTreeMap<Revision, Seen>,
     followers: BTreeMap<String, Follower>,
     operations: Vec<Operation>,
@@ -149,6 +158,9 @@ impl Laws {
         if first != here {
             let what = format!("at entry {}: {first:?} and {here:?}", at.index);
             self.break_in(&mut record, "replicas are equal at equal positions", what);
+        }
+        for (law, what) in record.changes.follow(root, self.trace.now()) {
+            self.break_in(&mut record, law, what);
         }
     }
 

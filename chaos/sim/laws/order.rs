@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use state::Revision;
 
 use super::{Answer, Call, Operation, Record};
+use crate::sim::workloads::registers;
 
 impl Operation {
     /// The revision that the answer speaks of.
     fn revision(&self) -> Option<Revision> {
         match self.answer {
-            Answer::Value(_, revision) | Answer::Done(revision) | Answer::Refused(revision) => Some(revision),
+            Answer::Value(_, revision)
+            | Answer::All(_, revision)
+            | Answer::Done(revision)
+            | Answer::Refused(revision) => Some(revision),
             Answer::Failed | Answer::Unknown => None,
         }
     }
@@ -94,17 +98,31 @@ pub fn revisions_follow_time(record: &Record) -> Vec<String> {
     found
 }
 
+/// The values that a key had, by the revision each took.
+type History<'a> = BTreeMap<Revision, Option<&'a str>>;
+
+fn held_at<'a>(history: &History<'a>, revision: Revision) -> Option<&'a str> {
+    history.range(..=revision).next_back().and_then(|(_, value)| *value)
+}
+
 /// What a read, or a refusal, says of a key is what the history says of it at that revision.
 pub fn answers_are_true(record: &Record) -> Vec<String> {
-    let mut histories: BTreeMap<&str, BTreeMap<Revision, Option<&str>>> = BTreeMap::new();
+    let mut histories: BTreeMap<&str, History<'_>> = BTreeMap::new();
     for seen in record.events.values() {
         histories.entry(&seen.name).or_default().insert(seen.revision, seen.value.as_deref());
     }
     let mut found = Vec::new();
     for one in &record.operations {
         let Some(revision) = one.revision() else { continue };
-        let history = histories.get(one.name.as_str());
-        let held = history.and_then(|all| all.range(..=revision).next_back()).and_then(|(_, value)| *value);
+        if let Answer::All(listed, _) = &one.answer {
+            let registers = histories.iter().filter(|(name, _)| registers::is_one(name));
+            let held = registers.filter_map(|(name, history)| Some((*name, held_at(history, revision)?)));
+            if !listed.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(held) {
+                found.push(format!("{one:?} is not what the registers held at that revision"));
+            }
+            continue;
+        }
+        let held = histories.get(one.name.as_str()).and_then(|history| held_at(history, revision));
         let is_true = match (&one.call, &one.answer) {
             (_, Answer::Value(value, _)) => value.as_deref() == held,
             (Call::Create(_), Answer::Refused(_)) => held.is_some(),

@@ -61,6 +61,14 @@ fn each_law_sees_what_breaks_it() {
         &a,
         Some("histories are linearizable"),
     );
+    let pair = |a: &str, b: &str| vec![("r1".to_owned(), a.to_owned()), ("r2".to_owned(), b.to_owned())];
+    let both = [seen(1, "r1", Some("a")), seen(2, "r2", Some("b")), seen(3, "r1", Some("c")), seen(4, "r2", Some("d"))];
+    let all = |a, b, revision| ("", Call::List, Answer::All(pair(a, b), revision));
+    check(&[all("a", "b", 2), all("c", "b", 3), all("c", "d", 4)], &both, None);
+    check(&[all("a", "d", 4)], &both, Some("an answer is true at its revision"));
+    check(&[all("c", "b", 3), all("a", "b", 2)], &both, Some("lists are linearizable"));
+    check(&[all("c", "b", 3), all("a", "d", 4)], &both, Some("lists are linearizable"));
+    check(&[("r1", write("c"), Answer::Done(3)), all("a", "b", 3)], &both, Some("lists are linearizable"));
     check(
         &[],
         &[seen(1, "leader", Some("t2-m1-1")), seen(2, "leader", Some("t1-m2-2"))],

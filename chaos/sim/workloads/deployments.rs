@@ -1,7 +1,6 @@
 //! Deployments that are made, scaled, rolled and removed through any master's API server.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -36,11 +35,7 @@ pub async fn run(world: Arc<World>, mut random: Random) {
             };
             world.trace.say(format_args!("{method} {name} at m{id}: {answer:?}"));
         }
-        let think = Duration::from_millis(random.between(0, THINK_MS));
-        tokio::select! {
-            () = world.quiet.cancelled() => return,
-            () = tokio::time::sleep(think) => {}
-        }
+        world.think(random.between(0, THINK_MS)).await;
     }
 }
 

@@ -1,7 +1,9 @@
 //! What clients and leaders do while faults happen. To add one: a file and a row.
 
 mod deployments;
+mod hoard;
 pub mod registers;
+mod services;
 pub mod terms;
 
 use std::sync::Arc;
@@ -31,6 +33,16 @@ pub const ALL: &[Workload] = &[
         name: "deployments",
         about: "deployments are made, scaled, rolled and removed through any master's API server",
         run: |world, random| Box::pin(deployments::run(world, random)),
+    },
+    Workload {
+        name: "services",
+        about: "services that ask for the same addresses and ports are made and removed through any master's API server",
+        run: |world, random| Box::pin(services::run(world, random)),
+    },
+    Workload {
+        name: "hoard",
+        about: "where the quota is small, the store is filled until it is refused, and emptied",
+        run: |world, random| Box::pin(hoard::run(world, random)),
     },
     Workload {
         name: "terms",

@@ -3,20 +3,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::join_all;
-use state::{Command, Expect, Op, Outcome, Revision};
+use state::{Command, Expect, Op, Outcome, Refusal, Revision};
 
 use super::{key, put, value};
 use crate::Random;
 use crate::sim::laws::{Answer, Call};
+use crate::sim::observe::{GROUP, RESOURCE};
 use crate::sim::world::{Process, World};
 
 const CLIENTS: usize = 4;
 const REGISTERS: u64 = 5;
 /// The longest pause between two calls.
 const THINK_MS: u64 = 120;
+
+/// Whether a thing of this name is a register.
+pub fn is_one(name: &str) -> bool {
+    name.strip_prefix('r').is_some_and(|number| number.parse::<u64>().is_ok())
+}
 
 pub async fn run(world: Arc<World>, mut random: Random) {
     let clients = (1..=CLIENTS).map(|number| {
@@ -49,11 +54,7 @@ impl Client {
             if let Some((_, process)) = self.random.pick(&processes) {
                 self.call(process, &register).await;
             }
-            let think = Duration::from_millis(self.random.between(0, THINK_MS));
-            tokio::select! {
-                () = self.world.quiet.cancelled() => return,
-                () = tokio::time::sleep(think) => {}
-            }
+            self.world.think(self.random.between(0, THINK_MS)).await;
         }
     }
 
@@ -64,7 +65,8 @@ impl Client {
 
     async fn call(&mut self, process: &Process, register: &str) {
         let (call, command) = match self.random.between(0, 100) {
-            0..35 => return self.read(process, register).await,
+            0..8 => return self.list(process).await,
+            8..35 => return self.read(process, register).await,
             35..60 => {
                 let value = self.fresh();
                 (Call::Write(value.clone()), put(register, &value))
@@ -97,6 +99,19 @@ impl Client {
         self.world.laws.end(number, answer);
     }
 
+    async fn list(&mut self, process: &Process) {
+        let number = self.world.laws.begin(&self.name, "", Call::List);
+        let root = tokio::select! {
+            biased;
+            () = process.gone.cancelled() => None,
+            root = process.replica.read() => root.ok(),
+        };
+        let Some(root) = root else { return self.world.laws.end(number, Answer::Failed) };
+        let things = root.list(GROUP, RESOURCE, None).filter(|(key, _)| is_one(&key.name));
+        let all = things.map(|(key, record)| (key.name.clone(), value(record))).collect();
+        self.world.laws.end(number, Answer::All(all, root.revision()));
+    }
+
     async fn read(&mut self, process: &Process, register: &str) {
         let number = self.world.laws.begin(&self.name, register, Call::Read);
         let root = tokio::select! {
@@ -116,6 +131,7 @@ impl Client {
 
 fn answer(call: &Call, outcome: Result<Outcome, replica::Error>) -> Answer {
     match outcome {
+        Ok(Outcome { refusal: Some(Refusal::OverQuota(_)), .. }) => Answer::Failed,
         Ok(outcome) if outcome.refusal.is_some() => Answer::Refused(outcome.revision),
         // Nothing was there to delete.
         Ok(outcome) if *call == Call::Delete && outcome.revisions.first() == Some(&0) => {

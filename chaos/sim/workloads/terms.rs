@@ -1,7 +1,6 @@
 //! Each process that leads writes the term it leads in, only as its leader. So the history of one key shows who wrote when.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::put;
 use crate::Random;
@@ -25,6 +24,6 @@ pub async fn run(world: Arc<World>, mut random: Random) {
             // Not waited for: a leader that is cut off must not keep the others from writing.
             tokio::spawn(async move { process.replica.propose_as_leader(term, command).await });
         }
-        tokio::time::sleep(Duration::from_millis(random.between(1, EVERY_MS))).await;
+        world.think(random.between(1, EVERY_MS)).await;
     }
 }

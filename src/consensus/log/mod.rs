@@ -160,8 +160,11 @@ impl LogStore {
             let mut entries = Vec::new();
             let mut sum = 0;
             db.scan(&entry_key(range.start), &entry_key(range.end), &mut |key, value| {
-                let entry = wire::decode_entry(&Bytes::copy_from_slice(value))
-                    .map_err(|error| Error::Corrupt(format!("log entry {} is damaged: {error}", index_of(key))))?;
+                let damaged = |what: &str| Error::Corrupt(format!("log entry {} is damaged: {what}", index_of(key)));
+                let entry = wire::decode_entry(&Bytes::copy_from_slice(value)).map_err(|error| damaged(error.0))?;
+                if entry.log_id.index != index_of(key) {
+                    return Err(damaged("it is another entry"));
+                }
                 sum += value.len();
                 entries.push(entry);
                 Ok(sum < max_bytes)
@@ -218,7 +221,7 @@ struct Checked {
     membership: Option<Membership>,
 }
 
-/// Reads every entry once: all whole, none missing.
+/// Reads every entry once: all whole, none missing, their terms in order.
 fn check_entries(db: &dyn Database, dir: &Path, purged: Option<LogId>) -> Result<Checked, Error> {
     let mut first = None;
     let mut last = purged;
@@ -228,7 +231,12 @@ fn check_entries(db: &dyn Database, dir: &Path, purged: Option<LogId>) -> Result
         let entry = wire::decode_entry(&Bytes::copy_from_slice(value))
             .map_err(|error| error.stored(dir, &format!("entry {index}")))?;
         if entry.log_id.index != index || last.is_some_and(|last: LogId| last.index + 1 != index) {
-            return Err(corrupt(dir, &format!("entry {index} stands where {} should", next(last))));
+            return Err(corrupt(dir, &format!("entry {} stands where {} should", entry.log_id.index, next(last))));
+        }
+        // No leader writes one behind a later leader's: what a later one replaced was not removed.
+        if let Some(last) = last.filter(|last| last.leader_id.term > entry.log_id.leader_id.term) {
+            let terms = (entry.log_id.leader_id.term, last.leader_id.term);
+            return Err(corrupt(dir, &format!("entry {index} is of term {}, behind one of term {}", terms.0, terms.1)));
         }
         first = first.or(Some(index));
         last = Some(entry.log_id);
@@ -303,8 +311,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        #[cfg(feature = "mutants")]
-        if replica::mutants::is_chosen("forgotten-vote") {
+        if state::mutants::is_chosen("forgotten-vote") {
             self.tail.set_vote(*vote);
             return Ok(());
         }

@@ -112,6 +112,40 @@ async fn an_entry_that_rotted_in_the_database_is_refused() {
     assert!(matches!(&refused, Some(Error::Corrupt(message)) if message.contains("entry 4")), "{refused:?}");
 }
 
+/// A member that votes with the end of a log that a later leader replaced votes for who lacks what was committed since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_of_the_log_that_was_replaced_and_not_removed_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let sim = Sim::new();
+    fill(Arc::new(sim.clone()), dir.path(), 10).await;
+    let db = sim.database(&dir.path().join("log"), Purpose::Log).expect("the log");
+    let later = Entry { log_id: log_id(2, 7), ..entry(7) };
+    let write = Write::Put(entry_key(7), wire::encode_entry(&later).into());
+    db.write(vec![write], Durability::Synced).expect("write");
+    drop(db);
+    let refused = open(Arc::new(sim), dir.path()).await.err();
+    let Some(Error::Corrupt(why)) = &refused else { panic!("{refused:?}") };
+    assert!(why.contains("entry 8 is of term 1, behind one of term 2"), "{why}");
+}
+
+/// A write that went to another entry's place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_misdirected_write_is_found_when_the_log_is_opened() {
+    for number in 0..4 {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let sim = Sim::new();
+        fill(Arc::new(sim.clone()), dir.path(), 10).await;
+        sim.misdirect(Purpose::Log, number << 33);
+        let mut log = open(Arc::new(sim.clone()), dir.path()).await.expect("all is well yet");
+        log.blocking_append([entry(10)]).await.expect("append");
+        log.close().await;
+        sim.crash();
+        let refused = open(Arc::new(sim), dir.path()).await.err();
+        let said = format!("entry 10 stands where {} should", number * 2);
+        assert!(matches!(&refused, Some(Error::Corrupt(why)) if why.contains(&said)), "{said}: {refused:?}");
+    }
+}
+
 /// After a step back to an older hactl: no damage, and no quarantine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_of_a_newer_version_is_refused_with_the_cure() {

@@ -170,9 +170,7 @@ impl Worker {
     fn try_write(&mut self, writes: Vec<Write>, sync: bool, last: Option<LogId>) -> Result<(), String> {
         self.guarded(|worker| {
             let durability = if sync { Durability::Synced } else { Durability::Buffered };
-            #[cfg(feature = "mutants")]
-            let durability =
-                if replica::mutants::is_chosen("unsynced-ack") { Durability::Buffered } else { durability };
+            let durability = if state::mutants::is_chosen("unsynced-ack") { Durability::Buffered } else { durability };
             let started = Instant::now();
             if sync {
                 worker.disk.syncs.begin();
@@ -196,8 +194,7 @@ impl Worker {
             if worker.watermark.next() > from {
                 worker.watermark.set(from, Durability::Synced)?;
             }
-            #[cfg(feature = "mutants")]
-            if replica::mutants::is_chosen("kept-tail") {
+            if state::mutants::is_chosen("kept-tail") {
                 return Ok(());
             }
             worker.db.write(vec![Write::DeleteRange(entry_key(from), vec![ENTRY + 1])], Durability::Synced)

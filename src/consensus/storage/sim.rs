@@ -8,20 +8,33 @@
 //!   crash   the power fails: of what was not synced a part from the front may be left, in whole batches
 //! ```
 //!
+//! A cut may also be aimed at the n-th [`Action`] of a kind, and a write may go astray: what a member then finds on its disk
+//! is two rows that are not what they should be.
+//!
 //! **Invariant:** handles opened before a crash or kill write nothing afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::watch;
+
 use super::{Cell, Database, Durability, Place, Purpose, Storage, Visit, Write};
 use crate::Error;
 
-type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+/// Bytes are shared between what is durable and what readers see.
+type Rows = BTreeMap<Bytes, Bytes>;
+
+/// Small facts have keys that begin so. Nothing goes astray there: only a second copy could tell.
+const FACTS: &[u8] = b"m/";
 
 /// The file that holds a checkpoint's rows.
 const ROWS_FILE: &str = "rows";
+/// A disk writes files in such pieces, in any order.
+const PAGE: usize = 4096;
 /// Rows that a scan takes at a time.
 const SCAN_ROWS: usize = 64;
 
@@ -33,10 +46,38 @@ pub struct Sim {
     mounted: Option<u64>,
 }
 
+/// What a power cut can be aimed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A batch is written to a database.
+    Write(Purpose),
+    /// A few bytes are overwritten and synced, as before the log is truncated.
+    Cell,
+    /// A small file is replaced, as when a snapshot is complete or another state is in use.
+    Replace,
+    /// A database is copied.
+    Checkpoint,
+    /// A piece of a received snapshot is written.
+    Append,
+}
+
+/// A power cut to come.
+struct Aimed {
+    at: Action,
+    /// So many actions of that kind are let pass before,
+    pass: u64,
+    /// and from the next of them on so many of any kind.
+    then: u64,
+    counting: bool,
+}
+
 #[derive(Default)]
 struct Disk {
     /// Counts crashes and kills.
     incarnation: u64,
+    aimed: Option<Aimed>,
+    /// How many aimed cuts have hit.
+    hits: watch::Sender<u64>,
     /// Every sync of such a database fails from now on.
     failing: Option<Purpose>,
     /// Every write fails from now on.
@@ -57,11 +98,35 @@ struct Table {
     purpose: Purpose,
     durable: Rows,
     /// What was written since.
-    unsynced: Vec<Vec<Write>>,
+    unsynced: Vec<Vec<Change>>,
     /// Both, which is what readers see.
     current: Rows,
     /// Rows that cannot be read any more.
-    damaged: BTreeSet<Vec<u8>>,
+    damaged: BTreeSet<Bytes>,
+    /// The next batch that becomes durable has a write that goes to the place of another row, which this number chooses.
+    astray: Option<u64>,
+}
+
+fn is_content(key: &Bytes) -> bool {
+    !key.starts_with(FACTS)
+}
+
+/// A [`Write`] whose bytes are shared.
+#[derive(Clone)]
+enum Change {
+    Put(Bytes, Bytes),
+    Delete(Bytes),
+    DeleteRange(Bytes, Bytes),
+}
+
+impl From<Write> for Change {
+    fn from(write: Write) -> Self {
+        match write {
+            Write::Put(key, value) => Self::Put(key.into(), value.into()),
+            Write::Delete(key) => Self::Delete(key.into()),
+            Write::DeleteRange(from, to) => Self::DeleteRange(from.into(), to.into()),
+        }
+    }
 }
 
 #[derive(Clone, Default)]
@@ -72,8 +137,29 @@ struct CellContent {
 
 impl Table {
     fn sync(&mut self) {
-        for batch in std::mem::take(&mut self.unsynced) {
+        for mut batch in std::mem::take(&mut self.unsynced) {
+            self.misdirect(&mut batch);
             apply(&mut self.durable, batch);
+        }
+    }
+
+    /// Lets one write of the batch go astray, if one shall and can: readers see what they wrote until the next crash.
+    fn misdirect(&mut self, batch: &mut [Change]) {
+        let Some(number) = self.astray else { return };
+        let puts = batch.iter_mut().filter_map(|change| match change {
+            Change::Put(key, _) if is_content(key) => Some(key),
+            _ => None,
+        });
+        let mut puts: Vec<&mut Bytes> = puts.collect();
+        let others: Vec<&Bytes> = self.durable.keys().filter(|key| is_content(key)).collect();
+        if puts.is_empty() || others.is_empty() {
+            return;
+        }
+        let at = number as usize % puts.len();
+        let other = others[(number >> 32) as usize % others.len()];
+        if *puts[at] != *other {
+            *puts[at] = other.clone();
+            self.astray = None;
         }
     }
 
@@ -109,30 +195,66 @@ impl Sim {
     /// As [`Self::crash`]; `keep` says how much is left of so many unsynced batches or bytes.
     pub fn crash_keeping(&self, mut keep: impl FnMut(usize) -> usize) {
         let mut disk = self.lock();
-        disk.incarnation += 1;
-        disk.failing = None;
+        disk.end();
         for table in disk.databases.values_mut() {
             let left = keep(table.unsynced.len());
             table.lose(left);
         }
-        for cell in disk.cells.values_mut() {
-            if cell.current != cell.durable && keep(1) == 0 {
-                cell.current = cell.durable.clone();
-            }
-            cell.durable = cell.current.clone();
+        for cell in disk.cells.values_mut().filter(|cell| cell.current != cell.durable) {
+            let new = cell.current.clone().unwrap_or_default();
+            let mut torn = cell.durable.clone().unwrap_or_default();
+            // The new bytes reached it in order, but perhaps not all of them.
+            let written = keep(new.len()).min(new.len());
+            torn.resize(torn.len().max(written), 0);
+            torn[..written].copy_from_slice(&new[..written]);
+            cell.durable = Some(torn);
+            cell.current = cell.durable.clone();
         }
         for path in std::mem::take(&mut disk.unsynced) {
             if let Some(bytes) = disk.files.get_mut(&path) {
-                bytes.truncate(keep(bytes.len()));
+                let length = keep(bytes.len());
+                bytes.truncate(length);
+                // Of what is left a page in the middle may be one that was never written.
+                let last = length.div_ceil(PAGE).saturating_sub(1);
+                let page = keep(last).min(last) * PAGE;
+                let end = (page + PAGE).min(length);
+                if keep(1) == 0 {
+                    bytes[page..end].fill(0);
+                }
             }
+        }
+    }
+
+    /// Cuts the power at the action of this kind after so many of them and, from there on, so many of any kind: that one
+    /// does not happen and present handles are dead. What was not synced is still to be taken, by [`Self::crash_keeping`].
+    pub fn aim(&self, at: Action, pass: u64, then: u64) {
+        self.lock().aimed = Some(Aimed { at, pass, then, counting: false });
+    }
+
+    /// Takes an aimed cut back; false if it has hit.
+    pub fn aim_no_more(&self) -> bool {
+        self.lock().aimed.take().is_some()
+    }
+
+    /// How many aimed cuts have hit.
+    pub fn hits(&self) -> watch::Receiver<u64> {
+        self.lock().hits.subscribe()
+    }
+
+    /// Lets one row's write go to the place of another row, as soon as there is one. After the next crash the row is as it
+    /// was before, and the other one has its bytes.
+    pub fn misdirect(&self, purpose: Purpose, number: u64) {
+        let mut disk = self.lock();
+        let tables = disk.databases.values_mut().filter(|table| table.purpose == purpose);
+        if let Some(table) = tables.max_by_key(|table| table.durable.len()) {
+            table.astray = Some(number);
         }
     }
 
     /// Ends the process; `keep` says how many of so many unflushed batches a state database had flushed by itself.
     pub fn kill(&self, mut keep: impl FnMut(usize) -> usize) {
         let mut disk = self.lock();
-        disk.incarnation += 1;
-        disk.failing = None;
+        disk.end();
         for table in disk.databases.values_mut().filter(|table| table.purpose == Purpose::State) {
             let left = keep(table.unsynced.len());
             table.lose(left);
@@ -169,8 +291,10 @@ impl Sim {
         let mut disk = self.lock();
         if let Some(table) = disk.databases.get_mut(dir) {
             for rows in [&mut table.durable, &mut table.current] {
-                if let Some(last) = rows.get_mut(key).and_then(|value| value.last_mut()) {
-                    *last ^= 1;
+                if let Some(value) = rows.get_mut(key) {
+                    let mut bytes = value.to_vec();
+                    bytes.last_mut().into_iter().for_each(|last| *last ^= 1);
+                    *value = bytes.into();
                 }
             }
         }
@@ -201,6 +325,37 @@ impl Sim {
             Some(mounted) if mounted != disk.incarnation => Err(power_cut()),
             _ => Ok(disk),
         }
+    }
+}
+
+impl Disk {
+    /// All present handles are dead.
+    fn end(&mut self) {
+        self.incarnation += 1;
+        self.failing = None;
+        self.aimed = None;
+    }
+
+    /// Whether power lasts for this action.
+    fn act(&mut self, action: Action) -> Result<(), Error> {
+        let Some(aimed) = &mut self.aimed else { return Ok(()) };
+        if !aimed.counting {
+            if aimed.at != action {
+                return Ok(());
+            }
+            if aimed.pass > 0 {
+                aimed.pass -= 1;
+                return Ok(());
+            }
+            aimed.counting = true;
+        }
+        if aimed.then > 0 {
+            aimed.then -= 1;
+            return Ok(());
+        }
+        self.end();
+        self.hits.send_modify(|hits| *hits += 1);
+        Err(power_cut())
     }
 }
 
@@ -239,22 +394,22 @@ impl SimDatabase {
     }
 }
 
-fn apply(rows: &mut Rows, writes: Vec<Write>) {
-    for write in writes {
-        match write {
-            Write::Put(key, value) => {
+fn apply(rows: &mut Rows, changes: Vec<Change>) {
+    for change in changes {
+        match change {
+            Change::Put(key, value) => {
                 rows.insert(key, value);
             }
-            Write::Delete(key) => {
+            Change::Delete(key) => {
                 rows.remove(&key);
             }
-            Write::DeleteRange(from, to) if from < to => {
-                let gone: Vec<Vec<u8>> = rows.range(from..to).map(|(key, _)| key.clone()).collect();
+            Change::DeleteRange(from, to) if from < to => {
+                let gone: Vec<Bytes> = rows.range(from..to).map(|(key, _)| key.clone()).collect();
                 for key in gone {
                     rows.remove(&key);
                 }
             }
-            Write::DeleteRange(..) => {}
+            Change::DeleteRange(..) => {}
         }
     }
 }
@@ -269,15 +424,17 @@ impl Database for SimDatabase {
             if disk.stuffed {
                 return Err(Error::Storage("no space left on device".into()));
             }
+            disk.act(Action::Write(self.purpose))?;
             let slow = disk.slow;
             let table = self.table(disk)?;
-            for write in &writes {
-                if let Write::Put(key, _) | Write::Delete(key) = write {
+            let changes: Vec<Change> = writes.into_iter().map(Change::from).collect();
+            for change in &changes {
+                if let Change::Put(key, _) | Change::Delete(key) = change {
                     table.damaged.remove(key);
                 }
             }
-            apply(&mut table.current, writes.clone());
-            table.unsynced.push(writes);
+            apply(&mut table.current, changes.clone());
+            table.unsynced.push(changes);
             Ok(slow)
         })?;
         if durability == Durability::Buffered {
@@ -295,22 +452,23 @@ impl Database for SimDatabase {
             if table.damaged.contains(key) {
                 return Err(unreadable(&self.dir));
             }
-            Ok(table.current.get(key).cloned())
+            Ok(table.current.get(key).map(|value| value.to_vec()))
         })
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
         let mut from = from.to_vec();
         while from.as_slice() < to {
-            let rows: Vec<(Vec<u8>, Vec<u8>)> = self.with(|disk| {
+            let rows: Vec<(Bytes, Bytes)> = self.with(|disk| {
                 let table = self.table(disk)?;
-                let range = table.current.range(from.clone()..to.to_vec()).take(SCAN_ROWS);
+                let range = (Bound::Included(from.as_slice()), Bound::Excluded(to));
+                let range = table.current.range::<[u8], _>(range).take(SCAN_ROWS);
                 let rows =
                     range.map(|(key, value)| (!table.damaged.contains(key)).then(|| (key.clone(), value.clone())));
                 rows.collect::<Option<_>>().ok_or_else(|| unreadable(&self.dir))
             })?;
             match rows.last() {
-                Some((last, _)) => from = [last.as_slice(), &[0]].concat(),
+                Some((last, _)) => from = [last.as_ref(), &[0]].concat(),
                 None => return Ok(()),
             }
             for (key, value) in rows {
@@ -335,6 +493,7 @@ impl Database for SimDatabase {
 
     fn checkpoint(&self, dir: &Path) -> Result<(), Error> {
         self.with(|disk| {
+            disk.act(Action::Checkpoint)?;
             self.sync(disk)?;
             let rows = encode(&self.table(disk)?.current);
             let path = dir.join(ROWS_FILE);
@@ -357,11 +516,11 @@ fn encode(rows: &Rows) -> Vec<u8> {
 }
 
 fn decode(mut bytes: &[u8]) -> Rows {
-    fn take(bytes: &mut &[u8]) -> Option<Vec<u8>> {
+    fn take(bytes: &mut &[u8]) -> Option<Bytes> {
         let (len, rest) = bytes.split_first_chunk::<4>()?;
         let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
         *bytes = rest;
-        Some(value.to_vec())
+        Some(Bytes::copy_from_slice(value))
     }
     let mut rows = Rows::new();
     while let (Some(key), Some(value)) = (take(&mut bytes), take(&mut bytes)) {
@@ -386,6 +545,9 @@ impl Cell for SimCell {
         if disk.incarnation != self.incarnation {
             return Err(power_cut());
         }
+        if durability == Durability::Synced {
+            disk.act(Action::Cell)?;
+        }
         let cell = disk.cells.entry(self.path.clone()).or_default();
         cell.current = Some(bytes.to_vec());
         if durability == Durability::Synced {
@@ -405,7 +567,8 @@ impl Storage for Sim {
         if !disk.databases.contains_key(dir) {
             let durable = disk.files.get(&dir.join(ROWS_FILE)).map(|bytes| decode(bytes)).unwrap_or_default();
             let current = durable.clone();
-            let table = Table { purpose, durable, unsynced: Vec::new(), current, damaged: BTreeSet::new() };
+            let table =
+                Table { purpose, durable, unsynced: Vec::new(), current, damaged: BTreeSet::new(), astray: None };
             disk.databases.insert(dir.to_path_buf(), table);
         }
         let incarnation = disk.incarnation;
@@ -423,7 +586,9 @@ impl Storage for Sim {
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-        self.present()?.files.insert(path.to_path_buf(), bytes.to_vec());
+        let mut disk = self.present()?;
+        disk.act(Action::Replace)?;
+        disk.files.insert(path.to_path_buf(), bytes.to_vec());
         Ok(())
     }
 
@@ -459,6 +624,7 @@ impl Storage for Sim {
 
     fn append(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         let mut disk = self.present()?;
+        disk.act(Action::Append)?;
         disk.files.entry(path.to_path_buf()).or_default().extend(bytes);
         disk.unsynced.insert(path.to_path_buf());
         Ok(())
@@ -517,5 +683,73 @@ impl Storage for Sim {
 
     fn reserve(&self, _path: &Path, _bytes: u64) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(number: u8) -> Vec<Write> {
+        vec![Write::Put(vec![number], vec![number])]
+    }
+
+    fn keys(db: &dyn Database) -> Vec<u8> {
+        let mut keys = Vec::new();
+        db.scan(&[], &[255], &mut |key, _| {
+            keys.extend(key);
+            Ok(true)
+        })
+        .expect("a scan");
+        keys
+    }
+
+    #[test]
+    fn a_cut_comes_at_the_action_it_is_aimed_at() {
+        let sim = Sim::in_tasks();
+        let dir = Path::new("/d");
+        let open = |sim: &Sim| sim.mount().database(dir, Purpose::Log).expect("a database");
+        let db = open(&sim);
+        sim.aim(Action::Write(Purpose::Log), 1, 1);
+        let hits = sim.hits();
+        sim.replace(Path::new("/f"), b"not aimed at").expect("replaced");
+        for number in [1, 2] {
+            db.write(row(number), Durability::Synced).expect("written");
+        }
+        assert!(db.write(row(3), Durability::Synced).is_err() && *hits.borrow() == 1);
+        assert!(db.get(&[1]).is_err(), "the power is off");
+        assert!(!sim.aim_no_more(), "it has hit");
+        sim.crash();
+        assert_eq!(keys(open(&sim).as_ref()), [1, 2]);
+        sim.aim(Action::Cell, 0, 0);
+        assert!(sim.aim_no_more());
+        open(&sim).write(row(4), Durability::Synced).expect("written");
+    }
+
+    #[test]
+    fn what_was_not_synced_is_torn() {
+        let sim = Sim::in_tasks();
+        let mut cell = sim.cell(Path::new("/c")).expect("a cell");
+        cell.store(b"old bytes", Durability::Synced).expect("stored");
+        cell.store(b"NEW", Durability::Buffered).expect("stored");
+        sim.append(Path::new("/s/f"), &[7; 3 * PAGE]).expect("written");
+        sim.crash_keeping(|most| most.min(2 * PAGE + 1).saturating_sub(1));
+        let torn = sim.cell(Path::new("/c")).expect("a cell").load().expect("loaded");
+        assert_eq!(torn.as_deref(), Some(b"NEd bytes".as_slice()));
+        let file = sim.read(Path::new("/s/f")).expect("read").expect("a file");
+        assert!(file.len() == 2 * PAGE && file.contains(&0) && file.contains(&7), "{} bytes", file.len());
+    }
+
+    #[test]
+    fn a_row_goes_astray_and_is_read_right_until_the_next_crash() {
+        let sim = Sim::in_tasks();
+        let db = sim.database(Path::new("/d"), Purpose::State).expect("a database");
+        db.write([row(1), row(2)].concat(), Durability::Synced).expect("written");
+        sim.misdirect(Purpose::State, 1 << 32);
+        db.write(row(3), Durability::Synced).expect("written");
+        assert_eq!(db.get(&[3]).expect("read"), Some(vec![3]));
+        sim.crash();
+        let db = sim.database(Path::new("/d"), Purpose::State).expect("a database");
+        assert_eq!((db.get(&[2]).expect("read"), db.get(&[3]).expect("read")), (Some(vec![3]), None));
     }
 }

@@ -205,6 +205,31 @@ async fn a_member_stops_before_rules_it_does_not_know() {
     assert!(why.contains("install the newer hactl"), "{why}");
 }
 
+/// It was away while the others were upgraded, and what it lacks comes as a snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_stops_before_a_snapshot_whose_rules_it_does_not_know() {
+    use state::{Command, Op, RaiseVersion, op};
+    let mut cluster = Cluster::new(Disk::Sim);
+    cluster.tune = |config| (config.snapshot_entries, config.keep_entries) = (50, 10);
+    cluster.start(1).await.expect("starts");
+    cluster.members[&1].initialize().await.expect("the first member");
+    let raise = op::Kind::RaiseVersion(RaiseVersion { version: state::VERSION });
+    let raise = Command { ops: vec![Op { kind: Some(raise) }], ..Command::default() };
+    accepted(cluster.replica(1).propose(raise).await);
+    for n in 0..120 {
+        accepted(cluster.replica(1).propose(put("thing", &n.to_string())).await);
+    }
+    let mut metrics = cluster.members[&1].inner().raft.metrics();
+    let purged = metrics.wait_until(|metrics| metrics.purged.is_some_and(|id| id.index > 50));
+    tokio::time::timeout(super::cluster::LIMIT, purged).await.expect("the log is purged").expect("running");
+    cluster.tune = |config| config.newest_version = state::VERSION - 1;
+    cluster.start(2).await.expect("starts");
+    cluster.members[&1].add_learner(member(2)).await.expect("learner");
+    let why = tokio::time::timeout(super::cluster::LIMIT, cluster.members[&2].failed()).await.expect("it stops");
+    assert!(why.contains("install the newer hactl"), "{why}");
+    assert_eq!(cluster.root(2).revision(), 0, "nothing of it is shown");
+}
+
 /// What history held leaves the disk, while writes go on; the sizes that are told are those of the files.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compaction_gives_space_back_while_writes_go_on() {

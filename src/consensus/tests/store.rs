@@ -25,7 +25,7 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Builder 
             .expect("log");
         let snapshots = Arc::new(Snapshots::open(storage.clone(), dir.path()).expect("snapshots"));
         let rebuild = Rebuild { from_the_start: true, purged: None, snapshots: &snapshots };
-        let (store, loaded) = StateStore::open(storage, dir.path(), &rebuild).expect("state");
+        let (store, loaded) = StateStore::open(storage, dir.path(), &rebuild, state::VERSION).expect("state");
         let published = Arc::new(Published::new(&loaded, u64::MAX));
         Ok((dir, log, StateMachine::new(loaded, published, store, snapshots)))
     }

@@ -63,6 +63,7 @@ impl Leader {
         command.term = term;
         command.time_ms = (self.now)().as_millisecond();
         match self.replica.propose_as_leader(term, command).await {
+            Err(error) if state::mutants::is_chosen("doubled-pod") => Err(error),
             Err(Error::Unknown(why)) if self.settled(term).await => Err(Error::Unknown(why)),
             Err(Error::Unknown(_)) => Err(Error::Deposed(term)),
             outcome => outcome,
@@ -97,7 +98,7 @@ impl Leader {
             };
             let Some(term) = leading else { continue };
             // A lease that lapsed and came back goes on in its term: what the loops proposed before may be under way yet.
-            if led == Some(term) {
+            if led == Some(term) && !state::mutants::is_chosen("doubled-pod") {
                 let settled = tokio::select! {
                     () = shutdown.cancelled() => return,
                     settled = self.settled(term) => settled,
