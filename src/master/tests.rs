@@ -149,6 +149,7 @@ async fn a_master_starts_answers_and_admits_another() {
         version: String::new(),
         nonce: "of two".into(),
         replaces: None,
+        epoch: 0,
     };
     let refused = join(&options).await.expect_err("a master's token makes no node").to_string();
     assert!(refused.contains("master only"), "{refused}");
@@ -298,6 +299,7 @@ async fn a_node_that_asks_again_is_the_same_and_another_machine_is_not() {
         version: String::new(),
         nonce: nonce.into(),
         replaces: None,
+        epoch: 0,
     };
     let before = join(&options("a")).await.expect("joins");
     let again = join(&options("a")).await.expect("joins again");
