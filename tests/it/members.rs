@@ -132,7 +132,8 @@ async fn a_newcomer_that_was_told_of_a_follower_only_finds_the_leader() {
     std::fs::write(&file, told.to_string()).expect("write");
     local.ok(&["local", "start", "master-2"]);
     eventually("it votes", || {
-        let status = status(&local);
+        let output = local.hactl(&["cluster", "status", "-o", "json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|_| text(&output.stderr))?;
         match member(&status, "master-2") {
             Some(found) if found["voter"] == true => Ok(()),
             other => Err(format!("{other:?}")),

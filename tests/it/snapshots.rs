@@ -223,7 +223,8 @@ fn restore_makes_the_node_of_the_snapshot_this_machines_again() {
         return;
     }
     let mut machine = Machine::new();
-    machine.become_by(&["cluster", "init", "--foreground"], "init");
+    // No network is ever made of it, but it must not be another cluster's on this machine.
+    machine.become_by(&["cluster", "init", "--foreground", "--cluster-cidr", "10.127.0.0/16"], "init");
     let before = machine.node();
     let printed = eventually("the recovery key is shown", || {
         let printed = std::fs::read_to_string(machine.file("init.out")).expect("read");

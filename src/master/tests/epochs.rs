@@ -35,7 +35,7 @@ impl Running {
         let certificate = tls::Certificate::new(&node, "node").expect("pair");
         let tls = tls::api_client(&bundles.client, Some(&certificate)).expect("client");
         let masters = rpc::client::Masters::new(vec![self.bound.api.to_string()], tls);
-        let (_, channel) = masters.connect().await.expect("connects");
+        let channel = reach(&masters).await;
         let mut hello = pb::Hello { node: "node-1".into(), uid, node_json: "{}".into(), ..Default::default() };
         change(&mut hello);
         let hello = pb::NodeMessage { message: Some(pb::node_message::Message::Hello(hello)) };

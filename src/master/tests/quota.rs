@@ -63,7 +63,7 @@ impl Session {
         let certificate = tls::Certificate::new(&pair, "node").expect("pair");
         let tls = tls::api_client(&bundles.client, Some(&certificate)).expect("client");
         let masters = rpc::client::Masters::new(vec![one.bound.api.to_string()], tls);
-        let (_, channel) = masters.connect().await.expect("connects");
+        let channel = reach(&masters).await;
         let uid = match rpc::pki::inspect::identity_of_pem(&pair.certificate_pem, &bundles) {
             Ok(Some(rpc::Identity::Node { uid, .. })) => uid,
             other => panic!("{other:?}"),
