@@ -42,6 +42,7 @@ fn measure_store(root: &State) {
     metrics::gauge!("hactl_store_compacted_revision").set(root.compacted() as f64);
     metrics::gauge!("hactl_store_objects").set(root.len() as f64);
     metrics::gauge!("hactl_store_bytes").set(root.bytes() as f64);
+    metrics::gauge!("hactl_bound_used", "setting" => "store-quota").set(root.bytes() as f64);
     metrics::gauge!("hactl_store_history_bytes").set(root.history_bytes() as f64);
 }
 

@@ -143,6 +143,11 @@ fn try_lock(data_dir: &Path) -> Result<Flock<File>> {
     Ok(lock)
 }
 
+/// Whether a process runs on this data dir.
+pub fn runs(data_dir: &Path) -> bool {
+    data_dir.join("lock").exists() && lock(data_dir).is_err()
+}
+
 /// Stops the process that runs on this data dir, if one does. Whoever holds the lock is alive, so its pid is its own.
 ///
 /// # Errors

@@ -23,8 +23,9 @@ const CATCH_UP: Duration = Duration::from_secs(25);
 const HAND_OVER: Duration = Duration::from_secs(5);
 /// A member that does not answer the leader within this does not count as alive when a change is judged.
 const ALIVE: Duration = Duration::from_secs(3);
-/// How long to follow a leadership that moves, and the pause between tries.
+/// How long to follow a leadership that moves, from one leader to the next and in all, and the pause between tries.
 const MOVING: Duration = Duration::from_secs(10);
+const MOVING_MAX: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(50);
 /// A learner at most this many entries behind is caught up.
 const LAG: u64 = 100;
@@ -185,19 +186,37 @@ impl Inner {
 
     /// Carries out a change, here or at the leader; follows a leadership that is just moving.
     pub(crate) async fn change(&self, change: Change) -> Result<(), Error> {
-        let deadline = Instant::now() + MOVING;
+        let latest = Instant::now() + MOVING_MAX;
+        let mut deadline = Instant::now() + MOVING;
+        let mut asked = None;
         loop {
             let mut metrics = self.raft.metrics();
             metrics.borrow_and_update();
             let outcome = match self.leader() {
                 None => Err(self.not_leader()),
-                Some(leader) if leader.id == self.id => self.change_here(change.clone()).await,
-                Some(leader) => self.change_there(&leader, change.clone()).await,
+                // It has gone elsewhere, which was all that was wanted.
+                Some(leader) if change == Change::Transfer(0) && asked.is_some_and(|asked| asked != leader.id) => {
+                    return Ok(());
+                }
+                Some(leader) => {
+                    // What the one before took is not what this one has.
+                    if asked.replace(leader.id) != Some(leader.id) {
+                        deadline = latest.min(Instant::now() + MOVING);
+                    }
+                    if leader.id == self.id {
+                        self.change_here(change.clone()).await
+                    } else {
+                        self.change_there(&leader, change.clone()).await
+                    }
+                }
             };
-            if !matches!(outcome, Err(Error::NotLeader { .. })) || Instant::now() >= deadline {
+            // One whose leader has changed meanwhile asks the next one, however long that took.
+            let moved = asked.is_some() && self.leader().is_some_and(|leader| asked != Some(leader.id));
+            let over = Instant::now() >= if moved { latest } else { deadline };
+            if !matches!(outcome, Err(Error::NotLeader { .. })) || over {
                 return outcome;
             }
-            let until = deadline.min(Instant::now() + RETRY);
+            let until = latest.min(Instant::now() + RETRY);
             let _ = tokio::time::timeout_at(until, metrics.changed()).await;
         }
     }
@@ -205,17 +224,23 @@ impl Inner {
     async fn change_there(&self, leader: &Member, change: Change) -> Result<(), Error> {
         let outcome = self.transport.change_membership(leader, change).await;
         outcome.map_err(|status| match status.code() {
-            Code::FailedPrecondition => self.not_leader(),
+            // Whoever died over it did it or not: a change names what shall be, so the next leader may be asked for it too.
+            Code::FailedPrecondition | Code::Unavailable | Code::Cancelled | Code::Unknown => self.not_leader(),
             Code::InvalidArgument => Error::Invalid(status.message().to_string()),
             _ => Error::Timeout(status.message().to_string()),
         })
     }
 
+    fn check_leads(&self) -> Result<(), Error> {
+        match self.raft.metrics().borrow_watched().current_leader {
+            Some(leader) if leader == self.id => Ok(()),
+            leader => Err(Error::NotLeader { leader }),
+        }
+    }
+
     /// Carries out a change as the leader.
     pub(crate) async fn change_here(&self, change: Change) -> Result<(), Error> {
-        if self.raft.metrics().borrow_watched().current_leader != Some(self.id) {
-            return Err(self.not_leader());
-        }
+        self.check_leads()?;
         match change {
             Change::AddLearner(member) => self.add_learner_here(member).await,
             Change::Promote(id) => self.promote_here(id).await,
@@ -350,6 +375,8 @@ impl Inner {
         let majority =
             |of: &BTreeSet<MemberId>, living: &BTreeSet<MemberId>| of.intersection(living).count() > of.len() / 2;
         let living = self.living(|living| majority(&ids, living) && majority(&rest, living)).await;
+        // Nobody answers one that no longer leads: that says nothing.
+        self.check_leads()?;
         for (who, of) in [("present", &ids), ("remaining", &rest)] {
             if !majority(of, &living) {
                 let silent =
@@ -414,6 +441,7 @@ impl Inner {
     /// Hands leadership to the voter that is furthest, and waits until it leads.
     pub(crate) async fn transfer_away(&self) -> Result<(), Error> {
         let living = self.living(|living| living.len() > 1).await;
+        self.check_leads()?;
         let members = self.members();
         let others = members.iter().filter(|one| living.contains(&one.member.id) && one.member.id != self.id);
         let best = others.max_by_key(|member| (member.matched, std::cmp::Reverse(member.heard)));
@@ -422,24 +450,32 @@ impl Inner {
     }
 
     pub(crate) async fn transfer_to(&self, to: MemberId) -> Result<(), Error> {
+        self.check_leads()?;
         let mut metrics = self.raft.metrics();
-        {
-            let metrics = metrics.borrow_and_update();
-            if metrics.current_leader != Some(self.id) {
-                return Err(Error::NotLeader { leader: metrics.current_leader });
-            }
-            if to == self.id {
-                return Ok(());
-            }
-            if !metrics.membership_config.voter_ids().any(|voter| voter == to) {
-                return Err(Error::Invalid(format!("member {to} is no voter")));
-            }
+        if to == self.id {
+            return Ok(());
         }
-        self.raft.trigger().transfer_leader(to).await.map_err(|error| Error::Stopped(error.to_string()))?;
-        let moved = metrics.wait_until(|metrics| metrics.current_leader.is_some_and(|leader| leader != self.id));
-        match tokio::time::timeout(HAND_OVER, moved).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::Timeout(format!("member {to} does not lead after {HAND_OVER:?}"))),
+        if !metrics.borrow_and_update().membership_config.voter_ids().any(|voter| voter == to) {
+            return Err(Error::Invalid(format!("member {to} is no voter")));
+        }
+        let deadline = Instant::now() + HAND_OVER;
+        loop {
+            let term = metrics.borrow_and_update().current_term;
+            self.raft.trigger().transfer_leader(to).await.map_err(|error| Error::Stopped(error.to_string()))?;
+            let moved = metrics.wait_until(|metrics| match metrics.current_leader {
+                Some(leader) if leader == self.id => metrics.current_term > term,
+                leader => leader.is_some(),
+            });
+            let moved = tokio::time::timeout_at(deadline, moved).await;
+            // Whoever should have taken over did not win its election, and this member won the next one: once more.
+            match (moved, self.check_leads()) {
+                (Ok(_), Ok(())) => {}
+                (Ok(_), Err(_)) => return Ok(()),
+                (Err(_), Ok(())) => {
+                    return Err(Error::Timeout(format!("member {to} does not lead after {HAND_OVER:?}")));
+                }
+                (Err(_), Err(error)) => return Err(error),
+            }
         }
     }
 }

@@ -123,7 +123,10 @@ impl Peers {
         if let Some(why) = self.0.disk.full() {
             return Err(Status::failed_precondition(format!("member {} {why}", inner.id)));
         }
-        let (vote, snapshot) = inner.snapshots.receive(chunks).await?;
+        // It may be larger than what is free: it must not take the room that the log needs.
+        let disk = self.0.disk.clone();
+        let chunks = chunks.map(move |chunk| disk.full().map_or(chunk, |why| Err(Status::failed_precondition(why))));
+        let (vote, snapshot) = inner.snapshots.receive(chunks.boxed()).await?;
         let answer = inner.raft.install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
         inner.contact.note();
         Ok(wire::encode_snapshot_answer(&answer))

@@ -49,6 +49,19 @@ impl PortLimits {
     pub fn peers() -> Self {
         Self { connections_per_address: 10_000, idle: Duration::MAX, stalled: Duration::MAX, ..Self::default() }
     }
+
+    /// In `/metrics`, what no pool of seats or turns shows: seconds, or a count.
+    pub fn publish(&self) {
+        for (setting, bound) in [
+            ("api-handshake-time", self.handshake_time.as_secs_f64()),
+            ("api-header-time", self.header_time.as_secs_f64()),
+            ("api-idle", self.idle.as_secs_f64()),
+            ("api-stalled", self.stalled.as_secs_f64()),
+            ("api-streams", f64::from(self.streams)),
+        ] {
+            metrics::gauge!("hactl_bound", "setting" => setting).set(bound);
+        }
+    }
 }
 
 /// Per address, how many wait or shake hands, and its own turns.

@@ -84,7 +84,7 @@ impl Keyring {
         keys.to_json()
     }
 
-    /// On disk first.
+    /// On disk first. Blocks.
     fn change(&self, change: impl FnOnce(&mut DataKeys) -> Result<(), Error>) -> Result<(), Error> {
         let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.keys.load_full();
@@ -97,20 +97,39 @@ impl Keyring {
         Ok(())
     }
 
+    /// A new key beside those there are, which nothing is sealed with yet; its id.
+    async fn add_fresh(self: &Arc<Self>) -> Result<String, Status> {
+        let keys = self.clone();
+        let added = tokio::task::spawn_blocking(move || {
+            let mut fresh = String::new();
+            keys.change(|keys| keys.add_fresh().map(|id| fresh = id)).map(|()| fresh)
+        });
+        ended(added.await)
+    }
+
     /// Takes over keys of the leader; with `only`, forgets all others.
     ///
     /// # Errors
     /// When they make no sense or the disk refuses.
-    pub fn install(&self, json: &[u8], only: &str) -> Result<(), Error> {
-        let theirs = DataKeys::from_json(json)?;
-        self.change(|keys| {
-            keys.merge(&theirs);
-            if !only.is_empty() {
-                keys.keep_only(only);
-            }
-            Ok(())
-        })
+    pub async fn install(self: &Arc<Self>, json: bytes::Bytes, only: String) -> Result<(), Status> {
+        let keys = self.clone();
+        let installed = tokio::task::spawn_blocking(move || {
+            let theirs = DataKeys::from_json(&json)?;
+            keys.change(|keys| {
+                keys.merge(&theirs);
+                if !only.is_empty() {
+                    keys.keep_only(&only);
+                }
+                Ok(())
+            })
+        });
+        ended(installed.await)
     }
+}
+
+fn ended<T>(work: Result<Result<T, Error>, tokio::task::JoinError>) -> Result<T, Status> {
+    let internal = |error: String| Status::internal(error);
+    work.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.to_string()))
 }
 
 impl Sealer for Keyring {
@@ -130,9 +149,7 @@ impl Sealer for Keyring {
 /// # Errors
 /// When a member cannot be given the key (nothing has changed then), or this member no longer leads.
 pub async fn rotate(shared: &Shared, told: &Told) -> Result<(), Status> {
-    let mut fresh = String::new();
-    let internal = |error: Error| Status::internal(error.to_string());
-    shared.keys.change(|keys| keys.add_fresh().map(|id| fresh = id)).map_err(internal)?;
+    let fresh = shared.keys.add_fresh().await?;
     told.step(format!("made key {fresh}")).await;
     for member in shared.addresses.members() {
         install(shared, &member, "").await.map_err(|status| {
@@ -202,7 +219,7 @@ fn others_in_use(root: &State, active: &str) -> bool {
 async fn install(shared: &Shared, member: &pb::MemberInfo, only: &str) -> Result<(), Status> {
     let json = shared.keys.to_json().map_err(|error| Status::internal(error.to_string()))?;
     if member.id == shared.config.member_id {
-        return shared.keys.install(&json, only).map_err(|error| Status::internal(error.to_string()));
+        return shared.keys.install(json.into(), only.to_owned()).await;
     }
     let mut request = Request::new(pb::InstallDataKeysRequest { data_keys: json.into(), only: only.to_owned() });
     request.set_timeout(INSTALL_LIMIT);
@@ -271,7 +288,7 @@ async fn tidy(shared: &Shared, ask: bool) -> Result<(), Status> {
     if stale {
         // Last, so that the one who leads still knows that there is something to forget.
         let json = shared.keys.to_json().map_err(|error| Status::internal(error.to_string()))?;
-        shared.keys.install(&json, &active).map_err(|error| Status::internal(error.to_string()))?;
+        shared.keys.install(json.into(), active.clone()).await?;
         tracing::info!(key = active, "the former keys for Secrets are forgotten");
     }
     Ok(())

@@ -30,6 +30,9 @@ pub struct Token {
     /// Seconds since 1970.
     pub expires: i64,
     pub description: String,
+    /// What it demands of the issuers; empty: made before that was kept.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pin: String,
 }
 
 /// One member id that was ever given out.
@@ -295,7 +298,8 @@ fn accepted(outcome: Outcome) -> Result<(), Status> {
 }
 
 fn command(expects: Vec<Expect>, put: Put, now: jiff::Timestamp) -> Command {
-    Command { expects, ops: vec![Op::put(put)], time_ms: now.as_millisecond(), ..Command::default() }
+    let time_ms = now.as_millisecond();
+    Command { expects, ops: vec![Op::put(put)], time_ms, system: true, ..Command::default() }
 }
 
 fn put(key: Key, spec: &impl Serialize, removed: bool, now: jiff::Timestamp) -> Put {
@@ -332,6 +336,7 @@ mod tests {
             node: false,
             expires: 7,
             description: "for \"b\"".into(),
+            pin: "ee".into(),
         };
         let put = put(token_key("0a"), &token, false, jiff::Timestamp::UNIX_EPOCH);
         let record = Record {

@@ -69,8 +69,9 @@ pub fn here(shared: &Arc<Shared>, what: What) -> Result<Steps, Status> {
         return Err(Status::failed_precondition("another rotation is under way; wait until it has ended"));
     }
     let (tell, steps) = mpsc::channel(STEPS_MAX);
+    let runtime = shared.runtime.clone();
     let shared = shared.clone();
-    tokio::spawn(async move {
+    runtime.spawn(async move {
         let under_way = UnderWay(&shared.rotations);
         let told = Told(tell.clone());
         let ended = match what {

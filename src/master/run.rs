@@ -149,6 +149,7 @@ pub(crate) async fn run_with(
         agreement: Default::default(),
         incarnation: rand::random(),
         trouble: Default::default(),
+        runtime: tokio::runtime::Handle::current(),
     });
 
     let relay = Arc::new(PeerRelay { me: config.member_id, peers, addresses: known });
@@ -179,6 +180,8 @@ pub(crate) async fn run_with(
     let leader = Leader { replica, settings: watched_settings, heard, now: now.clone(), seeds, bounds: config.bounds };
     tasks.spawn(leader.run(stop.clone()));
     config.bounds.publish();
+    config.port_limits.publish();
+    ::metrics::gauge!("hactl_bound", "setting" => "event-ttl").set(config.settings.event_ttl.as_secs_f64());
     tasks.spawn(agreement::watch(shared.clone(), serving, stop.clone()));
     tasks.spawn(disk::step_aside(shared.clone(), stop.clone()));
     tasks.spawn(upkeep::follow(shared.clone(), settings, stop.clone()));

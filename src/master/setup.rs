@@ -112,6 +112,8 @@ pub struct Join {
     pub nonce: String,
     /// As master: name or id of the dead one whose place it takes.
     pub replaces: Option<String>,
+    /// The epoch that this machine knows the cluster to be in; 0: none.
+    pub epoch: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -160,8 +162,12 @@ pub async fn join(options: &Join) -> Result<Joined, Error> {
         version: options.version.clone(),
         nonce: options.nonce.clone(),
         replaces: options.replaces.clone().unwrap_or_default(),
+        epoch: options.epoch,
     };
     let answer = ask_to_join(options, &token, &request).await?;
+    if answer.epoch < options.epoch {
+        return Err(Error::Refused(of_before(answer.epoch, options.epoch)));
+    }
     // Over the verified connection; they may be newer than those the token pins.
     let bundles = Bundles {
         peer: answer.peer_issuer_pem.clone(),
@@ -211,6 +217,14 @@ pub async fn join(options: &Join) -> Result<Joined, Error> {
         node_uid: options.node.as_ref().map(|_| answer.node_uid),
         settings,
     })
+}
+
+/// What a joiner is told that knows of a later epoch than the master it asks.
+pub(crate) fn of_before(epoch: u64, known: u64) -> String {
+    format!(
+        "the cluster went on in epoch {known}, as this machine knows, and the master that was asked is of epoch {epoch}: stop that one, and \
+         ask a master of the later epoch"
+    )
 }
 
 /// Asks until there is an answer: the masters recognise a machine that asks again.

@@ -70,6 +70,19 @@ fn local(config: Config) -> Config {
     }
 }
 
+/// Connects, also where a machine under load takes longer for a handshake than a master in need may.
+async fn reach(masters: &rpc::client::Masters) -> tonic::transport::Channel {
+    let connected = async {
+        loop {
+            if let Ok((_, channel)) = masters.connect().await {
+                return channel;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, connected).await.expect("connects in time")
+}
+
 impl Running {
     fn admin(&self) -> std::sync::Arc<rustls::ClientConfig> {
         let issuers = Dir::of(&self.config.data_dir).issuers().expect("issuers");
@@ -80,7 +93,7 @@ impl Running {
 
     async fn cluster(&self) -> pb::cluster_client::ClusterClient<tonic::transport::Channel> {
         let masters = rpc::client::Masters::new(vec![self.bound.api.to_string()], self.admin());
-        pb::cluster_client::ClusterClient::new(masters.connect().await.expect("connects").1)
+        pb::cluster_client::ClusterClient::new(reach(&masters).await)
     }
 
     async fn get(&self, path: &str) -> StatusCode {
@@ -149,6 +162,7 @@ async fn a_master_starts_answers_and_admits_another() {
         version: String::new(),
         nonce: "of two".into(),
         replaces: None,
+        epoch: 0,
     };
     let refused = join(&options).await.expect_err("a master's token makes no node").to_string();
     assert!(refused.contains("master only"), "{refused}");
@@ -207,7 +221,7 @@ async fn a_node_has_a_session_until_its_node_is_deleted() {
     let certificate = tls::Certificate::new(&dir.credential("node").expect("pair"), "node").expect("pair");
     let tls = tls::api_client(&dir.bundles().expect("bundles").client, Some(&certificate)).expect("client");
     let masters = rpc::client::Masters::new(vec![one.bound.api.to_string()], tls);
-    let (_, channel) = masters.connect().await.expect("connects");
+    let channel = reach(&masters).await;
     let mut client = pb::node_session_client::NodeSessionClient::new(channel.clone());
     let pem = dir.credential("node").expect("pair").certificate_pem;
     let uid = match rpc::pki::inspect::identity_of_pem(&pem, &dir.bundles().expect("bundles")) {
@@ -298,6 +312,7 @@ async fn a_node_that_asks_again_is_the_same_and_another_machine_is_not() {
         version: String::new(),
         nonce: nonce.into(),
         replaces: None,
+        epoch: 0,
     };
     let before = join(&options("a")).await.expect("joins");
     let again = join(&options("a")).await.expect("joins again");

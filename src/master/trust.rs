@@ -225,11 +225,18 @@ impl Trust {
         (ends.iter().map(|end| end.not_after).min().unwrap_or_default(), ends.iter().any(|end| end.is_late(now)))
     }
 
-    /// Whether less than a tenth of the life of an issuer that signs is left.
-    pub fn issuers_end_soon(&self, now: i64) -> bool {
+    /// What is wrong with the age of the issuers that sign: less than a tenth of their life is left, or nothing.
+    pub fn issuers_age(&self, now: i64) -> Option<&'static str> {
         let own = self.signs.load().own();
-        let mut ends = Role::ALL.into_iter().filter_map(|role| expiry(own.of(role), role.name()).ok());
-        ends.any(|end| (end.not_after - now) * 10 < end.not_after - end.issued())
+        let ends: Vec<_> = Role::ALL.into_iter().filter_map(|role| expiry(own.of(role), role.name()).ok()).collect();
+        if ends.iter().any(|end| end.is_over(now)) {
+            return Some(
+                "has issuers that have ended, so that kubectl and others refuse its certificates: `hactl cluster certs rotate-issuers` and \
+                 then the same with --finish make new ones",
+            );
+        }
+        let soon = ends.iter().any(|end| (end.not_after - now) * 10 < end.not_after - end.issued());
+        soon.then_some("has issuers that end soon: `hactl cluster certs rotate-issuers` makes new ones")
     }
 
     fn publish(&self) {
@@ -383,6 +390,9 @@ pub struct Offline {
 /// New certificates for a master that does not run, by the issuers' keys in its data dir, and a new kubeconfig; what there is
 /// now. Blocks.
 ///
+/// Issuers that have ended sign all the same: masters, nodes and our own clients count the keys that they trust, not how
+/// long these were meant to last, so the cluster comes back and its issuers can be rotated. Other clients refuse them until then.
+///
 /// # Errors
 /// When this is no master's data dir, or the disk refuses.
 pub fn renew_offline(offline: &Offline, kubeconfig: &PathBuf) -> Result<Vec<pb::CertificateInfo>, crate::Error> {
@@ -390,16 +400,6 @@ pub fn renew_offline(offline: &Offline, kubeconfig: &PathBuf) -> Result<Vec<pb::
     let dir = Dir::of(&config.data_dir);
     let (issuers, serves) = read(&dir)?;
     let now = rpc::pki::unix_now();
-    for role in Role::ALL {
-        let end = expiry(issuers.own().of(role), role.name())?;
-        if end.is_over(now) {
-            return Err(crate::Error::Invalid(format!(
-                "the {} issuer itself has ended: certificates of it would be refused. Set the clock back to before its end, start the \
-                 masters and run `hactl cluster certs rotate-issuers`",
-                role.name()
-            )));
-        }
-    }
     let mut which = OWN.to_vec();
     renew(&dir, &issuers, config, files::PEER, now)?;
     renew(&dir, &serves, config, files::API, now)?;

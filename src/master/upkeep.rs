@@ -19,7 +19,7 @@ use tonic::Request;
 use crate::config::{Config, MasterFile};
 use crate::peers::{Wire, info};
 use crate::records::{self, MemberRecord};
-use crate::service::{Shared, join::register_node};
+use crate::service::{Shared, join::register_node, status};
 
 /// How often the members are looked at, and living nodes reported.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -27,6 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const REPORT_LIMIT: Duration = Duration::from_secs(1);
 /// Nodes stay with a master that cannot tell the leader of them for less than the leader bears their silence.
 const CUT_OFF_MAX: Duration = Duration::from_secs(3);
+/// A newcomer asks at most so many masters, by all the addresses it hears of, which of them leads.
+const CANDIDATES_MAX: usize = 32;
 /// A node silent for longer is not reported as living.
 const ALIVE_MAX_MS: u64 = 10_000;
 
@@ -40,19 +42,19 @@ pub async fn follow(shared: Arc<Shared>, settings: watch::Sender<Arc<Settings>>,
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = Vec::new();
+    let mut before: Vec<MemberInfo> = Vec::new();
     let mut cut_off = None;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = look.tick() => {}
         }
-        let before = shared.addresses.members();
-        shared.addresses.set(members(&shared.consensus));
-        let members = shared.addresses.members();
+        let members = shared.members();
         for left in before.iter().filter(|member| members.iter().all(|other| other.id != member.id)) {
             tracing::info!(member = left.id, name = left.name, "left the cluster: its connections are closed");
             shared.peers.forget(left.id);
         }
+        before = members;
         let root_ca_pem = shared.trust.bundles().client;
         settings.send_if_modified(|settings| {
             let differs = settings.root_ca_pem != root_ca_pem;
@@ -177,15 +179,25 @@ pub fn member(config: &Config) -> Member {
     crate::peers::member(config.member())
 }
 
-/// Asks each known member in turn: one of them leads.
+/// Asks each known member in turn: one of them leads. Those known are the ones told of at the join and all that these tell
+/// of now: since the join others may have come, and those of then have gone.
 async fn ask_to_learn(shared: &Shared, file: &MasterFile, own: Member) -> Result<(), String> {
     let wire = Wire::new(shared.peers.clone());
+    let mut known: Vec<Member> = file.members.iter().cloned().map(Member::from).collect();
     let mut reasons = Vec::new();
-    for known in &file.members {
-        let known = Member::from(known.clone());
-        match wire.change_membership(&known, Change::AddLearner(own.clone())).await {
+    let mut asked = 0;
+    while let Some(member) = known.get(asked).cloned() {
+        asked += 1;
+        match wire.change_membership(&member, Change::AddLearner(own.clone())).await {
             Ok(()) => return Ok(()),
-            Err(status) => reasons.push(format!("{}: {}", known.name, status.message())),
+            Err(status) => reasons.push(format!("{}: {}", member.name, status.message())),
+        }
+        let told = status::ask(shared, &info(&member)).await.map(|answer| answer.members).unwrap_or_default();
+        for other in told.into_iter().map(crate::peers::member).filter(|other| other.id != own.id) {
+            let same = |one: &Member| one.id == other.id && one.peer_address == other.peer_address;
+            if known.len() < CANDIDATES_MAX && !known.iter().any(same) {
+                known.push(other);
+            }
         }
     }
     Err(format!("no master admits this one: {}", reasons.join("; ")))

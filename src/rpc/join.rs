@@ -29,6 +29,11 @@ pub enum Error {
          not sent. Check the address, and take a token of that cluster from `hactl cluster token create`"
     )]
     WrongCluster { address: String },
+    #[error(
+        "the cluster at {address} has other issuers than when this token was made (`hactl cluster certs rotate-issuers`), so the token \
+         proves it no longer; the secret was not sent. Make a new one with `hactl cluster token create` and revoke this one"
+    )]
+    OtherIssuers { address: String },
     #[error(transparent)]
     Pki(#[from] crate::pki::Error),
 }
@@ -36,7 +41,8 @@ pub enum Error {
 /// A verified channel to the master at `address`, and the issuers that the token pins.
 ///
 /// # Errors
-/// [`Error::WrongCluster`] before anything secret is sent.
+/// [`Error::WrongCluster`] or [`Error::OtherIssuers`] before anything secret is sent. Which of the two rests on the word of
+/// whoever answers there.
 pub async fn connect(address: &str, token: &Token) -> Result<(Channel, Bundles), Error> {
     let transport: Arc<dyn Transport> = Arc::new(Tcp);
     let unreachable = |cause: String| Error::Unreachable { address: address.to_owned(), cause };
@@ -51,13 +57,14 @@ pub async fn connect(address: &str, token: &Token) -> Result<(Channel, Bundles),
     };
     let unverified = target(tls::unverified_client()?).connect().await.map_err(|e| unreachable(e.to_string()))?;
     let shown = ClusterClient::new(unverified)
-        .issuers(IssuersRequest {})
+        .issuers(IssuersRequest { token_id: token.id.clone() })
         .await
         .map_err(|status| unreachable(status.message().to_owned()))?
         .into_inner();
     let bundles = Bundles { peer: shown.peer_issuer_pem, node: shown.node_issuer_pem, client: shown.client_issuer_pem };
     if bundles.pin().ok().as_deref() != Some(token.pin.as_str()) {
-        return Err(Error::WrongCluster { address: address.to_owned() });
+        let address = address.to_owned();
+        return Err(if shown.token_known { Error::OtherIssuers { address } } else { Error::WrongCluster { address } });
     }
     let verified = target(tls::api_client(&bundles.client, None)?);
     let channel = verified.connect().await.map_err(|e| unreachable(e.to_string()))?;

@@ -343,7 +343,7 @@ async fn a_call_that_found_nobody_says_so() {
         severed: Default::default(),
     };
     let mut client = pb::cluster_client::ClusterClient::new(target.lazy());
-    let refused = client.issuers(pb::IssuersRequest {}).await.expect_err("nobody listens");
+    let refused = client.issuers(pb::IssuersRequest::default()).await.expect_err("nobody listens");
     assert!(crate::channel::NeverConnected::is_behind(&refused), "{refused:?}");
     assert!(!crate::channel::NeverConnected::is_behind(&Status::unavailable("broken later")));
 }

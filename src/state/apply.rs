@@ -54,10 +54,11 @@ impl State {
         for expect in &command.expects {
             self.expect(expect)?;
         }
+        let own = command.term != 0 || (command.system && self.version >= VERSION_OWN_HEADROOM);
         let mut events = Vec::new();
         let mut revisions = Vec::with_capacity(ops.len());
         for op in &ops {
-            match self.change(op, command.term != 0, &mut events) {
+            match self.change(op, own, &mut events) {
                 Ok(revision) => revisions.push(revision),
                 Err(refusal) => {
                     self.undo(&events);
@@ -137,14 +138,20 @@ impl State {
         self.allows_node(&put.key, old.map_or("", |old| old.node.as_str()), &put.header.node)
     }
 
-    /// Over its quota the store takes no new objects of users, and over the headroom behind it nothing that grows; what
-    /// is being deleted, and what does not grow, is always taken.
+    /// Over its quota the store takes no new objects of users, over half of the headroom behind it nothing of theirs that
+    /// grows, and over all of it nothing at all that grows; what is being deleted, and what does not grow, is always taken.
     fn allows_bytes(&self, key: &Key, old: Option<&Arc<Record>>, new: &Record, own: bool) -> Result<(), Refusal> {
         if self.quota == 0 || self.version < VERSION_QUOTA || new.header.deletion_ms != 0 {
             return Ok(());
         }
         let (before, after) = (old.map_or(0, |old| size(old)), size(new));
-        let limit = if own || old.is_some() { self.quota + self.quota / HEADROOM } else { self.quota };
+        let headroom = self.quota / HEADROOM;
+        let limit = match old {
+            _ if own => self.quota + headroom,
+            None => self.quota,
+            Some(_) if self.version >= VERSION_OWN_HEADROOM => self.quota + headroom / 2,
+            Some(_) => self.quota + headroom,
+        };
         let would = self.bytes - before + after;
         if after <= before || would <= limit {
             return Ok(());
@@ -208,6 +215,9 @@ fn proposal_id(bytes: &Bytes) -> Result<Option<ProposalId>, Refusal> {
 
 /// The first version that knows a quota.
 const VERSION_QUOTA: u32 = 2;
+/// The first version in which users' changes leave half of the headroom to the cluster itself: what nodes report of
+/// themselves and their pods must go on.
+const VERSION_OWN_HEADROOM: u32 = 3;
 /// Beyond its quota by this part of it the store still takes what a running cluster needs to get smaller again.
 const HEADROOM: u64 = 16;
 

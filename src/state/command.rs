@@ -24,6 +24,9 @@ pub struct Command {
     pub expects: Vec<Expect>,
     #[prost(message, repeated, tag = "5")]
     pub ops: Vec<Op>,
+    /// Of the cluster itself though no leader planned it: what a node reports, who joins. Since version 3.
+    #[prost(bool, tag = "6")]
+    pub system: bool,
 }
 
 /// A precondition on one key, checked in `apply` where nothing can change between check and write.

@@ -49,5 +49,5 @@ pub type Revision = u64;
 /// The newest `State::version` whose rules this build knows. A member whose state was raised beyond it must stop:
 /// it would apply commands differently from the others.
 ///
-/// 2: quota.
-pub const VERSION: u32 = 2;
+/// 2: quota. 3: half of its headroom is the cluster's own.
+pub const VERSION: u32 = 3;

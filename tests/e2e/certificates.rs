@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::failures::{containers, node_is, web};
-use crate::support::{Local, eventually};
+use crate::support::{Local, eventually, kubectl_default, text};
 
 fn serials(local: &Local, holder: &str) -> Vec<String> {
     let all: Value = serde_json::from_str(&local.ok(&["cluster", "certs", "show", "-o", "json"])).expect("JSON");
@@ -13,7 +13,7 @@ fn serials(local: &Local, holder: &str) -> Vec<String> {
 
 #[test]
 fn pods_run_on_while_certificates_and_issuers_change() {
-    let local = Local::up_with(3, 1, &["--certificate-life", "20s"]);
+    let local = Local::up_with(3, 1, &["--certificate-life", "30s", "--node-silence", "30s"]);
     web(&local, "3");
     let before = containers(&local);
     assert_eq!(before.len(), 3);
@@ -31,7 +31,10 @@ fn pods_run_on_while_certificates_and_issuers_change() {
     // Another connection of the node's, made with what counts now.
     let pods = local.kubectl(&["get", "pods", "-l", "app=web", "-o", "name"]);
     let first = pods.lines().next().expect("a pod");
-    local.kubectl(&["logs", first]);
+    eventually("its log can be read", || {
+        let output = local.try_kubectl(&kubectl_default(), &["logs", first]);
+        if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
+    });
     local.kubectl(&["scale", "deployment/web", "--replicas=4"]);
-    local.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
+    local.kubectl(&["rollout", "status", "deployment/web", "--timeout=180s"]);
 }

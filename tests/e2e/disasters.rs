@@ -19,7 +19,7 @@ fn nodes_follow(local: &Local) {
 
 #[test]
 fn containers_outlive_their_cluster() {
-    let local = Local::up(3, 2);
+    let local = Local::calm(3, 2);
     web(&local, "4");
     let before = containers(&local);
     assert_eq!(before.len(), 4);
@@ -53,7 +53,7 @@ fn containers_outlive_their_cluster() {
 
     // And the cluster works.
     local.kubectl(&["scale", "deployment/web", "--replicas=5"]);
-    local.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
+    local.kubectl(&["rollout", "status", "deployment/web", "--timeout=180s"]);
     let after = containers(&local);
     assert_eq!(after.len(), 5);
     assert!(before.iter().all(|(uid, container)| after.get(uid) == Some(container)));

@@ -38,12 +38,12 @@ fn docker(arguments: &[&str]) -> String {
 
 pub fn web(local: &Local, replicas: &str) {
     local.kubectl(&["create", "deployment", "web", "--image=hactl.local/sample:1", "--replicas", replicas]);
-    local.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
+    local.kubectl(&["rollout", "status", "deployment/web", "--timeout=180s"]);
 }
 
 #[test]
 fn containers_outlive_everything_but_their_node() {
-    let local = Local::up(3, 2);
+    let local = Local::up_with(3, 2, &["--node-silence", "15s"]);
     web(&local, "4");
 
     // A container that dies is restarted in place; the others are left alone.
@@ -126,7 +126,7 @@ pub fn node_is(local: &Local, name: &str, ready: &str) {
 
 #[test]
 fn a_failover_leaves_containers_untouched() {
-    let local = Local::up(3, 1);
+    let local = Local::calm(3, 1);
     web(&local, "3");
     let before = containers(&local);
     let report = local.ok(&["bench", "failover", "--kills", "3", "-o", "json"]);
@@ -134,12 +134,12 @@ fn a_failover_leaves_containers_untouched() {
     assert_eq!(report["writesLost"], serde_json::json!([]), "{report}");
     assert_eq!(containers(&local), before);
     local.kubectl(&["scale", "deployment/web", "--replicas=4"]);
-    local.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
+    local.kubectl(&["rollout", "status", "deployment/web", "--timeout=180s"]);
 }
 
 #[test]
 fn two_clusters_on_one_engine_leave_each_other_alone() {
-    let (one, other) = (Local::up(1, 1), Local::up(1, 1));
+    let (one, other) = (Local::calm(1, 1), Local::calm(1, 1));
     web(&one, "2");
     web(&other, "2");
     let kept = containers(&other);

@@ -192,7 +192,7 @@ impl Machine {
     }
 
     pub fn init(&mut self, lan: &Lan) {
-        self.serve(&["cluster", "init", "--cluster-cidr", &lan.cluster_cidr]);
+        self.serve(&["cluster", "init", "--node-silence", "15s", "--cluster-cidr", &lan.cluster_cidr]);
     }
 
     /// Joins, with what `init` on the first machine printed for masters or for nodes.

@@ -11,7 +11,7 @@ const PLAIN: &str = "correct-horse-battery-of-the-node";
 
 #[test]
 fn a_secret_of_a_pod_is_on_no_disk_of_its_node() {
-    let local = Local::up(1, 1);
+    let local = Local::calm(1, 1);
     let objects = format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: password}}\nstringData: {{value: {PLAIN}}}\n---\n\
          apiVersion: v1\nkind: Pod\nmetadata: {{name: reader}}\nspec:\n  containers:\n  - name: web\n    image: hactl.local/sample:1\n    \
@@ -21,7 +21,7 @@ fn a_secret_of_a_pod_is_on_no_disk_of_its_node() {
     std::fs::File::create(&file).and_then(|mut file| file.write_all(objects.as_bytes())).expect("write");
     local.kubectl(&["apply", "-f", file.to_str().expect("a path")]);
     std::fs::remove_file(&file).expect("remove");
-    local.kubectl(&["wait", "--for=condition=Ready", "pod/reader", "--timeout=90s"]);
+    local.kubectl(&["wait", "--for=condition=Ready", "pod/reader", "--timeout=180s"]);
 
     // The pod has it, in memory.
     let data_dir = local.dir().join("node-1");

@@ -44,7 +44,7 @@ impl Kubectl<'_> {
 
 #[test]
 fn a_deployment_lives_by_every_kubectl() {
-    let local = Local::up(3, 2);
+    let local = Local::calm(3, 2);
     for program in kubectls() {
         let kubectl = Kubectl { local: &local, program: &program };
         life_of_a_deployment(&kubectl);
@@ -54,7 +54,7 @@ fn a_deployment_lives_by_every_kubectl() {
 
 fn life_of_a_deployment(kubectl: &Kubectl<'_>) {
     kubectl.ok("create deployment web --image=hactl.local/sample:1 --replicas=4");
-    kubectl.ok("rollout status deployment/web --timeout=90s");
+    kubectl.ok("rollout status deployment/web --timeout=180s");
     let nodes = kubectl.pods(".spec.nodeName");
     assert_eq!(nodes.len(), 4);
     for node in ["node-1", "node-2"] {
@@ -70,11 +70,11 @@ fn life_of_a_deployment(kubectl: &Kubectl<'_>) {
     });
 
     kubectl.ok("set image deployment/web sample=hactl.local/sample:2");
-    kubectl.ok("rollout status deployment/web --timeout=90s");
+    kubectl.ok("rollout status deployment/web --timeout=180s");
     let images = kubectl.pods(".spec.containers[0].image");
     assert!(images.iter().filter(|image| *image == "hactl.local/sample:2").count() >= 2, "{images:?}");
     kubectl.ok("rollout undo deployment/web");
-    kubectl.ok("rollout status deployment/web --timeout=90s");
+    kubectl.ok("rollout status deployment/web --timeout=180s");
     eventually("the old image runs again", || {
         let images = kubectl.pods(".spec.containers[0].image");
         if images == ["hactl.local/sample:1"; 2] { Ok(()) } else { Err(format!("{images:?}")) }
@@ -139,7 +139,7 @@ fn get(address: &str) -> std::io::Result<String> {
 
 #[test]
 fn an_image_that_does_not_exist_and_a_pod_that_fits_nowhere_say_so() {
-    let local = Local::up(1, 1);
+    let local = Local::calm(1, 1);
     let program = crate::support::kubectl_default();
     let kubectl = Kubectl { local: &local, program: &program };
     kubectl.ok("create deployment missing --image=hactl.local/nothing:1");

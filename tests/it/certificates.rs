@@ -283,6 +283,58 @@ async fn a_cluster_whose_certificates_have_ended_comes_back() {
     assert_eq!(Dir::of(&machine.data()).credential("node").expect("a pair").certificate_pem, held);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn issuers_that_have_ended_sign_until_they_are_rotated() {
+    let local = Local::up(3, 0);
+    let config_map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "kept"}})).expect("a ConfigMap");
+    let api: Api<ConfigMap> = Api::default_namespaced(local.client("local").await);
+    api.create(&PostParams::default(), &config_map).await.expect("created");
+    for master in local.masters() {
+        local.ok(&["local", "kill", &master]);
+    }
+    // As if they had made the cluster eleven years ago.
+    let cluster_id = installation(&local.dir().join("master-1"))["cluster_id"].as_str().expect("an id").to_owned();
+    let day = 24 * 3600;
+    let lifetimes = rpc::pki::Lifetimes { issuer: Duration::from_secs(3650 * day), ..Default::default() };
+    let ended = rpc::pki::Issuers::create(&cluster_id, &lifetimes, unix_now() - 4000 * day as i64).expect("issuers");
+    assert!(rpc::pki::expiry(&ended.own().client, "client").expect("readable").is_over(unix_now()));
+    for master in local.masters() {
+        Dir::of(&local.dir().join(master)).write_issuers(&ended).expect("written");
+    }
+    end_kubeconfig(&local);
+
+    // A long stop: everything has ended.
+    for master in ["master-1", "master-2", "master-3"] {
+        let data = local.dir().join(master);
+        let kubeconfig = local.kubeconfig();
+        let arguments = ["cluster", "certs", "renew", "--offline", "--data-dir", data.to_str().expect("a path")];
+        let printed = local.ok(&[&arguments[..], &["-o", kubeconfig.to_str().expect("a path")]].concat());
+        assert!(
+            printed.contains("issuer itself has ended") && printed.contains("rotate-issuers --finish"),
+            "{printed}"
+        );
+    }
+    for master in ["master-1", "master-2", "master-3"] {
+        local.ok(&["local", "start", master]);
+    }
+    for master in local.masters() {
+        local.serves(&master).await;
+    }
+    let status = local.ok(&["cluster", "status"]);
+    assert!(status.contains("has issuers that have ended") && status.contains("rotate-issuers"), "{status}");
+    local.ok(&["get", "configmaps"]);
+    let others = |wanted: bool| {
+        let output = local.try_kubectl(&crate::support::kubectl_default(), &["get", "configmaps"]);
+        assert_eq!(output.status.success(), wanted, "{}", text(&output.stderr));
+    };
+    others(false);
+    rotate(&local, &[]);
+    rotate(&local, &["--finish"]);
+    others(true);
+    let status = local.ok(&["cluster", "status"]);
+    assert!(!status.contains("issuers"), "{status}");
+}
+
 /// One connection, held open; ends when the other end closes it.
 async fn hold(
     address: &str,
@@ -431,7 +483,12 @@ async fn issuers_rotate_under_a_running_cluster() {
         .stdin(Stdio::null())
         .output()
         .expect("run hactl");
-    assert!(text(&output.stderr).contains("its issuers differ from the token's pin"), "{}", text(&output.stderr));
+    let refused = text(&output.stderr);
+    assert!(
+        refused.contains("other issuers than when this token was made") && refused.contains("token create"),
+        "{refused}"
+    );
+    assert!(local.ok(&["cluster", "token", "list"]).contains("nothing: other issuers"));
     let _another = Machine::join(&local, "afterwards");
     in_session(&local, "afterwards");
 }

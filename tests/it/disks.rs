@@ -144,6 +144,78 @@ async fn a_full_disk_is_stepped_aside_from_until_there_is_space() {
     assert_eq!(pid(&local, "master-1"), before, "the same process");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_follower_costs_nothing_and_most_masters_full_refuse_by_name_until_there_is_space() {
+    let dir = Local::fresh();
+    let full = ["master-2", "master-3"];
+    let mounted: Option<Vec<Small>> = full.iter().map(|name| Small::at(dir.path().join(name), 96)).collect();
+    let Some(mounted) = mounted else { return };
+    let local = Local::up_in(dir, 3, 0, &["--disk-reserve", "16MiB"]);
+    let mounted = mounted;
+    local.ok(&["cluster", "transfer-leadership", "master-1"]);
+    let says = |name: &str, wanted: bool| {
+        eventually(&format!("the status says that {name} is full: {wanted}"), || {
+            let status = local.ok(&["cluster", "status"]);
+            let said = status.contains(&format!("master {name} has a full disk"));
+            if said == wanted { Ok(()) } else { Err(status) }
+        });
+    };
+    let term = member(&local, "master-1")["term"].as_u64();
+    let before: Vec<i64> = full.iter().map(|name| pid(&local, name)).collect();
+
+    // A follower: the leader stays, and writes go on through it and the third.
+    mounted[0].fill(4 << 10);
+    says("master-2", true);
+    for number in 0..20 {
+        create(&local, "master-3", &format!("one-full-{number}"), &"x".repeat(10_000)).await.expect("two of three");
+    }
+    assert_eq!(local.leader(), "master-1");
+    assert_eq!(member(&local, "master-1")["term"].as_u64(), term, "nobody was elected");
+
+    // Most of them: whoever writes hears at once which, also of the leader, which has room itself.
+    mounted[1].fill(4 << 10);
+    says("master-3", true);
+    for master in local.masters() {
+        let refused = eventually_async(&format!("{master} refuses"), async || {
+            match create(&local, &master, "refused", "1").await {
+                Err(kube::Error::Api(status)) if status.code == 503 => Ok(status.message),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        assert!(refused.contains("full disk"), "{master}: {refused}");
+        if master == "master-1" {
+            assert!(refused.contains("master-2") && refused.contains("master-3"), "{refused}");
+        }
+    }
+    let written = everything(&local.client("master-1").await).await;
+    assert!(written.contains_key("/api/v1/configmaps default/one-full-19"), "reads go on");
+
+    for small in &mounted {
+        small.clear();
+    }
+    for name in full {
+        says(name, false);
+        local.serves(name).await;
+    }
+    for master in local.masters() {
+        eventually_async(&format!("{master} takes writes again"), async || {
+            create(&local, &master, &format!("again-{master}"), "1").await
+        })
+        .await;
+    }
+    let expected = everything(&local.client("master-1").await).await;
+    for (name, pid_before) in full.into_iter().zip(before) {
+        local.serves(name).await;
+        eventually_async(&format!("{name} has all of it"), async || {
+            let all = everything(&local.client(name).await).await;
+            if all == expected { Ok(()) } else { Err(format!("{} of {} objects", all.len(), expected.len())) }
+        })
+        .await;
+        assert_eq!(pid(&local, name), pid_before, "the same process");
+    }
+}
+
 /// Text that does not compress.
 fn noise(len: usize) -> String {
     let mut random = rand::random::<u64>() | 1;
@@ -252,6 +324,10 @@ async fn a_slow_disk_is_said_and_costs_nobody_an_election() {
         .await;
         assert!(metric(&local, &name, "hactl_raft_fsync_seconds_count").await > 0.0);
     }
+    // What else is synced waits for the disk too, and keeps no heartbeat waiting: keys that masters give each other, asked for
+    // at a follower.
+    let follower = local.masters().into_iter().find(|name| *name != leader).expect("a follower");
+    local.ok(&["cluster", "secrets", "rotate-key", "--context", &follower]);
     assert_eq!(member(&local, &leader)["term"].as_u64(), Some(term));
 }
 

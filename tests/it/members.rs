@@ -102,6 +102,45 @@ async fn leadership_moves_a_lost_database_is_replaced_and_a_master_is_removed() 
     .await;
 }
 
+/// A newcomer asks those that it was told of when it joined. Since then the leader may be another, and who told it may have
+/// been a newcomer itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_that_was_told_of_a_follower_only_finds_the_leader() {
+    let local = Local::up_with(3, 0, &["--service-cidr", "10.55.0.0/16"]);
+    local.ok(&["local", "kill", "master-2"]);
+    let data = local.dir().join("master-2");
+    std::fs::remove_dir_all(&data).expect("remove");
+    let token: serde_json::Value =
+        serde_json::from_str(&local.ok(&["cluster", "token", "create", "--master", "-o", "json"])).expect("JSON");
+    let (plan, address) = (local.plan(), local.address("master-1"));
+    let [api, peer] = ["api", "peer"].map(|port| format!("127.0.0.1:{}", plan["masters"][1][port]));
+    let place = ["--node-name", "master-2", "--advertise", "127.0.0.1", "--listen-api", &api, "--listen-peer", &peer];
+    let way_in = ["master-2", "--from", &address, "--token", token["token"].as_str().expect("a token")];
+    let output = replace(&local, "master-2", &[&way_in[..], &place[..]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(data.join(name)).expect("read")).expect("JSON")
+    };
+    assert_eq!(read("hactl.json")["settings"]["service-cidr"], "10.55.0.0/16", "what init fixed was handed to it");
+
+    local.ok(&["cluster", "transfer-leadership", "master-1"]);
+    let file = data.join("master.json");
+    let mut told = read("master.json");
+    let members = told["members"].as_array_mut().expect("members");
+    assert_eq!(members.len(), 2, "those that are members now: {members:?}");
+    members.retain(|member| member["name"] == "master-3");
+    std::fs::write(&file, told.to_string()).expect("write");
+    local.ok(&["local", "start", "master-2"]);
+    eventually("it votes", || {
+        let output = local.hactl(&["cluster", "status", "-o", "json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|_| text(&output.stderr))?;
+        match member(&status, "master-2") {
+            Some(found) if found["voter"] == true => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
 /// Pid of a process of the cluster.
 fn pid(local: &Local, master: &str) -> i32 {
     let status = local.status();

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, PostParams};
 use serde_json::Value;
 
-use crate::support::{Local, text};
+use crate::support::{Local, eventually, text};
 use crate::three_masters::{config_map, everything};
 
 fn strings(arguments: &[String]) -> Vec<&str> {
@@ -118,6 +118,136 @@ async fn everything_lost_comes_back_from_a_file() {
         local.serves(&master).await;
         assert_eq!(everything(&local.client(&master).await).await, expected, "{master}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_starts_the_master_when_told_to() {
+    let local = Local::up(1, 0);
+    let api: Api<ConfigMap> = Api::default_namespaced(local.client("local").await);
+    api.create(&PostParams::default(), &config_map("kept", "1")).await.expect("create");
+    let (file, key) = (local.dir().join("all.snapshot"), local.dir().join("recovery.key"));
+    local.ok(&["cluster", "snapshot", "save", path(&file)]);
+    local.ok(&["local", "kill", "master-1"]);
+    std::fs::remove_dir_all(local.dir().join("master-1")).expect("remove");
+    let mut command = local.restore_command(path(&file), path(&key), "master-1");
+    command.push("--start".to_owned());
+    let printed = local.ok(&strings(&command));
+    assert!(!printed.contains("start this master") && printed.contains("hactl local up"), "{printed}");
+    local.serves("master-1").await;
+    api.get("kept").await.expect("it is there");
+    assert!(local.status()["masters"][0]["pid"].is_i64(), "by the local cluster");
+}
+
+/// One machine that is master and node, in the foreground. It has no engine: its node is known, and never ready.
+struct Machine {
+    dir: tempfile::TempDir,
+    ports: [u16; 2],
+    child: Option<std::process::Child>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port");
+        Self { dir: tempfile::tempdir().expect("dir"), ports: [free().port(), free().port()], child: None }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Becomes what these arguments make of it; its output goes to files of this name.
+    fn become_by(&mut self, arguments: &[&str], output: &str) {
+        let open = |kind: &str| std::fs::File::create(self.file(&format!("{output}.{kind}"))).expect("a file");
+        let [api, peer] = self.ports.map(|port| format!("127.0.0.1:{port}"));
+        let child = std::process::Command::new(crate::support::HACTL)
+            .args(arguments)
+            .args(["--node", "--node-name", "alone", "--docker-host", "unix:///nonexistent/docker.sock"])
+            .args([
+                "--advertise",
+                &format!("127.0.0.1:{}", self.ports[0]),
+                "--listen-api",
+                &api,
+                "--listen-peer",
+                &peer,
+            ])
+            .arg("--data-dir")
+            .arg(self.file("data"))
+            .env_remove("KUBECONFIG")
+            .stdin(std::process::Stdio::null())
+            .stdout(open("out"))
+            .stderr(open("err"))
+            .spawn()
+            .expect("run hactl");
+        self.child = Some(child);
+    }
+
+    fn hactl(&self, arguments: &[&str]) -> std::process::Output {
+        std::process::Command::new(crate::support::HACTL)
+            .args(arguments)
+            .env("KUBECONFIG", self.file("data").join("admin.kubeconfig"))
+            .stdin(std::process::Stdio::null())
+            .output()
+            .expect("run hactl")
+    }
+
+    /// The Node, once its kubelet has reported.
+    fn node(&self) -> Value {
+        eventually("the node reports", || {
+            let output = self.hactl(&["get", "nodes", "-o", "json"]);
+            let nodes: Value = serde_json::from_slice(&output.stdout).map_err(|_| text(&output.stderr))?;
+            let node = nodes["items"][0].clone();
+            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let reported = conditions.iter().any(|one| one["reason"] == "ContainerRuntimeNotReady");
+            if reported { Ok(node) } else { Err(nodes.to_string()) }
+        })
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[test]
+fn restore_makes_the_node_of_the_snapshot_this_machines_again() {
+    if std::path::Path::new("/run/systemd/system").is_dir() {
+        eprintln!("skipped: where systemd runs, --start installs a unit");
+        return;
+    }
+    let mut machine = Machine::new();
+    // No network is ever made of it, but it must not be another cluster's on this machine.
+    machine.become_by(&["cluster", "init", "--foreground", "--cluster-cidr", "10.127.0.0/16"], "init");
+    let before = machine.node();
+    let printed = eventually("the recovery key is shown", || {
+        let printed = std::fs::read_to_string(machine.file("init.out")).expect("read");
+        if printed.contains("AGE-SECRET-KEY-1") { Ok(printed) } else { Err(printed) }
+    });
+    let secret = printed.lines().map(str::trim).find(|line| line.starts_with("AGE-SECRET-KEY-1")).expect("the key");
+    std::fs::write(machine.file("key"), secret).expect("write");
+    let file = machine.file("all.snapshot");
+    let saved = machine.hactl(&["cluster", "snapshot", "save", path(&file)]);
+    assert!(saved.status.success(), "{}", text(&saved.stderr));
+
+    machine.stop();
+    std::fs::remove_dir_all(machine.file("data")).expect("remove");
+    let key = machine.file("key");
+    let restore = ["cluster", "snapshot", "restore", path(&file), "--recovery-key-file", path(&key), "--start"];
+    machine.become_by(&restore, "restore");
+    let after = machine.node();
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"], "the same Node, under its certificate");
+    let revision =
+        |node: &Value| node["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok());
+    assert!(revision(&after) > revision(&before).map(|revision| revision + 1_000_000_000), "{after}");
+    let printed = std::fs::read_to_string(machine.file("restore.out")).expect("read");
+    assert!(printed.contains("hactl cluster join"), "how the others come back: {printed}");
 }
 
 #[test]

@@ -74,6 +74,48 @@ fn up_again_is_harmless_and_ports_stay() {
     assert!(error.contains("1, 3, 5 or 7"), "{error}");
 }
 
+/// A value of docs/settings.md as `/metrics` has it: bytes, seconds or a count.
+fn number(value: &str) -> f64 {
+    let unit = value.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    let digits: f64 = value[..value.len() - unit.len()].parse().expect("a number");
+    let times = match unit {
+        "" | "s" => 1.0,
+        "ms" => 0.001,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "KiB" => 1024.0,
+        "MiB" => 1_048_576.0,
+        "GiB" => 1_073_741_824.0,
+        other => panic!("{other} in {value}"),
+    };
+    digits * times
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_bound_is_a_setting_that_shows_in_the_metrics() {
+    let local = Local::up_with(1, 0, &["--api-watches", "1234"]);
+    let request = http::Request::get("/metrics").body(Vec::new()).expect("request");
+    let metrics = local.client("local").await.request_text(request).await.expect("metrics");
+    let shown = |setting: &str| -> Option<f64> {
+        let name = format!("hactl_bound{{setting=\"{setting}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).and_then(|value| value.parse().ok())
+    };
+    let page = include_str!("../../docs/settings.md");
+    let rows = page.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let [setting, _, value, _] = cells.as_slice() else { return None };
+        Some((setting.trim_start_matches("| `--").trim_end_matches('`'), value.trim_matches('`')))
+    });
+    let bounds = ["disk-", "raft-", "history", "store-quota", "event-ttl", "api-"];
+    let mut count = 0;
+    for (setting, value) in rows.filter(|(setting, _)| bounds.iter().any(|bound| setting.starts_with(bound))) {
+        let wanted = if setting == "api-watches" { 1234.0 } else { number(value) };
+        assert_eq!(shown(setting), Some(wanted), "{setting}");
+        count += 1;
+    }
+    assert!(count > 20, "{count} bounds are in the page");
+}
+
 #[test]
 fn a_second_process_on_one_data_dir_is_refused() {
     let local = Local::up(1, 0);

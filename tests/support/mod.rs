@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub const HACTL: &str = env!("CARGO_BIN_EXE_hactl");
 /// The longest any condition may take on a loaded machine; conditions are polled, so a quick machine does not wait.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 pub struct Local {
     dir: tempfile::TempDir,
@@ -22,6 +22,12 @@ impl Local {
     /// `hactl local up`, ready when it returns.
     pub fn up(masters: usize, nodes: usize) -> Self {
         Self::up_with(masters, nodes, &[])
+    }
+
+    /// With nodes that may be silent for longer than by default before their pods go elsewhere: on a machine that many
+    /// builds and clusters share, a kubelet that gets no turn for some seconds is not what these tests are about.
+    pub fn calm(masters: usize, nodes: usize) -> Self {
+        Self::up_with(masters, nodes, &["--node-silence", "30s"])
     }
 
     pub fn up_with(masters: usize, nodes: usize, further: &[&str]) -> Self {
@@ -47,7 +53,7 @@ impl Local {
     ) -> Self {
         let local = Self { dir, environment };
         let (masters, nodes) = (masters.to_string(), nodes.to_string());
-        let mut arguments = vec!["local", "up", "--masters", &masters, "--nodes", &nodes];
+        let mut arguments = vec!["local", "up", "--timeout", "300", "--masters", &masters, "--nodes", &nodes];
         arguments.extend(further);
         local.ok(&arguments);
         local

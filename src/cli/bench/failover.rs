@@ -276,7 +276,7 @@ mod tests {
         let file = dir.path().join("admin.kubeconfig");
         let refused = local_cluster(Some(file.clone().into())).expect_err("no cluster there").to_string();
         assert!(refused.contains("no local cluster's"), "{refused}");
-        let made = Layout::load_or_plan(dir.path(), 3, 0).expect("plan");
+        let (made, _ports) = Layout::load_or_plan(dir.path(), 3, 0).expect("plan");
         assert_eq!(local_cluster(Some(file.into())).expect("found").plan.port, made.plan.port);
     }
 

@@ -202,6 +202,14 @@ impl Renew {
         let all = tokio::task::spawn_blocking(move || master::renew_offline(&offline, &written)).await??;
         print!("{}", render(&all, unix_now()));
         println!("\nkubeconfig: {}", path.display());
+        let ended = |info: &&pb::CertificateInfo| info.holder == "cluster" && info.not_after <= unix_now();
+        if let Some(issuer) = all.iter().find(ended) {
+            println!(
+                "The {} itself has ended. Masters, nodes and hactl go on with it, kubectl and others do not: once the masters run, make new \
+                 ones with `hactl cluster certs rotate-issuers` and then `hactl cluster certs rotate-issuers --finish`.",
+                issuer.name
+            );
+        }
         println!("Now start this master, and run this on the other masters that do not start or are not let in.");
         println!(
             "Nodes get theirs by themselves from a master that runs, for as long as its setting certificate-grace says."

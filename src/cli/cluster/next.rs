@@ -1,8 +1,13 @@
-//! The commands that come after a restore or a recovery, for a real machine and for one of a local cluster.
+//! What comes after a restore or a recovery, for a real machine and for one of a local cluster: starting the master, and the
+//! commands for the others.
 
 use std::path::{Path, PathBuf};
 
-use super::super::local::Layout;
+use anyhow::Result;
+
+use super::super::local::{self, Layout};
+use super::super::progress::note;
+use super::unit;
 
 /// The local cluster that a data dir belongs to, and its name there.
 fn local(data_dir: &Path) -> Option<(PathBuf, String)> {
@@ -12,12 +17,29 @@ fn local(data_dir: &Path) -> Option<(PathBuf, String)> {
     Some((dir.to_owned(), name.to_owned()))
 }
 
+/// Starts this master where something keeps its process: the local cluster, or the unit if there is one. False: neither does.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start_now(data_dir: &Path) -> Result<bool> {
+    if let Some((dir, name)) = local(data_dir) {
+        local::start(&Layout::load(&dir)?, &name)?;
+        note(format!("{name} started"));
+        return Ok(true);
+    }
+    let started = unit::start()?;
+    if started {
+        note("hactl.service started");
+    }
+    Ok(started)
+}
+
 /// How this master is started.
 pub fn start(data_dir: &Path) {
     println!("\nNext, start this master:");
     match local(data_dir) {
         Some((dir, name)) => println!("  hactl local start {name} --dir {}", dir.display()),
-        None if super::unit::systemd_runs() => {
+        None if unit::systemd_runs() => {
             println!("  systemctl restart hactl      # or: hactl run --data-dir {}", data_dir.display())
         }
         None => println!("  hactl run --data-dir {}", data_dir.display()),

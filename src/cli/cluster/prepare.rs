@@ -104,6 +104,7 @@ pub async fn join(options: Join) -> Result<Installation> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         nonce: draft.nonce()?,
         replaces: options.replaces,
+        epoch: 0,
     };
     let joined = match master::join(&asked).await {
         Ok(joined) => joined,

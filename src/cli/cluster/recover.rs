@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use master::epoch::{self, Answered, Survey};
 use rpc::pki::{Lifetimes, PeerName};
 
+use super::super::credentials::{Access, FILE};
 use super::super::installation::{Installation, MasterRole};
 use super::super::progress::Progress;
 use super::super::run;
@@ -32,7 +33,11 @@ impl Recover {
         let installation = Installation::load(&data_dir)?;
         let role = installation.master.clone().context("this machine is no master; run this on one that survived")?;
         let lifetimes = run::lifetimes(&Flags::default().resolve(&installation.settings)?)?;
-        let _lock = run::lock(&data_dir).context("a master that runs is not recovered")?;
+        let ran = run::runs(&data_dir);
+        if ran {
+            self.stop(&data_dir).await?;
+        }
+        let lock = run::lock(&data_dir).context("a master that runs is not recovered")?;
         let interrupted = epoch::is_interrupted(&data_dir);
 
         let progress = Progress::start("reading what this member holds");
@@ -52,7 +57,33 @@ impl Recover {
             refuse(&survey, &others)?;
             self.confirm()?;
         }
-        recover(&data_dir, installation, role, survey, lifetimes).await
+        recover(&data_dir, installation, &role, survey, lifetimes).await?;
+        drop(lock);
+        if !ran || !super::next::start_now(&data_dir)? {
+            super::next::start(&data_dir);
+        }
+        super::next::others(&data_dir, &role.advertise_api);
+        Ok(())
+    }
+
+    /// Stops the master that runs here, once that is known to cost nothing: nobody leads.
+    async fn stop(&self, data_dir: &Path) -> Result<()> {
+        let Ok(status) = super::status_of(&Access::of(data_dir.join(FILE))).await else {
+            bail!("the master of {} runs and does not answer; stop it, then run this again", data_dir.display());
+        };
+        if let Some(leader) = super::leader_name(&status) {
+            bail!(
+                "{leader} leads, so a majority of the masters lives and goes on without any loss. Nothing was changed"
+            );
+        }
+        if !self.yes && !std::io::stdin().is_terminal() {
+            bail!("nothing was changed; --yes does it");
+        }
+        let progress = Progress::start("nobody leads: stopping the master that runs here");
+        super::unit::stop()?;
+        run::stop(data_dir).await?;
+        progress.done("stopped");
+        Ok(())
     }
 
     fn confirm(&self) -> Result<()> {
@@ -132,7 +163,7 @@ fn describe(installation: &Installation, role: &MasterRole, survey: &Survey, oth
 async fn recover(
     data_dir: &Path,
     mut installation: Installation,
-    role: MasterRole,
+    role: &MasterRole,
     survey: Survey,
     lifetimes: Lifetimes,
 ) -> Result<()> {
@@ -156,7 +187,5 @@ async fn recover(
         "\nepoch {} (was {}), revision {} (was {}), {} objects",
         begun.epoch, before.0, begun.revision, before.1, begun.objects
     );
-    super::next::start(data_dir);
-    super::next::others(data_dir, &role.advertise_api);
     Ok(())
 }

@@ -130,6 +130,7 @@ impl Replace {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nonce: installation::nonce(data_dir)?,
             replaces: Some(dead),
+            epoch: present.epoch,
         })
         .await?;
         let member_id = joined.member_id.context("the masters gave no member id")?;

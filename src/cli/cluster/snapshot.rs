@@ -17,7 +17,7 @@ use super::super::installation::{Draft, Installation, MasterRole, NodeRole};
 use super::super::progress::Progress;
 use super::super::run;
 use super::super::settings::Flags;
-use super::{DataDir, init, recovery_key, unit};
+use super::{DataDir, init, recovery_key};
 
 /// A master that sends nothing for so long has gone.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -212,7 +212,7 @@ pub struct Restore {
     /// The node's (and this master's) name [default: the host name]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
-    /// Then install and start the systemd unit, as `init` does
+    /// Then start it, as `init` does: by a systemd unit, and where systemd does not run in the foreground
     #[arg(long)]
     start: bool,
     #[command(flatten)]
@@ -223,8 +223,8 @@ impl Restore {
     async fn run(self) -> Result<()> {
         let name = init::own_name(self.node_name.as_deref())?;
         let data_dir = std::path::absolute(&self.data_dir.data_dir)?;
-        if self.start && !unit::systemd_runs() {
-            bail!("--start needs systemd, which does not run here; start it afterwards with `hactl run`");
+        if self.start {
+            init::check(&data_dir, false)?;
         }
         let draft = Draft::begin(&data_dir)?;
         let key = self.key.require()?;
@@ -286,12 +286,20 @@ impl Restore {
             "\nMasters of before are locked out and must join anew. Nodes that know {advertise_api} follow by themselves and keep"
         );
         println!("the pods that the snapshot knows. What happened after it was saved is gone.");
-        super::next::start(&data_dir);
-        super::next::others(&data_dir, &advertise_api);
-        if self.start {
-            unit::install(&data_dir)?;
+        if !self.start {
+            super::next::start(&data_dir);
+            super::next::others(&data_dir, &advertise_api);
+            return Ok(());
         }
-        Ok(())
+        let announce = async {
+            println!();
+            super::next::others(&data_dir, &advertise_api);
+            Ok(())
+        };
+        if super::next::start_now(&data_dir)? {
+            return announce.await;
+        }
+        init::serve(&data_dir, &installation, false, &self.flags, announce).await
     }
 }
 

@@ -10,6 +10,9 @@ use super::super::credentials::Access;
 use super::super::progress::note;
 use super::super::settings::units;
 
+/// Of a token that nobody can join with any more.
+const OUTDATED: &str = "nothing: other issuers";
+
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
     /// Make a token and print the command that uses it
@@ -109,7 +112,7 @@ impl List {
                 .map(|token| {
                     json!({
                         "id": token.id, "master": token.master, "node": token.node, "expires": token.expires,
-                        "description": token.description,
+                        "description": token.description, "outdated": token.outdated,
                     })
                 })
                 .collect();
@@ -128,7 +131,8 @@ impl List {
                 (true, false) => "masters",
                 _ => "nodes",
             };
-            rows.push(vec![token.id, roles.to_owned(), left(token.expires - now), token.description]);
+            let left = if token.outdated { OUTDATED.to_owned() } else { left(token.expires - now) };
+            rows.push(vec![token.id, roles.to_owned(), left, token.description]);
         }
         print!("{}", super::status::table(&rows));
         Ok(())

@@ -74,9 +74,28 @@ pub fn install(data_dir: &Path) -> Result<()> {
     systemctl(&["enable", "--now", "hactl.service"])
 }
 
+/// Whether there is a unit here that runs this machine.
+fn is_installed() -> bool {
+    systemd_runs() && Path::new(UNIT).exists()
+}
+
+/// Stops the unit, where there is one; it stays installed.
+pub fn stop() -> Result<()> {
+    if is_installed() { systemctl(&["stop", "hactl.service"]) } else { Ok(()) }
+}
+
+/// Starts the unit. False: there is none.
+pub fn start() -> Result<bool> {
+    if !is_installed() {
+        return Ok(false);
+    }
+    systemctl(&["start", "hactl.service"])?;
+    Ok(true)
+}
+
 /// Stops and removes the unit, where there is one.
 pub fn remove() -> Result<()> {
-    if !systemd_runs() || !Path::new(UNIT).exists() {
+    if !is_installed() {
         return Ok(());
     }
     systemctl(&["disable", "--now", "hactl.service"])?;

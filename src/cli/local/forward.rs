@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::layout::Layout;
+use super::ports::Keeper;
 
 /// On loopback a living master accepts at once; only a stopped (not dead) process makes a connect wait.
 const CONNECT_WITHIN: Duration = Duration::from_millis(250);
@@ -37,11 +38,12 @@ pub async fn run(dir: PathBuf, shutdown: CancellationToken) -> Result<()> {
         .await
         .with_context(|| format!("port {port} is taken; stop what uses it (`ss -ltnp 'sport = :{port}'`)"))?;
     let masters = Arc::new(Masters { ports: std::sync::RwLock::new(ports(&layout)), last: AtomicUsize::new(0) });
+    let mut kept = Keeper::default();
     let mut reload = tokio::time::interval(RELOAD_EVERY);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            _ = reload.tick() => refresh(&dir, &masters),
+            _ = reload.tick() => refresh(&dir, &masters, &mut kept),
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => { tokio::spawn(serve(client, masters.clone())); }
                 Err(error) => {
@@ -57,9 +59,10 @@ fn ports(layout: &Layout) -> Vec<u16> {
     layout.plan.masters.iter().map(|master| master.api).collect()
 }
 
-/// Masters added by a later `up` are served as well.
-fn refresh(dir: &Path, masters: &Masters) {
+/// Masters added by a later `up` are served as well. A dead one's ports are kept from other clusters on this machine.
+fn refresh(dir: &Path, masters: &Masters, kept: &mut Keeper) {
     let Ok(layout) = Layout::load(dir) else { return };
+    layout.plan.masters.iter().flat_map(|master| [master.api, master.peer]).for_each(|port| kept.share(port));
     if let Ok(mut known) = masters.ports.write() {
         *known = ports(&layout);
     }

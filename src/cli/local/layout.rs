@@ -1,18 +1,15 @@
 //! What `D/local.json` remembers of a local cluster: names and ports, chosen once. No process is touched here.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use super::super::installation::Installation;
+use super::ports::Ports;
 use super::process::Process;
 
 const FILE: &str = "local.json";
-/// Ports are taken from here, less the ephemeral range: an outgoing connection must never sit on a port a master wants
-/// back after a restart. NodePorts begin at 30000.
-const PORTS: std::ops::Range<u16> = 10_000..30_000;
 
 /// A local cluster's directory and what is in it.
 #[derive(Clone, Debug)]
@@ -71,19 +68,24 @@ impl Layout {
         Ok(Self { dir: std::fs::canonicalize(dir)?, plan })
     }
 
-    /// Loads the layout, or plans one, and makes it have at least the given numbers of masters and nodes.
-    pub fn load_or_plan(dir: &Path, masters: usize, nodes: usize) -> Result<Self> {
-        std::fs::create_dir_all(dir)
-            .with_context(|| format!("cannot create {}; choose another place with --dir", dir.display()))?;
+    /// Loads the layout, or plans one, and makes it have at least the given numbers of masters and nodes. Ports that nobody
+    /// knows yet are chosen anew if somebody else took them since; all of them are kept until the `Ports` are dropped.
+    pub fn load_or_plan(dir: &Path, masters: usize, nodes: usize) -> Result<(Self, Ports)> {
         let mut layout = if Self::exists(dir) {
             Self::load(dir)?
         } else {
             Self { dir: std::fs::canonicalize(dir)?, plan: Plan::default() }
         };
-        let mut ports = Ports::new(layout.plan.taken())?;
+        let mut ports = Ports::new(layout.plan.taken());
+        // The kubeconfig names the forwarder's port, and the others know a master's once it has joined.
+        if !layout.kubeconfig().exists() {
+            layout.plan.port = ports.again(layout.plan.port)?;
+        }
+        let made: Vec<bool> =
+            layout.plan.masters.iter().map(|master| Installation::exists(&layout.data_dir(&master.name))).collect();
         let plan = &mut layout.plan;
-        if plan.port == 0 {
-            plan.port = ports.next()?;
+        for (master, _) in plan.masters.iter_mut().zip(made).filter(|(_, made)| !made) {
+            (master.api, master.peer) = (ports.again(master.api)?, ports.again(master.peer)?);
         }
         for number in plan.masters.len() + 1..=masters {
             plan.masters.push(Master { name: format!("master-{number}"), api: ports.next()?, peer: ports.next()? });
@@ -92,7 +94,7 @@ impl Layout {
             plan.nodes.push(Node { name: format!("node-{number}") });
         }
         layout.save()?;
-        Ok(layout)
+        Ok((layout, ports))
     }
 
     fn save(&self) -> Result<()> {
@@ -148,46 +150,6 @@ impl Plan {
     }
 }
 
-/// Free ports, each handed out once.
-struct Ports {
-    ephemeral: std::ops::RangeInclusive<u16>,
-    taken: Vec<u16>,
-}
-
-impl Ports {
-    fn new(taken: Vec<u16>) -> Result<Self> {
-        // Where the file cannot be read, Linux's default holds.
-        let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-        Ok(Self { ephemeral: ephemeral(&text), taken })
-    }
-
-    fn next(&mut self) -> Result<u16> {
-        let start = rand::rng().random_range(PORTS);
-        let free = (start..PORTS.end).chain(PORTS.start..start).find(|port| {
-            !self.taken.contains(port)
-                && !self.ephemeral.contains(port)
-                && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
-        });
-        let Some(port) = free else {
-            bail!(
-                "no free port between {} and {} outside the ephemeral range; narrow net.ipv4.ip_local_port_range",
-                PORTS.start,
-                PORTS.end
-            )
-        };
-        self.taken.push(port);
-        Ok(port)
-    }
-}
-
-fn ephemeral(text: &str) -> std::ops::RangeInclusive<u16> {
-    let mut numbers = text.split_whitespace().filter_map(|number| number.parse().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(low), Some(high)) => low..=high,
-        _ => 32_768..=60_999,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,23 +157,28 @@ mod tests {
     #[test]
     fn ports_are_distinct_and_kept() {
         let dir = tempfile::tempdir().expect("dir");
-        let first = Layout::load_or_plan(dir.path(), 3, 2).expect("plan");
+        let (first, kept) = Layout::load_or_plan(dir.path(), 3, 2).expect("plan");
         let mut ports = first.plan.taken();
         assert_eq!(ports.len(), 7);
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 7, "distinct");
-        let again = Layout::load_or_plan(dir.path(), 3, 3).expect("again");
+        drop(kept);
+        let (again, kept) = Layout::load_or_plan(dir.path(), 3, 3).expect("again");
         assert_eq!(again.plan.taken(), first.plan.taken());
         assert_eq!(again.names(), ["master-1", "master-2", "master-3", "node-1", "node-2", "node-3"]);
-    }
+        drop(kept);
 
-    #[test]
-    fn no_port_lies_in_the_ephemeral_range() {
-        let mut ports = Ports { ephemeral: ephemeral("10000\t29990\n"), taken: vec![] };
-        for _ in 0..3 {
-            assert!(ports.next().expect("port") > 29_990);
-        }
-        assert_eq!(ephemeral(""), 32_768..=60_999);
+        // Of what was planned only, a port that somebody took is chosen anew; what a master joined with stays.
+        let [one, two] = [&first.plan.masters[0], &first.plan.masters[1]];
+        std::fs::create_dir(first.data_dir(&one.name)).expect("dir");
+        std::fs::write(first.data_dir(&one.name).join("hactl.json"), "{}").expect("write");
+        let taken = [one.api, two.peer].map(|port| std::net::TcpListener::bind(("127.0.0.1", port)).expect("free"));
+        let (third, _kept) = Layout::load_or_plan(dir.path(), 3, 2).expect("again");
+        drop(taken);
+        let [same, moved] = [&third.plan.masters[0], &third.plan.masters[1]];
+        assert_eq!((same.api, same.peer, moved.api), (one.api, one.peer, two.api));
+        assert_ne!(moved.peer, two.peer);
+        assert_eq!(Layout::load(dir.path()).expect("kept").plan.taken(), third.plan.taken());
     }
 }

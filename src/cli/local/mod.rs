@@ -12,6 +12,7 @@
 
 mod forward;
 mod layout;
+mod ports;
 mod process;
 mod status;
 mod stop;

@@ -3,6 +3,7 @@
 //! Each step looks whether it is done already, so that a second `up`, or one after an interrupted one, only does what is missing.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -48,8 +49,10 @@ impl Up {
         if self.masters == 0 || self.masters.is_multiple_of(2) || self.masters > 7 {
             bail!("--masters must be 1, 3, 5 or 7: an even number survives no more failures than one less");
         }
-        let layout = Layout::load_or_plan(&self.dir.path(), self.masters, self.nodes)?;
-        let _lock = lock(&layout)?;
+        let dir = self.dir.path();
+        let _lock = lock(&dir)?;
+        // Until every process listens.
+        let (layout, _ports) = Layout::load_or_plan(&dir, self.masters, self.nodes)?;
         if !layout.plan.nodes.is_empty() {
             check_docker(&self.flags).await?;
         }
@@ -327,10 +330,11 @@ pub fn start_machine(layout: &Layout, name: &str) -> Result<i32> {
 }
 
 /// One `up` or `down` of a directory at a time.
-fn lock(layout: &Layout) -> Result<Flock<std::fs::File>> {
-    let file = std::fs::File::create(layout.dir.join(".lock"))?;
+fn lock(dir: &Path) -> Result<Flock<std::fs::File>> {
+    let made = std::fs::create_dir_all(dir).and_then(|()| std::fs::File::create(dir.join(".lock")));
+    let file = made.with_context(|| format!("cannot write in {}; choose another place with --dir", dir.display()))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| anyhow::anyhow!("another `hactl local up` works in {}; wait for it", layout.dir.display()))
+        .map_err(|_| anyhow::anyhow!("another `hactl local up` works in {}; wait for it", dir.display()))
 }
 
 async fn check_docker(flags: &Flags) -> Result<()> {

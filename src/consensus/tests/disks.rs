@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+
 use super::cluster::{LIMIT, accepted, create, key, put};
 use super::{Cluster, Disk};
 use crate::Error;
@@ -49,6 +51,44 @@ async fn a_failed_sync_closes_the_disk_and_the_others_go_on() {
     cluster.serves(leader).await;
     accepted(cluster.replica(leader).propose(create("afterwards")).await);
     assert!(cluster.root(leader).get(&key("in-spite")).is_some());
+}
+
+/// A snapshot may be larger than what is free: it is given up before it takes the room that the log needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_fills_the_disk_up_is_given_up() {
+    use crate::transport::Chunk;
+    const MIB: u64 = 1 << 20;
+    let mut cluster = Cluster::new(Disk::Sim);
+    cluster.tune = |config| config.disk_reserve = 64 << 20;
+    cluster.start(1).await.expect("starts");
+    cluster.members[&1].initialize().await.expect("the first member");
+    let (peers, inner) = (cluster.members[&1].peers(), cluster.members[&1].inner());
+    let sim = cluster.sims[&1].clone();
+    let of_the_test = sim.clone();
+    let header = crate::wire::encode_snapshot_meta(&Default::default(), Some(&crate::types::Vote::new(9, 9)));
+    let chunks = futures::stream::iter(0..100_u64).then(move |number| {
+        let (sim, header, inner) = (sim.clone(), header.clone(), inner.clone());
+        async move {
+            if number == 1 {
+                sim.set_free(MIB);
+                let noticed = async {
+                    while !inner.disk.is_full() {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                };
+                tokio::time::timeout(LIMIT, noticed).await.expect("it looks");
+            }
+            let data = bytes::Bytes::from_static(b"abcd");
+            let header = if number == 0 { header } else { bytes::Bytes::new() };
+            let crc32 = crc32fast::hash(&data);
+            Ok(Chunk { header, file: "000001.sst".into(), offset: number * 4, data, crc32, last: number == 99 })
+        }
+    });
+    let refused = peers.snapshot(chunks.boxed()).await.expect_err("no room");
+    assert!(refused.message().contains("full disk"), "{refused}");
+    let left =
+        crate::storage::Storage::directories(&of_the_test, &cluster.data_dir(1).join("snapshots")).expect("readable");
+    assert_eq!(left, Vec::<String>::new(), "nothing of it stays");
 }
 
 /// A write that finds no room, in the middle of anything: never a panic, never a lie.

@@ -35,12 +35,14 @@ fn failed(error: Failed) -> Status {
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
-    async fn issuers(&self, _: Request<pb::IssuersRequest>) -> Result<Response<pb::IssuersResponse>, Status> {
+    async fn issuers(&self, request: Request<pb::IssuersRequest>) -> Result<Response<pb::IssuersResponse>, Status> {
         let bundles = self.0.trust.bundles();
+        let token = records::token(&self.0.replica.root(), &request.get_ref().token_id);
         Ok(Response::new(pb::IssuersResponse {
             peer_issuer_pem: bundles.peer,
             node_issuer_pem: bundles.node,
             client_issuer_pem: bundles.client,
+            token_known: token.is_some_and(|token| token.expires > self.0.unix()),
         }))
     }
 
@@ -99,6 +101,7 @@ impl Cluster for ClusterService {
             node: request.node,
             expires,
             description: request.description,
+            pin,
         };
         self.forget_expired_tokens().await?;
         records::put_token(&self.0.replica, &stored, self.0.now()).await?;
@@ -112,6 +115,7 @@ impl Cluster for ClusterService {
         admin(&request)?;
         let root = self.read().await?;
         let now = self.0.unix();
+        let pin = self.0.trust.bundles().pin().map_err(|error| Status::internal(error.to_string()))?;
         let tokens = records::tokens(&root)
             .into_iter()
             .filter(|token| token.expires > now)
@@ -121,6 +125,7 @@ impl Cluster for ClusterService {
                 node: token.node,
                 expires: token.expires,
                 description: token.description,
+                outdated: !token.pin.is_empty() && token.pin != pin,
             })
             .collect();
         Ok(Response::new(pb::ListTokensResponse { tokens }))
@@ -236,7 +241,7 @@ impl ClusterService {
     /// Takes a member out of the cluster, then its certificate its worth. A member that removes itself cannot propose the
     /// second any more: the leader that carried out the first does so for it.
     pub(super) async fn leave_member(&self, id: u64) -> Result<(), Status> {
-        let members = self.0.addresses.members();
+        let members = self.0.members();
         if members.iter().any(|member| member.id == id) {
             if members.len() == 1 {
                 return Err(Status::failed_precondition(

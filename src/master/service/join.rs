@@ -24,6 +24,9 @@ impl ClusterService {
         let root = self.read().await?;
         self.check_token(&root, request)?;
         let config = &self.0.config;
+        if request.epoch > config.epoch {
+            return Err(Status::failed_precondition(setup::of_before(config.epoch, request.epoch)));
+        }
         let bundles = self.0.trust.bundles();
         let mut answer = pb::JoinResponse {
             cluster_id: config.cluster_id.clone(),
@@ -31,7 +34,7 @@ impl ClusterService {
             peer_issuer_pem: bundles.peer,
             node_issuer_pem: bundles.node,
             client_issuer_pem: bundles.client,
-            api_addresses: self.0.addresses.api(),
+            api_addresses: self.0.members().into_iter().map(|member| member.api_address).collect(),
             cluster_cidr: config.settings.cluster_cidr.to_string(),
             settings: shared_settings(&config.settings),
             ..Default::default()
@@ -93,7 +96,7 @@ impl ClusterService {
             return Ok(());
         }
         let is_it = |id: u64, name: &str| name == asked || id.to_string() == asked;
-        let members = self.0.addresses.members();
+        let members = self.0.members();
         let found: Vec<_> = members.iter().filter(|member| is_it(member.id, &member.name)).collect();
         let member = match found.as_slice() {
             [member] => *member,
@@ -130,12 +133,12 @@ impl ClusterService {
             return Err(malformed("a master must say where it is reached"));
         }
         let own = joiner(request);
-        let members = self.0.addresses.members();
+        let members = self.0.members();
         let same = |m: &&pb::MemberInfo| m.peer_address == request.peer_address || m.api_address == request.api_address;
         let another = |m: &&pb::MemberInfo| {
             own.is_empty() || records::member(root, m.id).is_none_or(|record| record.joiner != own)
         };
-        // The addresses at hand may still be those of a moment ago.
+        // One that was just removed may still be among them.
         let present = |m: &&pb::MemberInfo| !records::is_removed(root, m.id);
         match members.iter().filter(same).filter(present).find(another) {
             None => Ok(()),
@@ -191,7 +194,7 @@ impl ClusterService {
             answer.previous_secrets = serde_json::to_vec(&keys).map_err(malformed)?.into();
         }
         answer.data_keys = self.0.keys.to_json().map_err(malformed)?.into();
-        answer.members = self.0.addresses.members();
+        answer.members = self.0.members();
         Ok(())
     }
 }
@@ -238,6 +241,7 @@ fn shared_settings(settings: &control::Settings) -> std::collections::HashMap<St
 pub async fn register_node(shared: &Shared, name: &str, uid: &str) -> Result<(), Status> {
     let mut command = sessions::new_node(name, uid, shared.now()).map_err(|refused| malformed(refused.1))?;
     command.time_ms = shared.now().as_millisecond();
+    command.system = true;
     match records::propose(&shared.replica, command).await?.refusal {
         None => Ok(()),
         Some(Refusal::AlreadyExists(_)) => {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use consensus::Consensus;
 use replica::Replica;
 use rpc::Identity;
+use rpc::pb;
 use rpc::peer::PeerClients;
 use tonic::{Request, Status};
 
@@ -42,6 +43,8 @@ pub struct Shared {
     pub incarnation: u64,
     /// With automatic snapshots.
     pub trouble: crate::snapshot::auto::Trouble,
+    /// For work that takes long: calls on the peer port arrive on consensus' own runtime, whose one thread must never wait.
+    pub runtime: tokio::runtime::Handle,
 }
 
 impl Shared {
@@ -52,6 +55,12 @@ impl Shared {
     /// Seconds since 1970.
     pub fn unix(&self) -> i64 {
         self.now().as_second()
+    }
+
+    /// The members as of now, where a moment ago will not do: whoever is told them or judged by them acts on it.
+    pub fn members(&self) -> Vec<pb::MemberInfo> {
+        self.addresses.set(crate::upkeep::members(&self.consensus));
+        self.addresses.members()
     }
 }
 

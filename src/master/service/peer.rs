@@ -197,7 +197,9 @@ impl Peer for PeerService {
         let at = request.get_ref().hash_at_revision;
         let mut answer = status::own(&self.0).await;
         answer.state_hash_at = self.0.consensus.hash_at(at).map(agreement::text).unwrap_or_default();
-        let known = self.0.consensus.members().into_iter().find(|known| known.member.id == caller);
+        let members = self.0.consensus.members();
+        answer.members = members.iter().map(|known| peers::info(&known.member)).collect();
+        let known = members.into_iter().find(|known| known.member.id == caller);
         answer.acknowledged_index = known.and_then(|known| known.matched).unwrap_or_default();
         Ok(Response::new(answer))
     }
@@ -208,8 +210,7 @@ impl Peer for PeerService {
     ) -> Result<Response<pb::InstallDataKeysResponse>, Status> {
         self.member(&request)?;
         let request = request.into_inner();
-        let installed = self.0.keys.install(&request.data_keys, &request.only);
-        installed.map_err(|error| Status::internal(error.to_string()))?;
+        self.0.keys.install(request.data_keys, request.only).await?;
         Ok(Response::new(pb::InstallDataKeysResponse {}))
     }
 

@@ -20,7 +20,10 @@ const DISK_WARN: u64 = 1 << 30;
 /// Of this member.
 pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
     let now = shared.unix();
-    let (certificate_expires, missed) = shared.trust.expires(now);
+    // Read and verified where that keeps nobody waiting: this may be asked on consensus' own thread.
+    let trust = shared.trust.clone();
+    let own = tokio::task::spawn_blocking(move || (trust.expires(now), trust.certificates(), trust.issuers_age(now)));
+    let ((certificate_expires, missed), certificates, issuers_age) = own.await.unwrap_or_default();
     let issuers = shared.trust.issuers();
     let mut problems = Vec::new();
     if !shared.replica.leadership().borrow().serving {
@@ -32,9 +35,7 @@ pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
     if missed {
         problems.push("has a certificate that was not renewed in time: its log says why".to_owned());
     }
-    if shared.trust.issuers_end_soon(now) {
-        problems.push("has issuers that end soon: `hactl cluster certs rotate-issuers` makes new ones".to_owned());
-    }
+    problems.extend(issuers_age.map(str::to_owned));
     problems.extend(shared.trouble.now());
     let data_dir = shared.config.data_dir.clone();
     let disk_free_bytes = tokio::task::spawn_blocking(move || free(&data_dir)).await.ok().flatten();
@@ -62,7 +63,7 @@ pub async fn own(shared: &Shared) -> pb::MemberStatusResponse {
         sealing_key: shared.keys.active().unwrap_or_default(),
         trust: issuers.bundles().pin().unwrap_or_default(),
         signs_with: issuers.own().pin().unwrap_or_default(),
-        certificates: shared.trust.certificates(),
+        certificates,
         ..Default::default()
     };
     match shared.consensus.status().await {
@@ -122,7 +123,7 @@ fn slow(status: &consensus::Status, limit: Duration) -> Option<String> {
 /// Of the cluster: every member is asked at once.
 pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
     let known = shared.consensus.members();
-    let asked = shared.addresses.members().into_iter().map(|member| async {
+    let asked = shared.members().into_iter().map(|member| async {
         let status =
             if member.id == shared.config.member_id { Some(own(shared).await) } else { ask(shared, &member).await };
         let voter = known.iter().any(|known| known.member.id == member.id && known.voter);

@@ -307,8 +307,8 @@ impl Session<'_> {
                         if result.code >= 400 {
                             tracing::warn!(node = self.name, code = result.code, message = result.message, "registration refused");
                         }
-                        // No leader, or others kept writing: nobody else would ask again.
-                        if matches!(result.code, 409 | 503) {
+                        // No leader, others kept writing, or the store is full: nobody else would ask again.
+                        if matches!(result.code, 409 | 503 | 507) {
                             register_at = Some(tokio::time::Instant::now() + REGISTER_PAUSE);
                         }
                     } else if !self.send(Down::WriteResult(result)).await {

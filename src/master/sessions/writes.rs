@@ -47,11 +47,16 @@ impl Sessions {
                 Err(Refused(code, message)) => return answer(code, message),
             };
             command.time_ms = self.now().as_millisecond();
+            // Events are the first that a full store does without.
+            let system = !matches!(ask, Ask::Event(_));
+            command.system = system;
             match self.replica().propose(command).await {
                 Ok(outcome) => match outcome.refusal {
                     None => return answer(200, String::new()),
                     // Someone else wrote first: decide again from what is there now.
                     Some(Refusal::Conflict(_) | Refusal::NotFound(_) | Refusal::AlreadyExists(_)) => {}
+                    // What a node reports it reports until there is room.
+                    Some(Refusal::OverQuota(why)) if system => return answer(507, why),
                     Some(Refusal::NamespaceMissing(key)) => return answer(404, format!("{key} not found")),
                     Some(other) => return answer(403, format!("{other:?}")),
                 },

@@ -20,9 +20,13 @@ const OWN_NODE: &str = "/api/v1/nodes/node-1";
 impl Running {
     /// An administrator of this name.
     fn administrator(&self, name: &str) -> Credential {
+        self.administrator_for(name, Lifetimes::default().user)
+    }
+
+    /// For so long.
+    fn administrator_for(&self, name: &str, life: Duration) -> Credential {
         let issuers = Dir::of(&self.config.data_dir).issuers().expect("issuers");
         let (key_pem, csr) = signing_request().expect("a key");
-        let life = Lifetimes::default().user;
         let certificate_pem =
             issuers.issue_user(&csr, name, Some(kubeconfig::ADMIN_GROUP), life, unix_now()).expect("signed");
         Credential { certificate_pem, key_pem }
@@ -181,6 +185,30 @@ async fn an_answer_that_nobody_reads_ends_its_connection() {
     let _ended = tokio::time::timeout(LIMIT, connection).await.expect("closed in time");
     assert!(unread.into_body().collect().await.is_err(), "never sent as a whole");
     assert_eq!(other.text(&format!("{path}/large")).await.matches("xxxx").count(), 125_000, "others get all of it");
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_open_ends_with_the_certificate_that_opened_it() {
+    let one = first().await;
+    one.leads().await;
+    let mut lasting = one.client(&one.administrator("lasting")).await;
+    let mut watches = Vec::new();
+    let brief = one.administrator_for("brief", Duration::from_secs(5));
+    let mut short = one.client(&brief).await;
+    for client in [&mut short, &mut lasting] {
+        let watch = client.until("/api/v1/namespaces?watch=1", StatusCode::OK).await;
+        watches.push(tokio::spawn(watch.into_body().collect()));
+    }
+    let going_on = watches.pop().expect("two");
+    let ended = watches.pop().expect("two");
+    let _seen = tokio::time::timeout(LIMIT, ended).await.expect("it ends by itself").expect("no panic");
+    let closed = tokio::time::timeout(LIMIT, short._connection).await.expect("closed in time").expect("no panic");
+    assert!(closed.is_ok(), "in good order: {closed:?}");
+    assert!(!going_on.is_finished(), "that of another certificate goes on");
+    let refused = one.tls(&brief).await.read_u8().await.expect_err("it opens nothing any more").to_string();
+    assert!(refused.contains("xpired"), "and says why: {refused}");
+    going_on.abort();
     one.stop().await;
 }
 

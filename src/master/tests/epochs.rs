@@ -22,7 +22,10 @@ impl Running {
     }
 
     /// Its node says hello with this; what the master answers.
-    async fn hello(&self, change: impl FnOnce(&mut pb::Hello)) -> Result<(), tonic::Status> {
+    async fn hello(
+        &self,
+        change: impl FnOnce(&mut pb::Hello),
+    ) -> Result<tonic::Streaming<pb::MasterMessage>, tonic::Status> {
         let (dir, bundles) = (self.dir(), self.dir().bundles().expect("bundles"));
         let node = dir.credential(files::NODE).expect("pair");
         let uid = match inspect::identity_of_pem(&node.certificate_pem, &bundles) {
@@ -32,12 +35,12 @@ impl Running {
         let certificate = tls::Certificate::new(&node, "node").expect("pair");
         let tls = tls::api_client(&bundles.client, Some(&certificate)).expect("client");
         let masters = rpc::client::Masters::new(vec![self.bound.api.to_string()], tls);
-        let (_, channel) = masters.connect().await.expect("connects");
+        let channel = reach(&masters).await;
         let mut hello = pb::Hello { node: "node-1".into(), uid, node_json: "{}".into(), ..Default::default() };
         change(&mut hello);
         let hello = pb::NodeMessage { message: Some(pb::node_message::Message::Hello(hello)) };
         let up = futures::StreamExt::chain(futures::stream::iter([hello]), futures::stream::pending());
-        pb::node_session_client::NodeSessionClient::new(channel).session(up).await.map(drop)
+        pb::node_session_client::NodeSessionClient::new(channel).session(up).await.map(tonic::Response::into_inner)
     }
 
     /// Its node is registered.
@@ -90,6 +93,70 @@ async fn a_call_from_a_later_epoch_ends_a_master_of_before() {
     let refused = client.member_status(pb::MemberStatusRequest::default()).await.expect_err("of another epoch");
     assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
     one.ends_for_good().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_from_an_earlier_epoch_hears_of_this_one() {
+    const NOW: u64 = 5;
+    let one = first_with(|config| config.epoch = NOW).await;
+    one.leads().await;
+    one.knows_its_node().await;
+
+    // A master of before is refused, told the epoch, and stops by it.
+    let issuers = one.dir().issuers().expect("issuers");
+    let name = PeerName { cluster_id: one.config.cluster_id.clone(), epoch: NOW - 1, member: 7 };
+    let credential = crate::own::peer(&issuers, &name, &Lifetimes::default(), unix_now()).expect("signed");
+    let certificate = tls::Certificate::new(&credential, "peer").expect("pair");
+    let tls = tls::peer_client(&certificate, &one.dir().bundles().expect("bundles")).expect("client");
+    let peers = PeerClients::new(std::sync::Arc::new(Tcp), tls, name);
+    let mut client = peers.client(one.config.member_id, &one.bound.peer.to_string(), Lane::General);
+    let refused = client.member_status(pb::MemberStatusRequest::default()).await.expect_err("of another epoch");
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
+    peers.refused(&refused);
+    assert_eq!(*peers.overtaken().borrow(), NOW);
+    // Nor may it change anything.
+    let propose = pb::ProposeRequest { commands: Vec::new() };
+    assert_eq!(client.propose(propose).await.expect_err("refused").code(), tonic::Code::PermissionDenied);
+
+    // A node of before is let in, and follows.
+    let mut down = one.hello(|hello| hello.epoch = NOW - 1).await.expect("let in");
+    let welcome = loop {
+        if let Some(pb::master_message::Message::Welcome(welcome)) =
+            down.message().await.expect("open").expect("open").message
+        {
+            break welcome;
+        }
+    };
+    assert_eq!(welcome.epoch, NOW);
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joiner_that_knows_a_later_epoch_is_not_admitted_by_a_master_of_before() {
+    let one = first().await;
+    one.leads().await;
+    let ask = pb::CreateTokenRequest { master: false, node: true, ttl_seconds: 60, description: String::new() };
+    let token = one.cluster().await.create_token(ask).await.expect("a token").into_inner().token;
+    let data = tempfile::tempdir().expect("tempdir");
+    let mut options = Join {
+        data_dir: data.path().to_owned(),
+        address: one.bound.api.to_string(),
+        token,
+        master: None,
+        node: Some("comes-later".into()),
+        version: String::new(),
+        nonce: "n".into(),
+        replaces: None,
+        epoch: LATER,
+    };
+    let refused = join(&options).await.expect_err("refused").to_string();
+    assert!(refused.contains(&format!("went on in epoch {LATER}")), "{refused}");
+    assert_eq!(one.get("/api/v1/nodes/comes-later").await, StatusCode::NOT_FOUND);
+    assert_eq!(std::fs::read_dir(data.path()).expect("a dir").count(), 0, "nothing is left");
+    // Of the master's own epoch, or of an earlier one that was told it is over.
+    options.epoch = one.config.epoch;
+    assert_eq!(join(&options).await.expect("joins").epoch, one.config.epoch);
+    one.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -50,7 +50,11 @@ fn commands() {
             Op { kind: Some(op::Kind::Compact(Compact { revision: 300 })) },
             Op { kind: Some(op::Kind::RaiseVersion(RaiseVersion { version: 2 })) },
         ],
+        system: false,
     };
+    // As the field that came last is appended, so that logs of before are read as they were meant.
+    let system = Command { system: true, ..full.clone() }.encode_to_vec();
+    assert_eq!(system, [full.encode_to_vec().as_slice(), &[0x30, 1]].concat());
     let golden = include_bytes!("../../../tests/golden/state/command.bin");
     check("command", &full.encode_to_vec(), golden);
     assert_eq!(Command::decode(golden.as_slice()), Ok(full));

@@ -8,9 +8,13 @@ fn big(short: &str, bytes: usize) -> Thing {
 
 /// A namespace and one pod, under a quota that has room for about one more like it.
 fn given() -> State {
+    given_in(crate::VERSION)
+}
+
+fn given_in(version: u32) -> State {
     let mut state = state([vec![thing("@a").put(), big("a/x", 10_000).put()]]);
     let room = state.bytes() + 11_000;
-    for ops in [vec![raise(2)], vec![quota(room)]] {
+    for ops in [vec![raise(version)], vec![quota(room)]] {
         assert_eq!(apply(&mut state, &command(ops)).outcome.refusal, None);
     }
     state
@@ -46,6 +50,26 @@ fn a_full_store_takes_what_makes_it_smaller_and_clears_by_itself() {
     assert!(!is_taken(&mut state, &own(thing("a/more").put())), "the headroom has an end");
     assert!(is_taken(&mut state, &user(delete("a/y"))), "deletes are always accepted");
     assert!(is_taken(&mut state, &user(big("a/z", 10_000).put())), "there is room again");
+}
+
+#[test]
+fn changes_of_users_leave_headroom_to_what_the_cluster_itself_must_write() {
+    // Of which about 1,300 bytes are headroom: room for a change of 1,000 beyond the quota.
+    for (version, users_may_take_it_all) in [(2, true), (3, false)] {
+        let mut state = given_in(version);
+        let mut probe = state.clone();
+        apply(&mut probe, &command(vec![big("a/y", 0).put()]));
+        // Of the quota 200 bytes are left.
+        let full = (state.quota() - probe.bytes() - 200) as usize;
+        assert!(is_taken(&mut state, &command(vec![big("a/y", full).put()])));
+        let grown = |short| command(vec![big(short, if short == "a/x" { 11_000 } else { full + 1_000 }).put()]);
+        assert_eq!(is_taken(&mut state, &grown("a/x")), users_may_take_it_all, "version {version}");
+        if !users_may_take_it_all {
+            let report = Command { system: true, ..grown("a/x") };
+            assert!(is_taken(&mut state, &report), "what a node reports");
+            assert!(!is_taken(&mut state, &Command { system: true, ..grown("a/y") }), "that has an end too");
+        }
+    }
 }
 
 #[test]

@@ -62,10 +62,12 @@ fn log(version: u32) -> Vec<Command> {
         };
         let proposal = u128::from(if draw(20) == 0 { number.saturating_sub(1) } else { number }) + 1;
         let term = if draw(30) == 0 { TERM - 1 } else { 0 };
+        let system = version > 2 && draw(3) == 0;
         let proposal = Bytes::copy_from_slice(&proposal.to_be_bytes());
         all.push(Command {
             proposal,
             term,
+            system,
             time_ms: 1_700_000_000_000 + number as i64,
             ..expecting(expects, vec![op])
         });
