@@ -13,10 +13,6 @@ fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
     memory::without_huge_pages();
     end_quietly_on_closed_output();
-    #[cfg(feature = "mutants")]
-    if let Ok(mutant) = std::env::var("HACTL_MUTANT") {
-        master::plant(&mutant);
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

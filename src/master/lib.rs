@@ -60,9 +60,5 @@ pub use setup::{Create, Created, Join, JoinMaster, Joined, create, join, write_k
 pub use store::StoreBounds;
 pub use trust::{Offline, renew_offline};
 
-/// Plants a bug in this process.
-#[cfg(feature = "mutants")]
-pub use replica::mutants::choose as plant;
-
 #[cfg(test)]
 mod tests;
