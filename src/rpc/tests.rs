@@ -227,6 +227,7 @@ impl pb::cluster_server::Cluster for Shows {
             peer_issuer_pem: peer,
             node_issuer_pem: node,
             client_issuer_pem: client,
+            token_known: false,
         }))
     }
     async fn join(&self, _: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
