@@ -1,6 +1,4 @@
-//! The workload verbs, the failover benchmark and a chaos scenario, each in its shortest form.
-
-use std::time::Duration;
+//! The workload verbs and the benchmarks, each in its shortest form.
 
 use crate::support::{Local, eventually};
 
@@ -81,18 +79,4 @@ fn benchmarks_measure_and_clear_up() {
     });
     assert!(local.fails(&["bench", "etcd-put"]).contains("--endpoints"));
     assert!(local.fails(&["bench", "etcd-put", "--endpoints", "127.0.0.1:1"]).contains("127.0.0.1:1"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn chaos_leader_kill() {
-    let dir = tempfile::tempdir().expect("dir");
-    let scenario = chaos::ALL.iter().find(|one| one.name == "leader-kill").expect("the scenario");
-    let hactl = std::path::Path::new(crate::support::HACTL);
-    let cluster = chaos::Cluster::up(hactl, dir.path(), scenario.masters, scenario.nodes).await.expect("up");
-    let mut context = chaos::Context { cluster, random: chaos::Random::new(1), duration: Duration::from_secs(5) };
-    let report = (scenario.run)(&mut context).await;
-    context.cluster.down().await.expect("down");
-    let report = report.expect("the scenario runs");
-    assert!(report.violations.is_empty(), "{:?}", report.violations);
-    assert!(report.faults > 0 && report.writes_acknowledged > 0);
 }
