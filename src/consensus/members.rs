@@ -446,7 +446,11 @@ impl Inner {
         let others = members.iter().filter(|one| living.contains(&one.member.id) && one.member.id != self.id);
         let best = others.max_by_key(|member| (member.matched, std::cmp::Reverse(member.heard)));
         let best = best.ok_or_else(|| Error::Invalid("no other voting master answers".into()))?;
-        self.transfer_to(best.member.id).await
+        match self.transfer_to(best.member.id).await {
+            // Another one won the election: it is away all the same.
+            Err(Error::NotLeader { leader: Some(_) }) => Ok(()),
+            outcome => outcome,
+        }
     }
 
     pub(crate) async fn transfer_to(&self, to: MemberId) -> Result<(), Error> {
@@ -470,7 +474,9 @@ impl Inner {
             // Whoever should have taken over did not win its election, and this member won the next one: once more.
             match (moved, self.check_leads()) {
                 (Ok(_), Ok(())) => {}
-                (Ok(_), Err(_)) => return Ok(()),
+                (Ok(_), Err(Error::NotLeader { leader: Some(leader) })) if leader == to => return Ok(()),
+                // Another one won it, and may be asked for the rest.
+                (Ok(_), Err(error)) => return Err(error),
                 (Err(_), Ok(())) => {
                     return Err(Error::Timeout(format!("member {to} does not lead after {HAND_OVER:?}")));
                 }

@@ -57,7 +57,7 @@ pub async fn connect(address: &str, token: &Token) -> Result<(Channel, Bundles),
     };
     let unverified = target(tls::unverified_client()?).connect().await.map_err(|e| unreachable(e.to_string()))?;
     let shown = ClusterClient::new(unverified)
-        .issuers(IssuersRequest { token_id: token.id.clone() })
+        .issuers(IssuersRequest { token_id: token.id.clone(), pin: token.pin.clone() })
         .await
         .map_err(|status| unreachable(status.message().to_owned()))?
         .into_inner();

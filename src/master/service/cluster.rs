@@ -42,7 +42,7 @@ impl Cluster for ClusterService {
             peer_issuer_pem: bundles.peer,
             node_issuer_pem: bundles.node,
             client_issuer_pem: bundles.client,
-            token_known: token.is_some_and(|token| token.expires > self.0.unix()),
+            token_known: token.is_some_and(|token| token.expires > self.0.unix() && token.pin == request.get_ref().pin),
         }))
     }
 
