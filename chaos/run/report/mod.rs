@@ -324,7 +324,9 @@ mod tests {
         assert_eq!(gap_at(&operations, 2_150_000), None);
         // One that was accepted just before the fault took effect hides nothing, and a later gap is another fault's.
         operations.push(write(1_105_000, 1_110_000, Outcome::Done(1)));
-        operations.push(write(9_000_000, 9_100_000, Outcome::Done(1)));
+        for ended in [2_600_000, 3_200_000, 9_100_000] {
+            operations.push(write(ended - 10_000, ended, Outcome::Done(1)));
+        }
         assert_eq!(gap_at(&operations, 1_100_000), Some(990_000));
     }
 
