@@ -70,6 +70,11 @@ async fn one_survivor_goes_on_and_the_others_are_locked_out() {
     assert!(printed.contains("What may be lost") && printed.contains(&format!("{leader} (id")), "{printed}");
     // One that runs, as it does on a real machine, is stopped and started by the same command.
     local.ok(&["local", "start", &survivor]);
+    let masters = local.status()["masters"].as_array().expect("masters").clone();
+    let api =
+        masters.iter().find(|one| one["name"] == *survivor).and_then(|one| one["api"].as_str()).expect("its address");
+    let api = api.trim_start_matches("https://").to_owned();
+    eventually("it listens", || std::net::TcpStream::connect(&api).map_err(|error| error.to_string()));
     let printed = eventually("it is recovered", || {
         let output = local.hactl(&[&recover[..], &["--yes"]].concat());
         let error = text(&output.stderr);

@@ -82,7 +82,10 @@ mod tests {
         Change { revision, object: "o".into(), value: Some(value.into()) }
     }
 
-    fn check(followers: &[(u64, u64, &[(Revision, &str)])], operations: Vec<Operation>, broken: usize) {
+    /// After and until which revision it followed, and what it saw.
+    type Told<'a> = (u64, u64, &'a [(Revision, &'a str)]);
+
+    fn check(followers: &[Told<'_>], operations: Vec<Operation>, broken: usize) {
         let mut record = Record { operations, ..Record::default() };
         for (number, (after, until, changes)) in followers.iter().enumerate() {
             let changes = changes.iter().map(|(revision, value)| change(*revision, value)).collect();

@@ -41,7 +41,7 @@ pub async fn run(client: &mut Client) {
                     seen.remove(&name);
                 }
             }
-            Some(held) if !held.is_null() && dice < 50 && number % 2 == 0 => {
+            Some(held) if !held.is_null() && dice < 50 && number.is_multiple_of(2) => {
                 client.write(&name, Call::Write(new), replace(client, "configmaps", &name, object, None)).await;
             }
             Some(held) if !held.is_null() && dice < 50 => {
