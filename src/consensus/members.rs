@@ -188,7 +188,7 @@ impl Inner {
         let deadline = Instant::now() + MOVING;
         loop {
             let mut metrics = self.raft.metrics();
-            metrics.borrow_and_update();
+            let before = metrics.borrow_and_update().current_leader;
             let outcome = match self.leader() {
                 None => Err(self.not_leader()),
                 Some(leader) if leader.id == self.id => self.change_here(change.clone()).await,
@@ -198,7 +198,9 @@ impl Inner {
                 return outcome;
             }
             let until = deadline.min(Instant::now() + RETRY);
-            let _ = tokio::time::timeout_at(until, metrics.changed()).await;
+            // Not any change of the metrics: being asked is one, and a leader that hands over refuses at once.
+            let moved = metrics.wait_until(|metrics| metrics.current_leader != before);
+            let _ = tokio::time::timeout_at(until, moved).await;
         }
     }
 
