@@ -168,22 +168,32 @@ impl Control {
         let (world, reporting, replica, gone) = (world.clone(), control.clone(), replica.clone(), gone.clone());
         tokio::spawn(async move {
             // What they are subscribed to lives as long as they do.
-            let _kept = (settings, masters, trust);
+            let _kept = (settings, trust);
             tokio::join!(
                 leader.run(gone.clone()),
                 raise.run(gone.clone()),
-                reporting.report(&world, id, &replica, &gone)
+                reporting.report(&world, id, &replica, &masters, &gone)
             );
         });
         control
     }
 
-    async fn report(&self, world: &World, id: u64, replica: &Replica, gone: &CancellationToken) {
+    /// Tells the leader which nodes live, and nodes which masters there are.
+    async fn report(
+        &self,
+        world: &World,
+        id: u64,
+        replica: &Replica,
+        masters: &watch::Sender<Vec<String>>,
+        gone: &CancellationToken,
+    ) {
         loop {
             tokio::select! {
                 () = gone.cancelled() => return,
                 () = tokio::time::sleep(REPORT_EVERY) => {}
             }
+            let now: Vec<String> = world.ids().into_iter().map(address).collect();
+            masters.send_if_modified(|known| std::mem::replace(known, now.clone()) != now);
             let leader = replica.leadership().borrow().leader.filter(|leader| *leader != id);
             let Some(process) = leader.and_then(|leader| world.process(leader)) else { continue };
             if leader.is_some_and(|leader| world.net.is_blocked(id, leader)) {

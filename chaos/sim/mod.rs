@@ -160,32 +160,11 @@ async fn simulate(options: &Options) -> Report {
     let pace = options.pace.unwrap_or(drawn);
     let planned = schedule(&mut random.fork(), options.duration, pace, &options.kinds);
     let world = World::new(random.fork(), pace, trace.clone(), laws.clone());
-    world.form(options.masters).await;
-    world.add_nodes(options.nodes).await;
-
-    let mut workloads = JoinSet::new();
-    for workload in workloads::ALL {
-        workloads.spawn((workload.run)(world.clone(), random.fork()));
-    }
-    workloads.spawn(observe::roam(world.clone()));
-    workloads.spawn(observe::engines(world.clone()));
-
-    let names = faults(&world, planned, options).await;
-    if let Err(why) = converge(&world).await {
-        laws.broken("a healed cluster converges", why);
-    }
-    world.quiet.cancel();
-    if tokio::time::timeout(CONVERGE, workloads.join_all()).await.is_err() {
-        laws.broken("calls end", "a client still waits after everything was healed".into());
-    }
-    if let Err(why) = newest_rules_hold(&world).await {
-        laws.broken("rules that all know hold", why);
-    }
-    if let Err(why) = nothing_left_to_do(&world).await {
-        laws.broken("the cluster becomes what was asked for", why);
-    }
-    if let Err(why) = rest(&world).await {
-        laws.broken("replicas become equal", why);
+    let mut names = Vec::new();
+    tokio::select! {
+        biased;
+        () = laws.over.cancelled() => {}
+        () = play(&world, random, planned, options, &mut names) => {}
     }
     world.nodes.clean_up();
     let broken = laws.judge();
@@ -206,11 +185,47 @@ async fn simulate(options: &Options) -> Report {
     }
 }
 
-/// Lets the planned faults happen; the names of those that did, by number.
-async fn faults(world: &Arc<World>, planned: Vec<Planned>, options: &Options) -> Vec<String> {
+/// From the making of the cluster to its rest; the names of the faults that happened, by number.
+async fn play(
+    world: &Arc<World>,
+    mut random: Random,
+    planned: Vec<Planned>,
+    options: &Options,
+    names: &mut Vec<String>,
+) {
+    world.form(options.masters).await;
+    world.add_nodes(options.nodes).await;
+
+    let mut workloads = JoinSet::new();
+    for workload in workloads::ALL {
+        workloads.spawn((workload.run)(world.clone(), random.fork()));
+    }
+    workloads.spawn(observe::roam(world.clone()));
+    workloads.spawn(observe::engines(world.clone()));
+
+    faults(world, planned, options, names).await;
+    if let Err(why) = converge(world).await {
+        world.laws.broken("a healed cluster converges", why);
+    }
+    world.quiet.cancel();
+    if tokio::time::timeout(CONVERGE, workloads.join_all()).await.is_err() {
+        world.laws.broken("calls end", "a client still waits after everything was healed".into());
+    }
+    if let Err(why) = newest_rules_hold(world).await {
+        world.laws.broken("rules that all know hold", why);
+    }
+    if let Err(why) = nothing_left_to_do(world).await {
+        world.laws.broken("the cluster becomes what was asked for", why);
+    }
+    if let Err(why) = rest(world).await {
+        world.laws.broken("replicas become equal", why);
+    }
+}
+
+/// Lets the planned faults happen.
+async fn faults(world: &Arc<World>, planned: Vec<Planned>, options: &Options, names: &mut Vec<String>) {
     let began = Instant::now();
     let mut under_way = JoinSet::new();
-    let mut names = Vec::new();
     for (number, Planned { fault, at, lasts, seed }) in planned.into_iter().enumerate() {
         if options.only.as_ref().is_some_and(|only| !only.contains(&number)) {
             continue;
@@ -229,7 +244,6 @@ async fn faults(world: &Arc<World>, planned: Vec<Planned>, options: &Options) ->
     if tokio::time::timeout(FAULTS_END, under_way.join_all()).await.is_err() {
         world.laws.broken("a healed cluster converges", "a change of members is not made though all are well".into());
     }
-    names
 }
 
 /// Waits until every master serves, takes a write and reads it back.

@@ -34,10 +34,11 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         duration: Duration::from_secs(60),
         faults: &["isolate-leader", "flapping", "one-way", "power-at"],
-        ..mutant("kept-tail", "what a new leader replaced is not removed from the log", 1)
+        ..mutant("kept-tail", "what a new leader replaced is not removed from the log", 6)
     },
     Mutant {
-        faults: &["kill-leader", "isolate-leader", "one-way", "flapping", "delay"],
+        duration: Duration::from_secs(60),
+        faults: &["kill-leader", "slow-disk", "delay", "power", "transfer"],
         ..mutant("fresh-proposal", "a proposal that is made again has another id", 1)
     },
     Mutant {
@@ -45,11 +46,11 @@ pub const ALL: &[Mutant] = &[
         faults: &["reseed", "snapshot", "power"],
         ..mutant("torn-snapshot", "a snapshot counts as complete before it is synced", 1)
     },
-    mutant("reused-revision", "the revisions of the last deletions are free again after a restart", 1),
-    mutant("hasty-raise", "newer rules are used before all masters know them", 1),
+    mutant("reused-revision", "the revisions of the last deletions are free again after a restart", 14),
+    mutant("hasty-raise", "newer rules are used before all masters know them", 6),
     Mutant {
         nodes: 3,
-        ..mutant("doubled-pod", "a plan is made again before it is known what became of the one before", 1)
+        ..mutant("doubled-pod", "a plan is made again before it is known what became of the one before", 11)
     },
 ];
 

@@ -74,6 +74,7 @@ impl Host for Machine {
 }
 
 struct Running {
+    way: Arc<Way>,
     gone: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -97,6 +98,11 @@ impl Nodes {
 
     pub fn engine(&self, id: u64) -> Option<Arc<Hollow>> {
         Some(self.lock().get(&id)?.engine.clone())
+    }
+
+    /// The masters that a running kubelet knows.
+    fn known(&self, id: u64) -> Option<Vec<String>> {
+        Some(self.lock().get(&id)?.running.as_ref()?.way.addresses())
     }
 
     pub fn machine(&self, id: u64) -> Option<Arc<Machine>> {
@@ -167,14 +173,14 @@ impl World {
             capacity: Capacity { cpu_millis: Some(4000), memory_bytes: Some(8 << 30), pods: Some(110) },
             labels: BTreeMap::new(),
         };
-        let way = Way {
+        let way = Arc::new(Way {
             world: self.clone(),
             node: id,
             gone: gone.clone(),
             next: AtomicUsize::new(id as usize),
             addresses: Mutex::new(addresses),
-        };
-        let ways = Ways { runtime: node.engine.clone(), uplink: Arc::new(way), host: node.machine.clone() };
+        });
+        let ways = Ways { runtime: node.engine.clone(), uplink: way.clone(), host: node.machine.clone() };
         let (world, stop) = (self.clone(), gone.clone());
         let task = tokio::spawn(async move {
             if let Err(error) = kubelet::run_over(config, ways, stop.clone()).await
@@ -183,7 +189,7 @@ impl World {
                 world.laws.broken("a kubelet runs", format!("{}: {error}", name(id)));
             }
         });
-        node.running = Some(Running { gone, task });
+        node.running = Some(Running { way, gone, task });
     }
 
     /// As `kill -9` of the kubelet; its containers run on.
@@ -224,6 +230,11 @@ impl World {
                 node.held = 0;
                 node.engine.hang(false);
                 node.machine.fill(false);
+            }
+            // All masters that it knew were replaced while it was cut off: its operator tells it the present ones.
+            let masters: Vec<String> = self.ids().into_iter().map(control::address).collect();
+            if self.nodes.known(id).is_some_and(|known| !known.iter().any(|one| masters.contains(one))) {
+                self.kill_node(id);
             }
             self.start_node(id);
         }

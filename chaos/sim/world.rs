@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use consensus::storage::Storage as _;
 use consensus::storage::sim::Sim;
 use consensus::{Config, Consensus, Error, Member};
 use replica::Replica;
@@ -363,6 +364,13 @@ impl World {
         let Some(machine) = machines.get_mut(&id) else { return };
         self.trace.say(format_args!("m{id} loses power"));
         machine.disk.crash_keeping(|most| random.between(0, most as u64 + 1) as usize);
+        for path in machine.disk.torn() {
+            // A snapshot counts as complete once there is `meta` beside its files.
+            let meta = path.parent().and_then(|data| data.parent()).map(|snapshot| snapshot.join("meta"));
+            if meta.is_some_and(|meta| matches!(machine.disk.read(&meta), Ok(Some(_)))) {
+                self.laws.broken("a complete snapshot is synced", format!("m{id}: {} was not", path.display()));
+            }
+        }
         self.end(id, machine);
     }
 

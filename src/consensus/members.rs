@@ -191,7 +191,7 @@ impl Inner {
         let mut asked = None;
         loop {
             let mut metrics = self.raft.metrics();
-            metrics.borrow_and_update();
+            let before = metrics.borrow_and_update().current_leader;
             let outcome = match self.leader() {
                 None => Err(self.not_leader()),
                 // It has gone elsewhere, which was all that was wanted.
@@ -217,7 +217,9 @@ impl Inner {
                 return outcome;
             }
             let until = latest.min(Instant::now() + RETRY);
-            let _ = tokio::time::timeout_at(until, metrics.changed()).await;
+            // Not any change of the metrics: being asked is one, and a leader that hands over refuses at once.
+            let moved = metrics.wait_until(|metrics| metrics.current_leader != before);
+            let _ = tokio::time::timeout_at(until, moved).await;
         }
     }
 

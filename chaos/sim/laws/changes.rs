@@ -20,6 +20,9 @@ pub struct Changes {
     position: Revision,
     claims: BTreeMap<String, Key>,
     sets: BTreeMap<String, Set>,
+    /// Quota and bytes of the state that was seen last.
+    quota: u64,
+    bytes: u64,
 }
 
 /// A ReplicaSet, by its uid.
@@ -48,14 +51,7 @@ impl Changes {
             Err(_) => *self = Self::of(root),
         }
         self.position = root.revision();
-        let most = root.quota() + root.quota() / HEADROOM + MARKS_BYTES;
-        if root.quota() > 0 && root.bytes() > most {
-            let (bytes, quota) = (root.bytes(), root.quota());
-            found.push((
-                "the store keeps its quota",
-                format!("{bytes} bytes at revision {}, of {quota}", self.position),
-            ));
-        }
+        found.extend(self.fill(root.quota(), root.bytes()));
         found
     }
 
@@ -63,6 +59,16 @@ impl Changes {
         let claims =
             root.iter().flat_map(|(key, record)| record.header.claims.iter().map(|one| (one.clone(), key.clone())));
         Self { claims: claims.collect(), ..Self::default() }
+    }
+
+    /// A store that was fuller when it got its quota may only get emptier.
+    fn fill(&mut self, quota: u64, bytes: u64) -> Option<(&'static str, String)> {
+        let most = quota + quota / HEADROOM + MARKS_BYTES;
+        let grew = bytes > self.bytes && quota == self.quota;
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        self.quota = quota;
+        let broken = quota > 0 && grew && bytes > most;
+        broken.then(|| ("the store keeps its quota", format!("from {before} to {bytes} bytes, of {quota}")))
     }
 
     fn change(&mut self, event: &Event, now: Duration, found: &mut Vec<(&'static str, String)>) {
@@ -163,6 +169,22 @@ mod tests {
         check(&[("services", "a", None, ip()), ("services", "b", None, ip())], &["a claim has one holder"]);
         check(&[("services", "a", None, ip()), ("services", "a", ip(), ip())], &[]);
         check(&[("services", "a", None, ip()), ("services", "a", ip(), None), ("services", "b", None, ip())], &[]);
+    }
+
+    #[test]
+    fn a_store_over_its_quota_does_not_grow() {
+        let mut all = Changes::default();
+        for (quota, bytes, is_broken) in [
+            (0, 9 << 20, false),
+            (1 << 20, 9 << 20, false),
+            (1 << 20, 8 << 20, false),
+            (1 << 20, 8 << 20, false),
+            (1 << 20, 9 << 20, true),
+            (1 << 20, 1 << 20, false),
+            (1 << 20, (1 << 20) + (1 << 16), false),
+        ] {
+            assert_eq!(all.fill(quota, bytes).is_some(), is_broken, "{bytes} of {quota}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use state::{Revision, State};
+use tokio_util::sync::CancellationToken;
 
 use super::trace::Trace;
 use changes::Changes;
@@ -121,11 +122,13 @@ pub struct Record {
 pub struct Laws {
     trace: Arc<Trace>,
     record: Mutex<Record>,
+    /// A law is broken: what comes after it says little.
+    pub over: CancellationToken,
 }
 
 impl Laws {
     pub fn new(trace: Arc<Trace>) -> Arc<Self> {
-        Arc::new(Self { trace, record: Mutex::default() })
+        Arc::new(Self { trace, record: Mutex::default(), over: CancellationToken::new() })
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
@@ -139,6 +142,7 @@ impl Laws {
     fn break_in(&self, record: &mut Record, law: &str, what: String) {
         self.trace.say(format_args!("BROKEN {law}: {what}"));
         record.broken.push(format!("{law}: {what}"));
+        self.over.cancel();
     }
 
     /// A member says that it leads a term.
@@ -221,12 +225,12 @@ impl Laws {
         (record.operations.len() as u64 - unknown - failed, unknown)
     }
 
-    /// Judges everything; all that is broken, in words.
+    /// Judges the whole record, unless a law was broken before it was whole; all that is broken, in words.
     pub fn judge(&self) -> Vec<String> {
         let mut record = self.record();
-        for law in ALL {
+        for law in ALL.iter().filter(|_| !self.over.is_cancelled()) {
             for what in (law.judge)(&record) {
-                self.break_in(&mut record, law.name, what);
+                record.broken.push(format!("{}: {what}", law.name));
             }
         }
         let more = record.broken.len().saturating_sub(TOLD_MAX);

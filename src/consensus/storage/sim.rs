@@ -91,6 +91,8 @@ struct Disk {
     files: BTreeMap<PathBuf, Vec<u8>>,
     /// Files whose bytes a power cut may still take.
     unsynced: BTreeSet<PathBuf>,
+    /// Those whose bytes the last power cut took.
+    torn: Vec<PathBuf>,
     cells: BTreeMap<PathBuf, CellContent>,
 }
 
@@ -210,7 +212,8 @@ impl Sim {
             cell.durable = Some(torn);
             cell.current = cell.durable.clone();
         }
-        for path in std::mem::take(&mut disk.unsynced) {
+        disk.torn = std::mem::take(&mut disk.unsynced).into_iter().collect();
+        for path in disk.torn.clone() {
             if let Some(bytes) = disk.files.get_mut(&path) {
                 let length = keep(bytes.len());
                 bytes.truncate(length);
@@ -223,6 +226,11 @@ impl Sim {
                 }
             }
         }
+    }
+
+    /// The files that had not been synced when the power failed last.
+    pub fn torn(&self) -> Vec<PathBuf> {
+        self.lock().torn.clone()
     }
 
     /// Cuts the power at the action of this kind after so many of them and, from there on, so many of any kind: that one
