@@ -136,16 +136,51 @@ fn try_lock(data_dir: &Path) -> Result<Flock<File>> {
     use std::io::Write;
     let file = File::options().create(true).truncate(false).write(true).open(data_dir.join("lock"));
     let file = file.with_context(|| format!("cannot write to {}; are you root?", data_dir.display()))?;
-    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| anyhow::anyhow!("another `hactl run` uses {}; stop it first", data_dir.display()))?;
+    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        nix::errno::Errno::EWOULDBLOCK => anyhow::Error::new(Held(data_dir.to_owned())),
+        error => anyhow::anyhow!("cannot lock {}: {error}", data_dir.join("lock").display()),
+    })?;
     lock.set_len(0)?;
     write!(lock, "{}", std::process::id())?;
     Ok(lock)
 }
 
+/// Another process holds the data dir.
+#[derive(Debug, thiserror::Error)]
+#[error("another `hactl run` uses {}; stop it first", .0.display())]
+struct Held(std::path::PathBuf);
+
 /// Whether a process runs on this data dir.
-pub fn runs(data_dir: &Path) -> bool {
-    data_dir.join("lock").exists() && lock(data_dir).is_err()
+///
+/// # Errors
+/// When that cannot be told: the data dir is not ours to lock.
+pub fn runs(data_dir: &Path) -> Result<bool> {
+    if !data_dir.join("lock").exists() {
+        return Ok(false);
+    }
+    match lock(data_dir) {
+        Ok(_) => Ok(false),
+        Err(error) if error.is::<Held>() => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// # Errors
+/// When the process that runs on this data dir is the first of a container that we run in: it would take us with it.
+pub fn separate(data_dir: &Path) -> Result<()> {
+    if held_by(data_dir) == Some(1) {
+        bail!(
+            "the process of {} is this container's first: stop the container, and run this in another one on the same volume (`docker \
+             compose run --rm`). Nothing was changed",
+            data_dir.display()
+        );
+    }
+    Ok(())
+}
+
+/// The pid that the lock file names.
+fn held_by(data_dir: &Path) -> Option<i32> {
+    std::fs::read_to_string(data_dir.join("lock")).ok().and_then(|text| text.parse().ok())
 }
 
 /// Stops the process that runs on this data dir, if one does. Whoever holds the lock is alive, so its pid is its own.
@@ -155,9 +190,13 @@ pub fn runs(data_dir: &Path) -> bool {
 pub async fn stop(data_dir: &Path) -> Result<()> {
     let since = std::time::Instant::now();
     let mut asked = false;
-    while data_dir.exists() && try_lock(data_dir).is_err() {
-        let pid = std::fs::read_to_string(data_dir.join("lock")).ok().and_then(|text| text.parse::<i32>().ok());
-        if let Some(pid) = pid.filter(|_| !asked) {
+    while data_dir.exists() {
+        match try_lock(data_dir) {
+            Ok(_) => break,
+            Err(error) if error.is::<Held>() => {}
+            Err(error) => return Err(error),
+        }
+        if let Some(pid) = held_by(data_dir).filter(|_| !asked) {
             asked = true;
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
                 .with_context(|| format!("cannot stop process {pid}; are you root?"))?;

@@ -43,6 +43,24 @@ async fn write(local: &Local, through: &str, names: std::ops::Range<usize>) {
     }
 }
 
+/// A moment without a leader looks like a lost majority until the others were asked, for which the master must stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_recovery_leaves_the_master_running() {
+    let local = Local::up_with(3, 0, &["--heartbeat", "500ms", "--election-min", "3s", "--election-max", "6s"]);
+    write(&local, "local", 0..3).await;
+    let leader = local.leader();
+    let other = local.masters().into_iter().find(|name| *name != leader).expect("a follower");
+    let data_dir = local.dir().join(&other);
+    local.ok(&["local", "kill", &leader]);
+    eventually("no leader is known", || {
+        let error = local.fails(&["cluster", "recover", "--from-this-member", "--yes", "--data-dir", path(&data_dir)]);
+        if error.contains("leads, so") { Err(error) } else { Ok(assert!(error.contains("can be reached"), "{error}")) }
+    });
+    assert_eq!(local.log(&other).matches("master stopped").count(), 1, "it had to stop");
+    local.serves(&other).await;
+    write(&local, &other, 3..6).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_survivor_goes_on_and_the_others_are_locked_out() {
     let local = Local::up(3, 0);

@@ -29,7 +29,7 @@ pub struct Leave {
 
 impl Leave {
     pub async fn run(self) -> Result<()> {
-        let data_dir = self.data_dir.data_dir.clone();
+        let data_dir = std::path::absolute(&self.data_dir.data_dir)?;
         let installation = Installation::load(&data_dir)?;
         if let Err(error) = self.tell(&installation).await {
             if !self.force {
@@ -40,7 +40,7 @@ impl Leave {
             note(format!("the cluster could not be told: {error:#}"));
         }
         let progress = Progress::start("stopping");
-        unit::remove()?;
+        unit::remove(&data_dir)?;
         run::stop(&data_dir).await?;
         progress.done("stopped");
         if let Some(node) = &installation.node {

@@ -10,7 +10,7 @@ use super::super::progress::note;
 use super::unit;
 
 /// The local cluster that a data dir belongs to, and its name there.
-fn local(data_dir: &Path) -> Option<(PathBuf, String)> {
+pub fn local(data_dir: &Path) -> Option<(PathBuf, String)> {
     let (dir, name) = (data_dir.parent()?, data_dir.file_name()?.to_str()?);
     let layout = Layout::load(dir).ok()?;
     layout.check_name(name).ok()?;
@@ -27,7 +27,7 @@ pub fn start_now(data_dir: &Path) -> Result<bool> {
         note(format!("{name} started"));
         return Ok(true);
     }
-    let started = unit::start()?;
+    let started = unit::start(data_dir)?;
     if started {
         note("hactl.service started");
     }

@@ -33,30 +33,27 @@ impl Recover {
         let installation = Installation::load(&data_dir)?;
         let role = installation.master.clone().context("this machine is no master; run this on one that survived")?;
         let lifetimes = run::lifetimes(&Flags::default().resolve(&installation.settings)?)?;
-        let ran = run::runs(&data_dir);
+        let ran = run::runs(&data_dir)?;
         if ran {
             self.stop(&data_dir).await?;
         }
         let lock = run::lock(&data_dir).context("a master that runs is not recovered")?;
-        let interrupted = epoch::is_interrupted(&data_dir);
-
-        let progress = Progress::start("reading what this member holds");
-        let (dir, cluster_id, member_id) = (data_dir.clone(), installation.cluster_id.clone(), role.member_id);
-        let survey = tokio::task::spawn_blocking(move || epoch::survey(&dir, &cluster_id, member_id)).await??;
-        progress.done("whole");
-        let progress = Progress::start("asking the other members");
-        let me =
-            PeerName { cluster_id: installation.cluster_id.clone(), epoch: installation.epoch, member: role.member_id };
-        let others = epoch::ask_others(&data_dir, &me, &survey, &lifetimes).await?;
-        progress.done("asked");
-
-        print!("{}", describe(&installation, &role, &survey, &others));
-        if interrupted {
-            println!("\nA recovery of this member was interrupted; it is now completed.");
-        } else {
-            refuse(&survey, &others)?;
-            self.confirm()?;
-        }
+        let survey = match self.look(&data_dir, &installation, &role, &lifetimes).await {
+            Ok(survey) => survey,
+            Err(error) if ran => {
+                // Nothing was changed so far, its being stopped neither.
+                drop(lock);
+                return match super::next::start_now(&data_dir) {
+                    Ok(true) => Err(error),
+                    Ok(false) => Err(error.context(format!(
+                        "the master that ran here is stopped; start it again with `hactl run --data-dir {}`",
+                        data_dir.display()
+                    ))),
+                    Err(start) => Err(error.context(format!("the master that ran here is stopped: {start:#}"))),
+                };
+            }
+            Err(error) => return Err(error),
+        };
         recover(&data_dir, installation, &role, survey, lifetimes).await?;
         drop(lock);
         if !ran || !super::next::start_now(&data_dir)? {
@@ -64,6 +61,36 @@ impl Recover {
         }
         super::next::others(&data_dir, &role.advertise_api);
         Ok(())
+    }
+
+    /// What this member and the others hold; an error when it is not to be recovered from.
+    async fn look(
+        &self,
+        data_dir: &Path,
+        installation: &Installation,
+        role: &MasterRole,
+        lifetimes: &Lifetimes,
+    ) -> Result<Survey> {
+        let interrupted = epoch::is_interrupted(data_dir);
+
+        let progress = Progress::start("reading what this member holds");
+        let (dir, cluster_id, member_id) = (data_dir.to_owned(), installation.cluster_id.clone(), role.member_id);
+        let survey = tokio::task::spawn_blocking(move || epoch::survey(&dir, &cluster_id, member_id)).await??;
+        progress.done("whole");
+        let progress = Progress::start("asking the other members");
+        let me =
+            PeerName { cluster_id: installation.cluster_id.clone(), epoch: installation.epoch, member: role.member_id };
+        let others = epoch::ask_others(data_dir, &me, &survey, lifetimes).await?;
+        progress.done("asked");
+
+        print!("{}", describe(installation, role, &survey, &others));
+        if interrupted {
+            println!("\nA recovery of this member was interrupted; it is now completed.");
+        } else {
+            refuse(&survey, &others)?;
+            self.confirm()?;
+        }
+        Ok(survey)
     }
 
     /// Stops the master that runs here, once that is known to cost nothing: nobody leads.
@@ -79,8 +106,9 @@ impl Recover {
         if !self.yes && !std::io::stdin().is_terminal() {
             bail!("nothing was changed; --yes does it");
         }
+        run::separate(data_dir)?;
         let progress = Progress::start("nobody leads: stopping the master that runs here");
-        super::unit::stop()?;
+        super::unit::stop(data_dir)?;
         run::stop(data_dir).await?;
         progress.done("stopped");
         Ok(())

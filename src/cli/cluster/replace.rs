@@ -103,7 +103,7 @@ impl Replace {
             );
         };
         let progress = Progress::start("stopping what runs here");
-        unit::remove()?;
+        unit::remove(data_dir)?;
         run::stop(data_dir).await?;
         progress.done("stopped");
 

@@ -223,7 +223,8 @@ impl Restore {
     async fn run(self) -> Result<()> {
         let name = init::own_name(self.node_name.as_deref())?;
         let data_dir = std::path::absolute(&self.data_dir.data_dir)?;
-        if self.start {
+        // One of a local cluster is started as the others there.
+        if self.start && super::next::local(&data_dir).is_none() {
             init::check(&data_dir, false)?;
         }
         let draft = Draft::begin(&data_dir)?;

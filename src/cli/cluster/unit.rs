@@ -74,28 +74,40 @@ pub fn install(data_dir: &Path) -> Result<()> {
     systemctl(&["enable", "--now", "hactl.service"])
 }
 
-/// Whether there is a unit here that runs this machine.
-fn is_installed() -> bool {
-    systemd_runs() && Path::new(UNIT).exists()
+/// Whether there is a unit here that runs this data dir; one of another installation on this machine is not touched.
+fn is_installed(data_dir: &Path) -> Result<bool> {
+    if !systemd_runs() {
+        return Ok(false);
+    }
+    match std::fs::read_to_string(UNIT) {
+        Ok(present) => runs(&present, data_dir),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot read {UNIT}")),
+    }
 }
 
-/// Stops the unit, where there is one; it stays installed.
-pub fn stop() -> Result<()> {
-    if is_installed() { systemctl(&["stop", "hactl.service"]) } else { Ok(()) }
+/// Whether the unit's text is of this data dir, an absolute path.
+fn runs(unit: &str, data_dir: &Path) -> Result<bool> {
+    Ok(exec_start(unit) == exec_start(&rendered(data_dir)?))
 }
 
-/// Starts the unit. False: there is none.
-pub fn start() -> Result<bool> {
-    if !is_installed() {
+/// Stops the unit of this data dir, where there is one; it stays installed.
+pub fn stop(data_dir: &Path) -> Result<()> {
+    if is_installed(data_dir)? { systemctl(&["stop", "hactl.service"]) } else { Ok(()) }
+}
+
+/// Starts the unit of this data dir. False: there is none.
+pub fn start(data_dir: &Path) -> Result<bool> {
+    if !is_installed(data_dir)? {
         return Ok(false);
     }
     systemctl(&["start", "hactl.service"])?;
     Ok(true)
 }
 
-/// Stops and removes the unit, where there is one.
-pub fn remove() -> Result<()> {
-    if !is_installed() {
+/// Stops and removes the unit of this data dir, where there is one.
+pub fn remove(data_dir: &Path) -> Result<()> {
+    if !is_installed(data_dir)? {
         return Ok(());
     }
     systemctl(&["disable", "--now", "hactl.service"])?;
@@ -129,6 +141,8 @@ mod tests {
             let unit = rendered(Path::new(dir)).expect(dir);
             assert_eq!(exec_start(&unit), format!("/usr/local/bin/hactl run --data-dir {word}"));
             assert!(!unit.contains('@'), "{unit}");
+            assert!(runs(&unit, Path::new(dir)).expect(dir));
+            assert!(!runs(&unit, Path::new("/var/lib/hactl-2")).expect("another"));
         }
         assert!(rendered(Path::new("/a\nb")).is_err());
     }
