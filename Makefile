@@ -15,6 +15,8 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 HACTL = $(CARGO_TARGET_DIR)/release/hactl
 # Whoever may not talk to Docker gets root for the cluster's processes; they write iptables rules as well.
 ROOT = $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+# The tests make network namespaces and mounts, besides; what is compiled stays its user's.
+AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo "--config 'target.\"cfg(unix)\".runner=\"sudo -E\"'")
 
 .PHONY: setup cluster test image clean
 
@@ -27,7 +29,7 @@ cluster: setup
 	@$(ROOT) sh deploy/sample $(HACTL) $(DIR)
 
 test: setup
-	cargo test --workspace --locked
+	cargo test --workspace --locked $(AS_ROOT)
 
 image: setup
 	cargo build --release --locked --package hactl

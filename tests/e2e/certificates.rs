@@ -13,7 +13,6 @@ fn serials(local: &Local, holder: &str) -> Vec<String> {
 
 #[test]
 fn pods_run_on_while_certificates_and_issuers_change() {
-    let _alone = crate::alone();
     let local = Local::up_with(3, 1, &["--certificate-life", "30s", "--node-silence", "30s"]);
     web(&local, "3");
     let before = containers(&local);

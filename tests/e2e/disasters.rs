@@ -19,7 +19,6 @@ fn nodes_follow(local: &Local) {
 
 #[test]
 fn containers_outlive_their_cluster() {
-    let _alone = crate::alone();
     let local = Local::calm(3, 2);
     web(&local, "4");
     let before = containers(&local);

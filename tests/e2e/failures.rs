@@ -43,7 +43,6 @@ pub fn web(local: &Local, replicas: &str) {
 
 #[test]
 fn containers_outlive_everything_but_their_node() {
-    let _alone = crate::alone();
     let local = Local::up_with(3, 2, &["--node-silence", "15s"]);
     web(&local, "4");
 
@@ -127,7 +126,6 @@ pub fn node_is(local: &Local, name: &str, ready: &str) {
 
 #[test]
 fn a_failover_leaves_containers_untouched() {
-    let _alone = crate::alone();
     let local = Local::calm(3, 1);
     web(&local, "3");
     let before = containers(&local);
@@ -141,7 +139,6 @@ fn a_failover_leaves_containers_untouched() {
 
 #[test]
 fn two_clusters_on_one_engine_leave_each_other_alone() {
-    let _alone = crate::alone();
     let (one, other) = (Local::calm(1, 1), Local::calm(1, 1));
     web(&one, "2");
     web(&other, "2");

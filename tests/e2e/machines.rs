@@ -54,7 +54,6 @@ fn on<'a>(pods: &'a [Value], node: &str) -> &'a Value {
 
 #[test]
 fn a_second_machine_joins_runs_pods_and_leaves() {
-    let _alone = crate::alone();
     let lan = Lan::new();
     let mut first = Machine::host(&lan);
     let mut second = Machine::new(&lan, "b", 2);
@@ -158,7 +157,6 @@ fn logs_follow(on: &Machine, pod: &str, act: impl Fn()) {
 
 #[test]
 fn three_machines_are_one_cluster_that_outlives_one() {
-    let _alone = crate::alone();
     let lan = Lan::new();
     let mut first = Machine::new(&lan, "a", 2);
     let mut second = Machine::new(&lan, "b", 3);

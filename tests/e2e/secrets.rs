@@ -11,7 +11,6 @@ const PLAIN: &str = "correct-horse-battery-of-the-node";
 
 #[test]
 fn a_secret_of_a_pod_is_on_no_disk_of_its_node() {
-    let _alone = crate::alone();
     let local = Local::calm(1, 1);
     let objects = format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: password}}\nstringData: {{value: {PLAIN}}}\n---\n\

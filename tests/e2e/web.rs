@@ -44,7 +44,6 @@ impl Kubectl<'_> {
 
 #[test]
 fn a_deployment_lives_by_every_kubectl() {
-    let _alone = crate::alone();
     let local = Local::calm(3, 2);
     for program in kubectls() {
         let kubectl = Kubectl { local: &local, program: &program };
@@ -140,7 +139,6 @@ fn get(address: &str) -> std::io::Result<String> {
 
 #[test]
 fn an_image_that_does_not_exist_and_a_pod_that_fits_nowhere_say_so() {
-    let _alone = crate::alone();
     let local = Local::calm(1, 1);
     let program = crate::support::kubectl_default();
     let kubectl = Kubectl { local: &local, program: &program };

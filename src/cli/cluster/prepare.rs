@@ -175,10 +175,12 @@ fn check_range(cidr: &str, setting: &str) -> Result<()> {
     Ok(())
 }
 
-/// A range for the pods of a local cluster that no network of this host overlaps; several clusters live side by side.
+/// A range for the pods of a local cluster that no network of this host overlaps. Several clusters live side by side, and a range
+/// shows as taken only once its first node has its bridge: so where the search begins is left to chance.
 pub fn free_range() -> Result<String> {
     let routes = routes();
-    let ranges = (244..255).chain(128..244).map(|second| (Ipv4Addr::new(10, second, 0, 0), 16));
+    let first = rand::random::<u8>() % 127;
+    let ranges = (0..127).map(|step| (Ipv4Addr::new(10, 128 + (first + step) % 127, 0, 0), 16));
     let free = ranges.into_iter().find(|range| !routes.iter().any(|(_, network)| overlap(*range, *network)));
     let (address, length) = free.context("every range of 10.128.0.0/9 is in use here; give --cluster-cidr")?;
     Ok(format!("{address}/{length}"))

@@ -1,6 +1,6 @@
 //! `hactl local status`: which processes live, and who leads.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::super::cluster;
@@ -77,6 +77,11 @@ pub async fn collect(layout: &Layout) -> Status {
 impl Show {
     pub async fn run(self) -> Result<()> {
         let layout = self.dir.load()?;
+        if let Err(error) = std::fs::File::open(layout.kubeconfig())
+            && error.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            bail!("cannot read {}: it is another user's; use sudo", layout.kubeconfig().display());
+        }
         let status = collect(&layout).await;
         if self.output.is_some() {
             println!("{}", serde_json::to_string_pretty(&status)?);

@@ -47,6 +47,7 @@ impl Down {
             return Ok(());
         }
         let layout = Layout::load(&path)?;
+        let _lock = up::lock(&layout.dir)?;
         let mut progress = Progress::start("stopping the cluster");
         // Nodes first, so that no kubelet starts again what is being removed; then all masters at once.
         let nodes: Vec<String> = layout.plan.nodes.iter().map(|node| node.name.clone()).collect();

@@ -137,7 +137,8 @@ impl Up {
         if !matches!(first, Ok(true)) {
             std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
         }
-        first.map(drop)
+        first?;
+        give_to_caller(&file)
     }
 
     async fn forwarder(&self, layout: &Layout) -> Result<()> {
@@ -330,11 +331,11 @@ pub fn start_machine(layout: &Layout, name: &str) -> Result<i32> {
 }
 
 /// One `up` or `down` of a directory at a time.
-fn lock(dir: &Path) -> Result<Flock<std::fs::File>> {
+pub fn lock(dir: &Path) -> Result<Flock<std::fs::File>> {
     let made = std::fs::create_dir_all(dir).and_then(|()| std::fs::File::create(dir.join(".lock")));
     let file = made.with_context(|| format!("cannot write in {}; choose another place with --dir", dir.display()))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| anyhow::anyhow!("another `hactl local up` works in {}; wait for it", dir.display()))
+        .map_err(|_| anyhow::anyhow!("another `hactl local up` or `down` works in {}; wait for it", dir.display()))
 }
 
 async fn check_docker(flags: &Flags) -> Result<()> {
@@ -383,5 +384,17 @@ fn write_kubeconfig(layout: &Layout) -> Result<()> {
         .collect();
     let installation = Installation::load(&layout.data_dir(&first.name))?;
     let lifetimes = run::lifetimes(&Flags::default().resolve(&installation.settings)?)?;
-    Ok(master::write_kubeconfig(&layout.data_dir(&first.name), &layout.kubeconfig(), &servers, &lifetimes)?)
+    master::write_kubeconfig(&layout.data_dir(&first.name), &layout.kubeconfig(), &servers, &lifetimes)?;
+    give_to_caller(&layout.kubeconfig())
+}
+
+/// A file that the user who asked for root by sudo(8) shall read; nothing without sudo.
+fn give_to_caller(path: &Path) -> Result<()> {
+    let id = |name: &str| std::env::var(name).ok().and_then(|id| id.parse().ok());
+    let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) else { return Ok(()) };
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(path, Some(user), Some(group))
+        .with_context(|| format!("cannot give {} to the user {user}", path.display()))
 }
