@@ -9,4 +9,3 @@ mod secrets;
 #[path = "../support/mod.rs"]
 mod support;
 mod web;
-
