@@ -14,6 +14,7 @@ use crate::{Config, Create, Join, JoinMaster, create, join};
 
 mod bounds;
 mod epochs;
+mod ports;
 mod quota;
 mod secrets;
 

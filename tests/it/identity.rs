@@ -118,6 +118,7 @@ async fn a_node_certificate_opens_no_peer_port_and_no_secret() {
         name: rpc::pki::PeerName::dns(&cluster_id, 1),
         connect_limit: std::time::Duration::from_secs(5),
         keep_alive: std::time::Duration::from_secs(5),
+        bulk: false,
         severed: Default::default(),
     };
     let answer = match target.connect().await {
