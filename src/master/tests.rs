@@ -17,6 +17,7 @@ mod epochs;
 mod ports;
 mod quota;
 mod secrets;
+mod store;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
