@@ -30,7 +30,7 @@ pub async fn read(call: &Call, body: Body) -> Result<Bytes> {
     match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            Err(Failure::too_large(format!("the request body exceeds the limit of {bytes_max} bytes")))
+            Err(Failure::too_large(format!("Request entity too large: limit is {bytes_max} (setting api-body)")))
         }
         Err(error) => Err(Failure::bad_request(format!("the request body could not be read: {error}"))),
     }

@@ -17,9 +17,6 @@ use crate::status::{Failure, Result};
 /// How often a write whose precondition was lost is judged again.
 pub const ATTEMPTS_MAX: usize = 5;
 
-/// Larger objects are refused.
-const OBJECT_BYTES_MAX: usize = 1536 * 1024;
-
 /// An object in the course of being written.
 pub struct Draft {
     pub object: Value,
@@ -198,9 +195,7 @@ fn denial(kind: &Kind, name: &str, denied: &Denied) -> Failure {
 /// The Put of a complete object.
 pub fn put(kind: &Kind, object: &Value) -> Result<Put> {
     let put = record::put(kind, object).map_err(|error| Failure::invalid(kind, meta::name(object), &[error]))?;
-    if put.body.len() > OBJECT_BYTES_MAX {
-        return Err(Failure::too_large(format!("Request entity too large: limit is {OBJECT_BYTES_MAX}")));
-    }
+    record::check_size(&put).map_err(Failure::too_large)?;
     Ok(put)
 }
 

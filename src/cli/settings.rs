@@ -22,9 +22,14 @@ pub use units::Unit;
 /// Where the file is looked for when `--config` names none.
 pub const FILE: &str = "/etc/hactl/hactl.yaml";
 
+/// Settings that `init` fixes for the whole cluster, so that each machine keeps the value it was told.
+pub const FIXED: [&str; 2] = ["cluster-cidr", "service-cidr"];
+
 /// The settings that `--help` shows; the others are flags too, but nobody wants to read past fifty of them.
 const EVERYDAY: [&str; 8] =
     ["cluster-cidr", "service-cidr", "docker-host", "node-cpu", "node-memory", "snapshot-dir", "snapshot-every", "log"];
+/// The place of a value that nobody set.
+const DEFAULT: &str = "the default";
 /// Where the others are.
 const OTHERS: &str = "Every other setting is a flag too: `hactl settings` lists them with their defaults.";
 
@@ -103,14 +108,14 @@ pub const ALL: &[Setting] = &[
         "election-min",
         Unit::Duration,
         "150ms",
-        "Least silence of the leader before a master stands for election",
+        "A master stands for election when the leader was silent for `election-max` and then for a random time from this to `election-max`: by default after 350 to 400 ms",
     ),
     row(
         Group::Master,
         "election-max",
         Unit::Duration,
         "200ms",
-        "Most silence of the leader before a master stands for election; raise it on slow links",
+        "Silence of the leader in which no master stands for election (see `election-min`), and the leader's lease; raise it on slow links",
     ),
     row(
         Group::Master,
@@ -131,9 +136,15 @@ pub const ALL: &[Setting] = &[
         "raft-log-entries",
         Unit::Count,
         "10000",
-        "Entries of the replicated log after which the state is written out and the log before it is dropped",
+        "Entries of the replicated log after which the state is written out and the log before it is dropped, but for a tenth as many for masters that are a little late",
     ),
-    row(Group::Master, "raft-log-bytes", Unit::Size, "64MiB", "Likewise, by the bytes of the entries"),
+    row(
+        Group::Master,
+        "raft-log-bytes",
+        Unit::Size,
+        "64MiB",
+        "Likewise, by the bytes of the entries; at most half as many stay for masters that are late",
+    ),
     row(
         Group::Master,
         "raft-batch-bytes",
@@ -341,11 +352,11 @@ impl Flags {
     /// Puts together flags, variables, the file, what was recorded, and the defaults; checks every value.
     ///
     /// # Errors
-    /// Names the place of the first value that is unknown or impossible.
+    /// Names the place of the first value that is unknown or impossible, or not what `init` fixed.
     pub fn resolve(&self, recorded: &BTreeMap<String, String>) -> Result<Settings> {
         let mut values = BTreeMap::new();
         for setting in ALL.iter().filter(|setting| !setting.default.is_empty()) {
-            values.insert(setting.name, (setting.default.to_owned(), "the default".to_owned()));
+            values.insert(setting.name, (setting.default.to_owned(), DEFAULT.to_owned()));
         }
         for (name, value) in recorded {
             // A record of a newer version may hold settings this one does not know: starting wrongly is worse than not.
@@ -364,6 +375,7 @@ impl Flags {
         values.extend(self.given.clone());
         let settings = Settings { values };
         settings.check()?;
+        settings.keeps(recorded)?;
         Ok(settings)
     }
 }
@@ -394,8 +406,36 @@ impl Settings {
         Ok(())
     }
 
+    /// Checks that nobody set anything else than `init` fixed.
+    ///
+    /// # Errors
+    /// Names the place of the other value.
+    pub fn keeps(&self, fixed: &BTreeMap<String, String>) -> Result<()> {
+        for name in FIXED {
+            let Some(fixed) = fixed.get(name) else { continue };
+            let Some((value, place)) = self.values.get(name).filter(|(value, _)| value != fixed) else { continue };
+            if place != DEFAULT {
+                bail!(
+                    "{place}: {name} = {value}, but `hactl cluster init` fixed it at {fixed} for this whole cluster, and addresses of \
+                     it are in use: take it out there. Only a new cluster can have another"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// What was resolved of the settings that `init` fixes, to be written down.
+    pub fn fixed(&self) -> BTreeMap<String, String> {
+        FIXED.iter().filter_map(|name| Some(((*name).to_owned(), self.text(name)?.to_owned()))).collect()
+    }
+
+    /// Whether nobody set it.
+    pub fn is_default(&self, name: &str) -> bool {
+        self.place(name) == DEFAULT
+    }
+
     fn place(&self, name: &str) -> &str {
-        self.values.get(name).map_or("the default", |(_, place)| place)
+        self.values.get(name).map_or(DEFAULT, |(_, place)| place)
     }
 
     /// The value as written; `None` where there is neither value nor default.
@@ -526,6 +566,30 @@ mod tests {
         assert!(help.ends_with(&format!("{OTHERS}\n")), "{help}");
         let matches = command.try_get_matches_from(["hactl", "--heartbeat", "20ms"]).expect("hidden, but there");
         assert_eq!(matches.get_one::<String>("heartbeat").map(String::as_str), Some("20ms"));
+    }
+
+    #[test]
+    fn what_init_fixed_gives_way_to_nothing() {
+        let recorded = BTreeMap::from([("service-cidr".to_owned(), "10.96.0.0/16".to_owned())]);
+        let mut flags = Flags::default();
+        flags.given.extend(parse("log: info\nservice-cidr: 10.97.0.0/16\n", "hactl.yaml").expect("settings"));
+        let error = flags.resolve(&recorded).expect_err("another value").to_string();
+        assert!(
+            error.starts_with("hactl.yaml:2: service-cidr = 10.97.0.0/16") && error.contains("10.96.0.0/16"),
+            "{error}"
+        );
+        flags.set("service-cidr", "10.96.0.0/16");
+        flags.resolve(&recorded).expect("the same value");
+        // A default is nobody's wish.
+        let other = BTreeMap::from([("service-cidr".to_owned(), "10.55.0.0/16".to_owned())]);
+        Flags::default()
+            .resolve(&Default::default())
+            .expect("defaults")
+            .keeps(&other)
+            .expect("a joiner that says nothing");
+        let settings = Flags::default().resolve(&other).expect("recorded");
+        assert_eq!(settings.fixed().get("service-cidr").map(String::as_str), Some("10.55.0.0/16"));
+        assert!(settings.is_default("cluster-cidr") && !settings.is_default("service-cidr"));
     }
 
     #[test]

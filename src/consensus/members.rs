@@ -27,6 +27,9 @@ const ALIVE: Duration = Duration::from_secs(3);
 const MOVING: Duration = Duration::from_secs(10);
 const MOVING_MAX: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(50);
+/// How often a hand-over to one member is asked for again because leadership went elsewhere meanwhile: each try costs the
+/// cluster an election.
+const HAND_OVERS: u32 = 2;
 /// A learner at most this many entries behind is caught up.
 const LAG: u64 = 100;
 
@@ -189,6 +192,7 @@ impl Inner {
         let latest = Instant::now() + MOVING_MAX;
         let mut deadline = Instant::now() + MOVING;
         let mut asked = None;
+        let mut moves = 0;
         loop {
             let mut metrics = self.raft.metrics();
             let before = metrics.borrow_and_update().current_leader;
@@ -198,10 +202,20 @@ impl Inner {
                 Some(leader) if change == Change::Transfer(0) && asked.is_some_and(|asked| asked != leader.id) => {
                     return Ok(());
                 }
+                Some(leader) if matches!(change, Change::Transfer(to) if to == leader.id) => return Ok(()),
                 Some(leader) => {
                     // What the one before took is not what this one has.
-                    if asked.replace(leader.id) != Some(leader.id) {
+                    let one_before = asked.replace(leader.id);
+                    if one_before != Some(leader.id) {
                         deadline = latest.min(Instant::now() + MOVING);
+                        moves += u32::from(one_before.is_some());
+                    }
+                    if matches!(change, Change::Transfer(_)) && moves > HAND_OVERS {
+                        return Err(Error::Timeout(format!(
+                            "leadership went to other members {moves} times instead (member {} leads now); try again when \
+                             it is at rest",
+                            leader.id
+                        )));
                     }
                     if leader.id == self.id {
                         self.change_here(change.clone()).await
@@ -448,22 +462,38 @@ impl Inner {
         let others = members.iter().filter(|one| living.contains(&one.member.id) && one.member.id != self.id);
         let best = others.max_by_key(|member| (member.matched, std::cmp::Reverse(member.heard)));
         let best = best.ok_or_else(|| Error::Invalid("no other voting master answers".into()))?;
-        match self.transfer_to(best.member.id).await {
+        match self.hand_over(best.member.id).await {
             // Another one won the election: it is away all the same.
             Err(Error::NotLeader { leader: Some(_) }) => Ok(()),
             outcome => outcome,
         }
     }
 
+    /// Hands leadership to one member. One that does not answer would not take it, and nobody would lead until this member
+    /// or another one wins an election.
     pub(crate) async fn transfer_to(&self, to: MemberId) -> Result<(), Error> {
         self.check_leads()?;
-        let mut metrics = self.raft.metrics();
         if to == self.id {
             return Ok(());
         }
-        if !metrics.borrow_and_update().membership_config.voter_ids().any(|voter| voter == to) {
-            return Err(Error::Invalid(format!("member {to} is no voter")));
+        let members = self.members();
+        let known = members.iter().find(|one| one.member.id == to);
+        let target = known.filter(|one| one.voter).ok_or_else(|| Error::Invalid(format!("member {to} is no voter")))?;
+        let living = self.living(|living| living.contains(&to)).await;
+        // Nobody answers one that no longer leads: that says nothing.
+        self.check_leads()?;
+        if !living.contains(&to) {
+            return Err(Error::Invalid(format!(
+                "{} (member {to}) does not answer, so it cannot lead; start it first, or name another master",
+                target.member.name
+            )));
         }
+        self.hand_over(to).await
+    }
+
+    /// Hands leadership to a voter that answers, and waits until it leads.
+    async fn hand_over(&self, to: MemberId) -> Result<(), Error> {
+        let mut metrics = self.raft.metrics();
         let deadline = Instant::now() + HAND_OVER;
         loop {
             let term = metrics.borrow_and_update().current_term;

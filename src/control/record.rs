@@ -47,6 +47,18 @@ pub fn put(kind: &Kind, object: &Value) -> Result<Put, FieldError> {
     })
 }
 
+/// The largest object, in bytes of its JSON, managed fields among them.
+pub const OBJECT_BYTES_MAX: usize = 1536 * 1024;
+
+/// # Errors
+/// When the object is larger than one may be, whoever writes it; worded as Kubernetes does.
+pub fn check_size(put: &Put) -> Result<(), String> {
+    if put.body.len() + put.managed_fields.len() > OBJECT_BYTES_MAX {
+        return Err(format!("Request entity too large: limit is {OBJECT_BYTES_MAX}"));
+    }
+    Ok(())
+}
+
 /// The complete object with its resourceVersion.
 pub fn parse(record: &Record) -> Value {
     // A body that `put` wrote parses; should a record be damaged, an empty object stands for it rather than a panic.

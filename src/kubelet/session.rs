@@ -6,7 +6,7 @@
 //! Not here: what an assignment leads to (`sync`), streams (`streams`, a connection of their own). Invariant: a write that was not
 //! acknowledged is made again on the next session, unless a newer one replaced it; without masters the node runs on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::outbox::{Subject, Write};
+use crate::outbox::{Outbox, Subject, Write};
 use crate::shared::Shared;
 use crate::streams;
 use crate::uplink::{Downs, Uplink};
@@ -161,7 +161,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {
-                    under_way.put_back(&self.shared);
+                    under_way.put_back(&outbox);
                     return End::Shutdown;
                 }
                 _ = beat.tick() => {
@@ -189,6 +189,7 @@ impl Session {
                     Some(Err(status)) => break format!("{address}: {}", status.message()),
                 },
                 () = outbox.changed(), if under_way.room() => {}
+                () = under_way.rested() => {}
             }
             while under_way.room() {
                 let Ok(permit) = up.try_reserve() else { break };
@@ -196,7 +197,7 @@ impl Session {
                 permit.send(message(Up::Write(under_way.begin(write))));
             }
         };
-        under_way.put_back(&self.shared);
+        under_way.put_back(&outbox);
         End::Broken(why, true)
     }
 
@@ -217,7 +218,7 @@ impl Session {
                 }
             }
             Down::Trust(trust) => drop(self.trust.send_replace(Some(trust))),
-            Down::WriteResult(result) => under_way.end(&self.shared, &result),
+            Down::WriteResult(result) => under_way.end(&self.shared.outbox, &result),
             Down::Stream(request) => {
                 let Some(masters) = self.uplink.dialler() else { return true };
                 let (address, streams) = (address.to_owned(), streams.clone());
@@ -240,13 +241,16 @@ fn message(message: Up) -> pb::NodeMessage {
     pb::NodeMessage { message: Some(message) }
 }
 
-/// Writes whose answer has not come.
+/// Writes whose answer has not come, and those that rest before they are made again.
 #[derive(Default)]
 struct UnderWay {
     last: u64,
     writes: BTreeMap<u64, Write>,
-    /// Their subjects.
+    /// Their subjects, and those at rest.
     busy: BTreeSet<Subject>,
+    /// Subjects whose write the master could not make now, and until when they rest. The writes themselves wait in the
+    /// outbox again, where a newer one takes their place.
+    resting: VecDeque<(tokio::time::Instant, Subject)>,
     /// Since when an answer is waited for: the last answer, or the first write after none were open.
     oldest: Option<tokio::time::Instant>,
 }
@@ -265,40 +269,49 @@ impl UnderWay {
         sent
     }
 
-    fn end(&mut self, shared: &Arc<Shared>, result: &pb::WriteResult) {
+    fn end(&mut self, outbox: &Outbox, result: &pb::WriteResult) {
         let Some(write) = self.writes.remove(&result.id) else { return };
-        self.busy.remove(&write.0);
         self.oldest = (!self.writes.is_empty()).then(tokio::time::Instant::now);
+        if matches!(result.code, 429 | 500..) {
+            // Busy meanwhile: were a newer one sent, this one would come after it.
+            self.resting.push_back((tokio::time::Instant::now() + WRITE_AGAIN, write.0.clone()));
+            outbox.put_back(write);
+        } else {
+            self.busy.remove(&write.0);
+            if !matches!(result.code, 200..300 | 404) {
+                refused(&write.0, result);
+            }
+        }
         // There may be room again for what waits.
-        shared.outbox.wake();
-        match result.code {
-            200..300 | 404 => {}
-            429 | 500.. => {
-                let outbox = shared.outbox.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(WRITE_AGAIN).await;
-                    outbox.put_back(write);
-                    outbox.wake();
-                });
-            }
-            code => {
-                // The end of a pod that the masters count as alive: the next assignment decides.
-                let level_is_low = matches!(write.0, Subject::Event(_));
-                if level_is_low {
-                    tracing::debug!(code, message = result.message, subject = ?write.0, "write refused");
-                } else {
-                    tracing::warn!(code, message = result.message, subject = ?write.0, "write refused");
-                }
-            }
+        outbox.wake();
+    }
+
+    /// Waits until a write may be made again; forever where none rests.
+    async fn rested(&mut self) {
+        let Some((until, _)) = self.resting.front() else { return std::future::pending().await };
+        tokio::time::sleep_until(*until).await;
+        if let Some((_, subject)) = self.resting.pop_front() {
+            self.busy.remove(&subject);
         }
     }
 
-    fn put_back(&mut self, shared: &Shared) {
+    fn put_back(&mut self, outbox: &Outbox) {
         for (_, write) in std::mem::take(&mut self.writes) {
-            shared.outbox.put_back(write);
+            outbox.put_back(write);
         }
         self.busy.clear();
+        self.resting.clear();
         self.oldest = None;
+    }
+}
+
+/// The end of a pod that the masters count as alive, for example: the next assignment decides.
+fn refused(subject: &Subject, result: &pb::WriteResult) {
+    let (code, message) = (result.code, &result.message);
+    if matches!(subject, Subject::Event(_)) {
+        tracing::debug!(code, message, ?subject, "write refused");
+    } else {
+        tracing::warn!(code, message, ?subject, "write refused");
     }
 }
 

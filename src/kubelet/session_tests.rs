@@ -18,6 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::UnderWay;
+use crate::outbox::Outbox;
 use crate::runtime::Runtime;
 use crate::runtime::hollow::Hollow;
 use crate::{Capacity, Config};
@@ -207,6 +209,39 @@ fn ready(write: &W) -> bool {
     let status: serde_json::Value = serde_json::from_slice(&status.status_json).expect("a status");
     let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
     conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// What is taken next, by its subject and text.
+fn next(outbox: &Outbox, under_way: &mut UnderWay) -> Option<(u64, bytes::Bytes)> {
+    let sent = under_way.begin(outbox.take(&under_way.busy)?);
+    match sent.write {
+        Some(W::NodeStatus(text)) => Some((sent.id, text)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_is_made_again_never_comes_after_a_newer_one() {
+    let (outbox, mut under_way) = (Outbox::default(), UnderWay::default());
+    let answer = |id, code| pb::WriteResult { id, code, message: String::new() };
+    outbox.node("old".into());
+    let (id, _) = next(&outbox, &mut under_way).expect("the old one");
+    under_way.end(&outbox, &answer(id, 503));
+    outbox.node("new".into());
+    assert_eq!(next(&outbox, &mut under_way), None, "it rests, the newer one too");
+    under_way.rested().await;
+    let (id, text) = next(&outbox, &mut under_way).expect("the new one");
+    assert_eq!(text, "new");
+    under_way.end(&outbox, &answer(id, 200));
+    assert!(under_way.resting.is_empty() && under_way.busy.is_empty());
+    assert_eq!(next(&outbox, &mut under_way), None, "the old one is gone");
+
+    // Nothing newer: the same again, at the latest on the next session.
+    outbox.node("last".into());
+    let (id, _) = next(&outbox, &mut under_way).expect("the last one");
+    under_way.end(&outbox, &answer(id, 429));
+    under_way.put_back(&outbox);
+    assert_eq!(next(&outbox, &mut under_way).map(|(_, text)| text), Some("last".into()));
 }
 
 #[tokio::test]

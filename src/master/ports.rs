@@ -7,6 +7,8 @@
 //!
 //! Nobody is known before the handshake, so that what comes before it is bounded by address: one address never takes all.
 //!
+//! A connection that announces bulk is served on another runtime, where the port has one: see [`Handlers::bulk`].
+//!
 //! **Invariant:** every request carries the verified [`Identity`] of its connection, put there before any handler.
 
 use std::convert::Infallible;
@@ -28,8 +30,11 @@ use rpc::pki::inspect;
 use rpc::tls::{Identifier, Live};
 use rpc::transport::{Io, Listener, Transport};
 use rustls::ServerConfig;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -71,6 +76,9 @@ pub struct Handlers {
     pub admitted: Admitted,
     /// Its connections are closed then.
     pub revoked: Revoked,
+    /// Where connections are served that announce bulk; none: where the port is. Only the system's signs that there is
+    /// something to read or room to write come by the port's own runtime then.
+    pub bulk: Option<Handle>,
 }
 
 /// A bound port.
@@ -172,13 +180,24 @@ impl Port {
             let (handlers, shutdown, which) = (handlers.clone(), shutdown.clone(), self.which);
             connections.spawn(async move {
                 let _seat = seat;
-                let shaken = tokio::time::timeout(limits.handshake_time, shake_hands(stream, from, tls, &turns)).await;
-                match shaken {
-                    Ok(Ok(stream)) => {
+                let began = Instant::now();
+                // Whoever has not said hello yet takes no turn, so that silent connections keep nobody waiting.
+                let greeted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+                let Some(greeted) = shaken(from, tokio::time::timeout(limits.handshake_time, greeted).await) else {
+                    return;
+                };
+                let bulk = handlers.bulk.clone().filter(|_| rpc::tls::is_bulk(&greeted.client_hello()));
+                let served = async move {
+                    let left = limits.handshake_time.saturating_sub(began.elapsed());
+                    let secured = tokio::time::timeout(left, shake_hands(greeted, from, tls, &turns)).await;
+                    if let Some(stream) = shaken(from, secured) {
                         serve_connection(stream, identifier, handlers, limits, which, shutdown).await;
                     }
-                    Ok(Err(error)) => tracing::debug!(%from, %error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!(%from, "TLS handshake took too long"),
+                };
+                match bulk {
+                    // Fails when that runtime ends, and the connection with it.
+                    Some(runtime) => drop(runtime.spawn(served).await),
+                    None => served.await,
                 }
             });
         }
@@ -187,16 +206,24 @@ impl Port {
     }
 }
 
-/// Whoever has not said hello yet takes no turn, so that silent connections keep nobody waiting.
 async fn shake_hands(
-    stream: Io,
+    greeted: StartHandshake<Io>,
     from: IpAddr,
     tls: Arc<ServerConfig>,
     turns: &Turns,
 ) -> std::io::Result<TlsStream<Io>> {
-    let greeted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
     let _turn = turns.wait(from).await;
     greeted.into_stream(tls).await
+}
+
+/// What came of a part of a handshake that had so long.
+fn shaken<T>(from: IpAddr, outcome: Result<std::io::Result<T>, Elapsed>) -> Option<T> {
+    match outcome {
+        Ok(Ok(done)) => return Some(done),
+        Ok(Err(error)) => tracing::debug!(%from, %error, "TLS handshake failed"),
+        Err(_) => tracing::debug!(%from, "TLS handshake took too long"),
+    }
+    None
 }
 
 async fn serve_connection(

@@ -171,10 +171,11 @@ pub(crate) async fn run_with(
     let tasks = TaskTracker::new();
     let admitted = admitted(&shared);
     let revoked = revoked(&shared, admitted.clone());
-    let api = Handlers { grpc: api_grpc(&shared), http: Some(http), admitted, revoked: revoked.clone() };
-    let peer = Handlers { grpc: peer_grpc(&shared), http: None, admitted: Arc::new(|_| Ok(())), revoked };
+    let api = Handlers { grpc: api_grpc(&shared), http: Some(http), admitted, revoked: revoked.clone(), bulk: None };
+    let bulk = Some(tokio::runtime::Handle::current());
+    let peer = Handlers { grpc: peer_grpc(&shared), http: None, admitted: Arc::new(|_| Ok(())), revoked, bulk };
     tasks.spawn(api_port.serve(api, stop.clone()));
-    // On consensus' own runtime, so that no other work delays a heartbeat. It ends last.
+    // On consensus' own runtime, so that no other work delays a heartbeat; but not what it relays. It ends last.
     let peer_stop = CancellationToken::new();
     let peer_port = shared.consensus.runtime().spawn(peer_port.serve(peer, peer_stop.clone()));
     let leader = Leader { replica, settings: watched_settings, heard, now: now.clone(), seeds, bounds: config.bounds };

@@ -1,4 +1,6 @@
 //! The way to nodes whose session another master holds: every other master is asked at once, the one that has it answers.
+//!
+//! **Invariant:** no frame passes through the thread of consensus, on either side: a log may come as fast as the network is.
 
 use apiserver::StreamError;
 use futures::StreamExt;
@@ -21,7 +23,7 @@ impl Relay for PeerRelay {
         let others = self.addresses.members().into_iter().filter(|member| member.id != self.me);
         let mut asked: FuturesUnordered<_> = others
             .map(|member| {
-                let mut client = self.peers.client(member.id, &member.peer_address, Lane::General);
+                let mut client = self.peers.client(member.id, &member.peer_address, Lane::Relay);
                 let first = pb::StreamFrame { open: Some(open.clone()), ..Default::default() };
                 async move {
                     // The request stays open for as long as the answer is read.

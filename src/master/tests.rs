@@ -14,8 +14,10 @@ use crate::{Config, Create, Join, JoinMaster, create, join};
 
 mod bounds;
 mod epochs;
+mod ports;
 mod quota;
 mod secrets;
+mod store;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

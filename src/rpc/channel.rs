@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use crate::tls::Live;
+use crate::tls::{Live, for_bulk};
 use crate::transport::{Transport, connect_tls};
 
 /// A connection could not be made: what was to be sent over it certainly reached nobody. Inside the error's `io::Error`,
@@ -61,6 +61,8 @@ pub struct Target {
     pub connect_limit: Duration,
     /// Pings this often while calls are open, and gives the connection up when one is not answered in the same time.
     pub keep_alive: Duration,
+    /// Whether its connections carry bulk: see [`crate::tls::for_bulk`].
+    pub bulk: bool,
     /// Ends its connections, whatever streams are open on them.
     pub severed: CancellationToken,
 }
@@ -136,8 +138,9 @@ impl Target {
         service_fn(move |_: Uri| {
             let target = target.clone();
             async move {
-                let Target { transport, tls, address, name, connect_limit, severed, .. } = target;
-                let connected = connect_tls(&transport, &address, &name, tls.load(), connect_limit).await;
+                let Target { transport, tls, address, name, connect_limit, bulk, severed, .. } = target;
+                let tls = if bulk { for_bulk(&tls.load()) } else { tls.load() };
+                let connected = connect_tls(&transport, &address, &name, tls, connect_limit).await;
                 let severed = Box::pin(severed.cancelled_owned());
                 connected.map(|stream| TokioIo::new(Severable { stream, severed })).map_err(NeverConnected::wrap)
             }

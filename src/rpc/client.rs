@@ -100,6 +100,7 @@ impl Masters {
             name: crate::tls::API_NAME.to_owned(),
             connect_limit: CONNECT_LIMIT,
             keep_alive: KEEP_ALIVE,
+            bulk: false,
             severed: CancellationToken::new(),
         };
         target.connect().await

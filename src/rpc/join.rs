@@ -53,6 +53,7 @@ pub async fn connect(address: &str, token: &Token) -> Result<(Channel, Bundles),
         name: tls::API_NAME.to_owned(),
         connect_limit: CONNECT_LIMIT,
         keep_alive: KEEP_ALIVE,
+        bulk: false,
         severed: CancellationToken::new(),
     };
     let unverified = target(tls::unverified_client()?).connect().await.map_err(|e| unreachable(e.to_string()))?;

@@ -42,8 +42,10 @@ pub enum Lane {
     Beat,
     Append,
     Snapshot,
-    /// Proposals, read index, status, relayed streams.
+    /// Proposals, read index, status.
     General,
+    /// Streams of nodes. As fast as whoever reads them, so that the other end serves them apart from all else.
+    Relay,
 }
 
 /// Who this member is, as its certificate says.
@@ -123,7 +125,8 @@ impl PeerClients {
             Some((known, channel)) if known == address => channel.clone(),
             _ => {
                 let name = PeerName::dns(&self.me.cluster_id, id);
-                let channel = self.target(address, name, self.severed().entry(id).or_default().clone()).lazy();
+                let severed = self.severed().entry(id).or_default().clone();
+                let channel = Target { bulk: lane == Lane::Relay, ..self.target(address, name, severed) }.lazy();
                 channels.insert((id, lane), (address.to_owned(), channel.clone()));
                 channel
             }
@@ -149,6 +152,7 @@ impl PeerClients {
             name,
             connect_limit: CONNECT_LIMIT,
             keep_alive: KEEP_ALIVE,
+            bulk: false,
             severed,
         }
     }

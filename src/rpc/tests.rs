@@ -341,6 +341,7 @@ async fn a_call_that_found_nobody_says_so() {
         name: tls::API_NAME.to_owned(),
         connect_limit: Duration::from_secs(5),
         keep_alive: Duration::from_secs(5),
+        bulk: false,
         severed: Default::default(),
     };
     let mut client = pb::cluster_client::ClusterClient::new(target.lazy());

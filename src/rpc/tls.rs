@@ -29,6 +29,8 @@ pub const API_NAME: &str = "kubernetes";
 
 const H2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
+/// Said with a client's hello, beside the protocol that is spoken: this connection is for bulk.
+const BULK: &[u8] = b"hactl-bulk";
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -255,6 +257,19 @@ fn client(issuer: (&str, &str), certificate: Option<&Certificate>) -> Result<Arc
 /// When the issuer is malformed.
 pub fn peer_client(certificate: &Certificate, bundles: &Bundles) -> Result<Arc<ClientConfig>, Error> {
     client(("peer", &bundles.peer), Some(certificate))
+}
+
+/// Of a connection that carries bulk: says so in the hello, where the other end can still choose who serves it. One that
+/// does not know of it takes it for any other.
+pub fn for_bulk(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols.insert(0, BULK.to_vec());
+    Arc::new(config)
+}
+
+/// Whether a client announces bulk.
+pub fn is_bulk(hello: &ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|mut protocols| protocols.any(|protocol| protocol == BULK))
 }
 
 /// To masters' API port, as node (node certificate), user (client certificate) or nobody.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::index::history_size;
 use crate::{Compacted, Event, Key, Record, Revision, State, Topic};
 
 impl State {
@@ -74,6 +75,21 @@ impl State {
             list.sort_unstable_by_key(|(key, _)| *key);
         }
         Ok(list)
+    }
+
+    /// The revision up to which history must go for what is left of it to be at most so many bytes. The cost is that of the
+    /// events that go.
+    pub fn beyond_history(&self, bytes: u64) -> Revision {
+        let mut left = self.history_bytes;
+        let mut upto = self.compacted;
+        for (revision, event) in &self.events {
+            if left <= bytes {
+                break;
+            }
+            left -= history_size(event);
+            upto = *revision;
+        }
+        upto
     }
 
     fn reaches(&self, revision: Revision) -> Result<(), Compacted> {

@@ -91,7 +91,7 @@ pub(crate) fn size(record: &Record) -> u64 {
 }
 
 /// Bytes history takes for one event: `new` is either the present version or the next event's `old`.
-fn history_size(event: &Event) -> u64 {
+pub(crate) fn history_size(event: &Event) -> u64 {
     OVERHEAD + event.old.as_deref().map_or(0, size)
 }
 

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output, Stdio};
 
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
+use kube::api::{Api, PostParams};
 use rpc::pb;
 
 use crate::support::{HACTL, Local, eventually, text};
@@ -49,18 +51,19 @@ fn joining_needs_a_valid_token_of_this_cluster() {
 
     let (id, secret) = head.split_once('.').expect("three parts");
     let flipped = if secret.starts_with('0') { "1" } else { "0" };
-    refused(&local, &format!("{id}.{flipped}{}.{pin}", &secret[1..]), "token");
+    refused(&local, &format!("{id}.{flipped}{}.{pin}", &secret[1..]), "the token's secret is wrong");
 
     // A token for nodes makes no master.
     let (output, _dir) =
         join(&local, &["--token", &good, "--master", "--listen-api", "127.0.0.1:0", "--listen-peer", "127.0.0.1:0"]);
-    assert!(!output.status.success() && text(&output.stderr).contains("token"), "{}", text(&output.stderr));
+    let error = text(&output.stderr);
+    assert!(!output.status.success() && error.contains("this token admits as node only"), "{error}");
 
     let revoked = create(&["--node"]);
     let id = revoked.trim_start_matches("hactl-").split('.').next().expect("an id").to_owned();
     assert!(local.ok(&["cluster", "token", "list"]).contains(&id));
     local.ok(&["cluster", "token", "revoke", &id]);
-    refused(&local, &revoked, "token");
+    refused(&local, &revoked, "the token is unknown: it was revoked");
 
     let short = create(&["--node", "--ttl", "1s"]);
     eventually("the token expires", || {
@@ -73,7 +76,7 @@ fn joining_needs_a_valid_token_of_this_cluster() {
             .then_some(())
             .ok_or(list)
     });
-    refused(&local, &short, "expired");
+    refused(&local, &short, "the token has expired");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,13 +101,16 @@ async fn a_client_without_certificate_may_look_at_health_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_certificate_opens_no_peer_port_and_no_secret() {
     let local = Local::up(1, 0);
-    // A node that joins and never runs: its certificate is what matters.
+    // A node that is registered and never runs: its certificate is what matters.
+    let admin = local.client("local").await;
+    let uid = register(&admin, "intruder").await;
+    register(&admin, "other").await;
     let issuers = rpc::pki::Dir::of(&local.dir().join("master-1")).issuers().expect("issuers");
     let (key_pem, csr) = rpc::pki::signing_request().expect("request");
     let installation = std::fs::read(local.dir().join("master-1/hactl.json")).expect("hactl.json");
     let installation: serde_json::Value = serde_json::from_slice(&installation).expect("JSON");
     let cluster_id = installation["cluster_id"].as_str().expect("an id").to_owned();
-    let name = rpc::pki::NodeName { cluster_id: cluster_id.clone(), name: "intruder".into(), uid: "1".into() };
+    let name = rpc::pki::NodeName { cluster_id: cluster_id.clone(), name: "intruder".into(), uid };
     let hour = std::time::Duration::from_secs(3600);
     let certificate_pem = issuers.issue_node(&csr, &name, hour, rpc::pki::unix_now()).expect("certificate");
     let credential = rpc::pki::Credential { certificate_pem: certificate_pem.clone(), key_pem: key_pem.clone() };
@@ -118,6 +124,7 @@ async fn a_node_certificate_opens_no_peer_port_and_no_secret() {
         name: rpc::pki::PeerName::dns(&cluster_id, 1),
         connect_limit: std::time::Duration::from_secs(5),
         keep_alive: std::time::Duration::from_secs(5),
+        bulk: false,
         severed: Default::default(),
     };
     let answer = match target.connect().await {
@@ -131,7 +138,20 @@ async fn a_node_certificate_opens_no_peer_port_and_no_secret() {
     let error = answer.expect_err("the peer port trusts peers only");
     assert!(!error.contains("refused (os error"), "something listens there: {error}");
 
-    // The same certificate on the API port is a node's, of a Node object that does not exist: it may read nobody's Secret.
+    // The same certificate on the API port is a node's: it reads what its own pods name, and nobody else's.
+    for (node, name) in [("intruder", "own"), ("other", "theirs")] {
+        let secret = serde_json::json!({ "metadata": { "name": name }, "stringData": { "key": "value" } });
+        let secret = serde_json::from_value(secret).expect("a Secret");
+        Api::<Secret>::default_namespaced(admin.clone()).create(&PostParams::default(), &secret).await.expect("create");
+        let pod = serde_json::json!({ "metadata": { "name": name }, "spec": {
+            "nodeName": node, "containers": [{ "name": "c", "image": "hactl.local/sample:1" }],
+            "volumes": [{ "name": "v", "secret": { "secretName": name } }],
+            // It stays, though its node never comes.
+            "tolerations": [{ "operator": "Exists" }],
+        } });
+        let pod = serde_json::from_value(pod).expect("a Pod");
+        Api::<Pod>::default_namespaced(admin.clone()).create(&PostParams::default(), &pod).await.expect("create");
+    }
     let text = std::fs::read_to_string(local.kubeconfig()).expect("kubeconfig");
     let mut kubeconfig: serde_json::Value = serde_json::from_str(&text).expect("a kubeconfig of ours is JSON");
     let file = |name: &str, pem: &str| {
@@ -147,13 +167,32 @@ async fn a_node_certificate_opens_no_peer_port_and_no_secret() {
         .await
         .expect("config");
     let client = kube::Client::try_from(config).expect("client");
-    for path in
-        ["/api/v1/secrets", "/api/v1/namespaces/default/secrets/some", "/api/v1/namespaces/kube-system/configmaps"]
-    {
-        let request = http::Request::get(path).body(kube::client::Body::empty()).expect("request");
-        let code = client.send(request).await.expect(path).status().as_u16();
-        assert!([401, 403].contains(&code), "{path}: {code}");
+    let ask = async |path: &str| {
+        let request = http::Request::get(path).body(Vec::new()).expect("request");
+        match client.request::<serde_json::Value>(request).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) => Err((status.code, status.message.clone())),
+            Err(error) => panic!("{path}: {error}"),
+        }
+    };
+    ask("/api/v1/namespaces/default/secrets/own").await.expect("what its own pod names");
+    for (path, what) in [
+        ("/api/v1/namespaces/default/secrets/theirs", "cannot get resource \"secrets\""),
+        ("/api/v1/secrets", "cannot list resource \"secrets\""),
+        ("/api/v1/namespaces/default/secrets", "cannot list resource \"secrets\""),
+        ("/api/v1/namespaces/kube-system/configmaps", "cannot list resource \"configmaps\""),
+    ] {
+        let (code, message) = ask(path).await.expect_err(path);
+        assert_eq!(code, 403, "{path}: {message}");
+        assert!(message.contains("User \"system:node:intruder\"") && message.contains(what), "{path}: {message}");
     }
+}
+
+/// Registers a Node of this name; its uid.
+async fn register(admin: &kube::Client, name: &str) -> String {
+    let node = serde_json::from_value(serde_json::json!({ "metadata": { "name": name } })).expect("a Node");
+    let node = Api::<Node>::all(admin.clone()).create(&PostParams::default(), &node).await.expect("create");
+    node.metadata.uid.expect("a uid")
 }
 
 #[test]

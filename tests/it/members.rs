@@ -59,6 +59,14 @@ async fn leadership_moves_a_lost_database_is_replaced_and_a_master_is_removed() 
     std::fs::write(data.join("log.synced"), "damaged").expect("write");
     let old_id = member(&status(&local), "master-2").expect("listed")["id"].as_u64().expect("an id");
 
+    // It cannot lead either, and being asked for it costs the leader nothing.
+    let before = status(&local);
+    let error = local.fails(&["cluster", "transfer-leadership", "master-2"]);
+    assert!(error.contains("master-2") && error.contains("does not answer, so it cannot lead"), "{error}");
+    let term = |status: &serde_json::Value| member(status, "master-1").expect("listed")["term"].clone();
+    let after = status(&local);
+    assert_eq!((&after["leader"], term(&after)), (&before["leader"], term(&before)), "no election");
+
     // With one of three dead a further one may not go.
     let error = eventually("the removal is judged by who answers", || {
         let output = local.hactl(&["cluster", "remove", "master-3"]);
@@ -116,6 +124,12 @@ async fn a_newcomer_that_was_told_of_a_follower_only_finds_the_leader() {
     let [api, peer] = ["api", "peer"].map(|port| format!("127.0.0.1:{}", plan["masters"][1][port]));
     let place = ["--node-name", "master-2", "--advertise", "127.0.0.1", "--listen-api", &api, "--listen-peer", &peer];
     let way_in = ["master-2", "--from", &address, "--token", token["token"].as_str().expect("a token")];
+    // A newcomer that is refused costs the dead one nothing: it may come back.
+    let others = ["--node-name", "master-2", "--advertise", &address, "--listen-api", &api, "--listen-peer", &peer];
+    let output = replace(&local, "master-2", &[&way_in[..], &others[..]].concat());
+    let error = text(&output.stderr);
+    assert!(!output.status.success() && error.contains("has that address already"), "{error}");
+    assert!(!data.exists() && member(&status(&local), "master-2").is_some(), "nothing has changed");
     let output = replace(&local, "master-2", &[&way_in[..], &place[..]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let read = |name: &str| -> serde_json::Value {

@@ -46,11 +46,23 @@ fn bad_starts_name_cause_and_cure() {
         all.extend(further);
         fails(&all, &data)
     };
-    let error = with(&["--listen-api", &taken.1]);
-    assert!(error.contains(&taken.1) && error.contains("--listen-api"), "{error}");
+    // Well formed, and never shown to anybody.
+    let token = rpc::token::Token::generate(&"0".repeat(64)).expect("a token").to_string();
+    let join = ["cluster", "join", "127.0.0.1:1", "--token", &token, "--master", "--foreground", "--node-name", "m"];
+    let join = [&join[..], &["--advertise", "127.0.0.1"]].concat();
+    for (port, other) in [("--listen-api", "--listen-peer"), ("--listen-peer", "--listen-api")] {
+        for command in [&init[..], &join[..]] {
+            let error = fails(&[command, &[port, &taken.1, other, "127.0.0.1:0"]].concat(), &data);
+            assert!(error.contains(&taken.1) && error.contains("ss -ltnp") && error.contains(port), "{error}");
+        }
+    }
+    let error = with(&["--cluster-cidr", "198.18.0.0/16", "--service-cidr", "198.18.255.0/24"]);
+    assert!(error.contains("overlap") && error.contains("--service-cidr"), "{error}");
     if let Some(network) = network_of_this_host() {
-        let error = with(&["--cluster-cidr", &network]);
-        assert!(error.contains("overlaps") && error.contains("--cluster-cidr"), "{error}");
+        for (setting, other) in [("--cluster-cidr", "--service-cidr"), ("--service-cidr", "--cluster-cidr")] {
+            let error = with(&[setting, &network, other, "198.18.0.0/16"]);
+            assert!(error.contains("overlaps") && error.contains(setting), "{error}");
+        }
     }
     let error = with(&["--heartbeat", "soon"]);
     assert!(error.contains("--heartbeat"), "{error}");
@@ -128,9 +140,58 @@ fn a_data_dir_of_another_cluster_is_refused() {
     let (one, other) = (Local::up(1, 0), Local::up(1, 0));
     one.ok(&["local", "kill", "master-1"]);
     other.ok(&["local", "kill", "master-1"]);
-    let log = |local: &Local| local.dir().join("master-1/log");
-    std::fs::remove_dir_all(log(&one)).expect("remove");
-    std::fs::rename(log(&other), log(&one)).expect("move");
-    let error = fails(&["run"], &one.dir().join("master-1"));
-    assert!(error.contains("cluster"), "{error}");
+    let (data, foreign) = (one.dir().join("master-1"), other.dir().join("master-1"));
+    let id = |dir: &Path| -> String {
+        let text = std::fs::read(dir.join("hactl.json")).expect("hactl.json");
+        let installation: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        installation["cluster_id"].as_str().expect("an id").to_owned()
+    };
+    let (ours, theirs) = (id(&data), id(&foreign));
+
+    // Neither a new cluster nor a join takes a data dir that is in use.
+    let token = rpc::token::Token::generate(&"0".repeat(64)).expect("a token").to_string();
+    let name = ["--foreground", "--node-name", "m"];
+    let ranges = ["--cluster-cidr", "198.18.0.0/16", "--service-cidr", "198.19.0.0/16"];
+    let free = [&["--listen-api", "127.0.0.1:0", "--listen-peer", "127.0.0.1:0"][..], &ranges].concat();
+    let init = [&["cluster", "init", "--advertise", "127.0.0.1"][..], &free[..]].concat();
+    let join = ["cluster", "join", "127.0.0.1:1", "--token", &token];
+    for command in [&init[..], &join[..]] {
+        let error = fails(&[command, &name].concat(), &data);
+        assert!(error.contains(&format!("already belongs to cluster {ours} as `master-1`")), "{error}");
+        assert!(error.contains("hactl cluster leave"), "{error}");
+    }
+
+    // The log of another cluster, then all of another cluster but what this machine was told it is.
+    std::fs::rename(data.join("log"), data.join("own-log")).expect("move");
+    std::fs::rename(foreign.join("log"), data.join("log")).expect("move");
+    let error = fails(&["run"], &data);
+    let whose = format!("belongs to member 1 of cluster {theirs}, but this is member 1 of cluster {ours}");
+    assert!(error.contains(&whose), "{error}");
+    std::fs::copy(foreign.join("master.json"), data.join("master.json")).expect("copy");
+    let error = fails(&["run"], &data);
+    assert!(error.contains(&format!("of cluster {theirs}")) && error.contains("give its own --data-dir"), "{error}");
+}
+
+#[test]
+fn what_init_fixed_is_the_same_for_good_and_on_every_machine() {
+    let local = Local::up(1, 0);
+    let file = local.dir().join("hactl.yaml");
+    std::fs::write(&file, "log: info\nservice-cidr: 10.97.0.0/16\n").expect("write");
+    let file = file.to_str().expect("a path");
+    let place = "hactl.yaml:2: service-cidr = 10.97.0.0/16, but `hactl cluster init` fixed it at 10.96.0.0/16";
+
+    let answer: serde_json::Value =
+        serde_json::from_str(&local.ok(&["cluster", "token", "create", "--node", "-o", "json"])).expect("JSON");
+    let (address, dir) = (local.address("master-1"), tempfile::tempdir().expect("dir"));
+    let token = answer["token"].as_str().expect("a token");
+    let join = ["cluster", "join", &address, "--token", token, "--foreground", "--node-name", "n", "--config", file];
+    let error = fails(&join, &dir.path().join("data"));
+    assert!(error.contains(place) && error.contains("join again"), "{error}");
+
+    local.ok(&["local", "kill", "master-1"]);
+    let data = local.dir().join("master-1");
+    let error = fails(&["run", "--config", file], &data);
+    assert!(error.contains(place), "{error}");
+    let error = fails(&["run", "--cluster-cidr", "10.3.0.0/16"], &data);
+    assert!(error.contains("--cluster-cidr: cluster-cidr = 10.3.0.0/16"), "{error}");
 }

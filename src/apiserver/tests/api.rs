@@ -28,7 +28,9 @@ impl Health for Node {
 impl Streams for Node {
     async fn logs(&self, _: &User, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError> {
         let text = format!("{} {} {} {:?}", pod.name, pod.node, options.container, options.tail_lines);
-        Ok(futures::stream::iter([Ok(Bytes::from(text))]).boxed())
+        let said = futures::stream::iter([Ok(Bytes::from(text))]);
+        // A pod that says no more, and does not end.
+        Ok(if options.follow { said.chain(futures::stream::pending()).boxed() } else { said.boxed() })
     }
 }
 
@@ -56,6 +58,10 @@ impl Api {
     }
 
     fn over(replica: replica::Replica) -> Self {
+        Self::bounded(replica, apiserver::Limits::default())
+    }
+
+    fn bounded(replica: replica::Replica, limits: apiserver::Limits) -> Self {
         let shutdown = tokio_util::sync::CancellationToken::new();
         let config = Config {
             replica: replica.clone(),
@@ -63,7 +69,7 @@ impl Api {
             streams: Arc::new(Node),
             health: Arc::new(Node),
             metrics: None,
-            limits: apiserver::Limits::default(),
+            limits,
             now: Arc::new(|| "2026-01-01T00:00:00Z".parse().expect("a time")),
             seed: 1,
             version: "0.1.0".into(),
@@ -445,6 +451,92 @@ async fn deletion_marks_and_waits() {
     let finalized = api.put("/api/v1/namespaces/old/finalize", json!({"metadata": {"name": "old"}, "spec": {}})).await;
     assert_eq!(finalized.status, StatusCode::OK, "{}", finalized.text);
     assert_eq!(api.get("/api/v1/namespaces/old").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_as_in_kubernetes() {
+    let replica = Api::new().await.replica;
+    let api = Api::bounded(replica, apiserver::Limits { body_bytes: 2 << 20, ..apiserver::Limits::default() });
+    let large = |bytes: usize| json!({"text": "x".repeat(bytes)});
+    let refused = |answer: &Answer, limit: &str| {
+        let body = &answer.body;
+        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{}", answer.text);
+        assert_eq!((&body["reason"], &body["code"]), (&json!("RequestEntityTooLarge"), &json!(413)), "{body}");
+        let message = body["message"].as_str().unwrap_or_default();
+        assert!(message.starts_with(&format!("Request entity too large: limit is {limit}")), "{message}");
+    };
+    // The body of a request, whatever it is of.
+    refused(&api.config_map("body", large(2 << 20)).await, "2097152 (setting api-body)");
+    refused(&api.patch(&format!("{MAPS}/body"), "merge-patch+json", large(2 << 20)).await, "2097152");
+    // An object, however it got so large.
+    let with = |name: &str, bytes: usize| {
+        let mut object = deployment(name);
+        object["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["x".repeat(bytes)]);
+        object
+    };
+    refused(&api.post(DEPLOYMENTS, with("object", 1_600_000)).await, "1572864");
+    let made = api.post(DEPLOYMENTS, with("grows", 1_000_000)).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    let more = json!({"metadata": {"annotations": {"more": "x".repeat(200_000)}},
+        "spec": {"template": {"metadata": {"annotations": {"more": "x".repeat(200_000)}}}}});
+    let one = format!("{DEPLOYMENTS}/grows");
+    assert_eq!(api.patch(&one, "merge-patch+json", more.clone()).await.status, StatusCode::OK, "there is room yet");
+    let args =
+        json!([{"op": "add", "path": "/spec/template/spec/containers/0/command", "value": ["x".repeat(300_000)]}]);
+    refused(&api.patch(&one, "json-patch+json", args).await, "1572864");
+    assert_eq!(api.get(&one).await.body["spec"]["template"]["spec"]["containers"][0]["command"], Value::Null);
+    assert_eq!(api.get(&format!("{DEPLOYMENTS}/object")).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn followed_logs_are_bounded_in_number_and_in_all_for_each_user() {
+    let all = Api::new().await;
+    all.post("/api/v1/nodes", json!({"metadata": {"name": "n"}})).await;
+    let made = all
+        .post(
+            PODS,
+            json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}}),
+        )
+        .await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    let limits = apiserver::Limits { logs: 3, logs_per_user: 2, requests: 1, ..apiserver::Limits::default() };
+    let mut api = Api::bounded(all.replica, limits);
+    let one = format!("{PODS}/p/log");
+    let follow = format!("{one}?follow=true");
+    let user = |name: &str| Some(User::authenticated(name, vec![MASTERS.into()]));
+    let refused = |answer: &Answer, setting: &str| {
+        let body = &answer.body;
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", answer.text);
+        assert_eq!(
+            (&body["reason"], &answer.headers["retry-after"]),
+            (&json!("TooManyRequests"), &"1".parse().expect("a header"))
+        );
+        assert!(body["message"].as_str().unwrap_or_default().contains(&format!("`{setting}`")), "{body}");
+    };
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let answer = api.raw("GET", &follow, &[], Vec::new()).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let mut body = answer.into_body().into_data_stream();
+        assert!(body.next().await.is_some_and(|frame| frame.is_ok()), "it says something");
+        open.push(body);
+    }
+    refused(&api.get(&follow).await, "api-logs-per-user");
+    let plain = api.get(&one).await;
+    assert_eq!(
+        (plain.status, plain.text.as_str()),
+        (StatusCode::OK, "p n c None"),
+        "what is not followed is a request"
+    );
+    api.user = user("other");
+    let last = api.raw("GET", &follow, &[], Vec::new()).await;
+    assert_eq!(last.status(), StatusCode::OK, "another user has room");
+    api.user = user("third");
+    refused(&api.get(&follow).await, "api-logs");
+    // Whoever goes gives the place back.
+    drop(open);
+    assert_eq!(api.raw("GET", &follow, &[], Vec::new()).await.status(), StatusCode::OK);
+    drop(last);
 }
 
 #[tokio::test]

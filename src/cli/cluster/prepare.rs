@@ -10,10 +10,9 @@ use anyhow::{Context, Result, bail};
 use super::super::credentials::FILE;
 use super::super::installation::{Draft, Installation, MasterRole, NodeRole};
 use super::super::run;
-use super::super::settings::Flags;
+use super::super::settings::{FIXED, Flags, Settings};
 
-/// Settings that `init` fixes for the whole cluster, and those that a joiner takes over unless it was given its own.
-const FIXED: [&str; 2] = ["cluster-cidr", "service-cidr"];
+/// Settings that a joiner takes over unless it was given its own.
 const SHARED: [&str; 2] = ["node-silence", "eviction-after"];
 
 /// What the first master is made of.
@@ -48,7 +47,7 @@ pub async fn init(options: Init) -> Result<Installation> {
     for name in ["listen-api", "listen-peer"] {
         check_port(settings.text(name).unwrap_or_default(), name)?;
     }
-    check_range(settings.text("cluster-cidr").unwrap_or_default(), "cluster-cidr")?;
+    check_ranges(&settings)?;
     let draft = Draft::begin(&options.data_dir)?;
     let created = master::create(&master::Create {
         data_dir: options.data_dir.clone(),
@@ -74,7 +73,7 @@ pub async fn init(options: Init) -> Result<Installation> {
             advertise_peer: options.advertise_peer,
         }),
         node,
-        settings: options.flags.given(),
+        settings: recorded(options.flags.given(), settings.fixed()),
     };
     installation.save(&options.data_dir)?;
     draft.keep();
@@ -114,6 +113,11 @@ pub async fn join(options: Join) -> Result<Installation> {
         }
         Err(error) => return Err(error.into()),
     };
+    if let Err(error) = settings.keeps(&joined.settings) {
+        // It has joined, and asks again once that is mended.
+        draft.keep_nonce();
+        return Err(error.context("this machine cannot run in that cluster; mend this and join again"));
+    }
     let node =
         options.node.zip(joined.node_uid).map(|(name, uid)| NodeRole { name, uid, masters: joined.masters.clone() });
     let master = options.master.zip(joined.member_id).map(|((advertise_api, advertise_peer), member_id)| MasterRole {
@@ -121,7 +125,9 @@ pub async fn join(options: Join) -> Result<Installation> {
         advertise_api,
         advertise_peer,
     });
-    let recorded = recorded(options.flags.given(), joined.settings);
+    let mut shared = settings.fixed();
+    shared.extend(joined.settings);
+    let recorded = recorded(options.flags.given(), shared);
     let installation = Installation {
         cluster_id: joined.cluster_id,
         epoch: joined.epoch,
@@ -162,6 +168,24 @@ fn check_port(address: &str, setting: &str) -> Result<()> {
 }
 
 /// # Errors
+/// When the ranges of pods and Services overlap each other or a network of this host.
+fn check_ranges(settings: &Settings) -> Result<()> {
+    let [pods, services] = FIXED.map(|name| settings.text(name).unwrap_or_default());
+    if let (Some(of_pods), Some(of_services)) = (parse(pods), parse(services))
+        && overlap(of_pods, of_services)
+    {
+        bail!(
+            "cluster-cidr {pods} and service-cidr {services} overlap: pods and Services need ranges of their own; choose another with \
+             --service-cidr, such as 10.96.0.0/16, or with --cluster-cidr"
+        );
+    }
+    for (cidr, setting) in [(pods, "cluster-cidr"), (services, "service-cidr")] {
+        check_range(cidr, setting)?;
+    }
+    Ok(())
+}
+
+/// # Errors
 /// When a network of this host lies in the range.
 fn check_range(cidr: &str, setting: &str) -> Result<()> {
     let Some(range) = parse(cidr) else { return Ok(()) };
@@ -175,13 +199,14 @@ fn check_range(cidr: &str, setting: &str) -> Result<()> {
     Ok(())
 }
 
-/// A range for the pods of a local cluster that no network of this host overlaps. Several clusters live side by side, and a range
-/// shows as taken only once its first node has its bridge: so where the search begins is left to chance.
-pub fn free_range() -> Result<String> {
-    let routes = routes();
+/// A range for the pods of a local cluster that neither `taken` nor a network of this host overlaps. Several clusters live side
+/// by side, and a range shows as taken only once its first node has its bridge: so where the search begins is left to chance.
+pub fn free_range(taken: &str) -> Result<String> {
+    let mut networks: Vec<Network> = routes().into_iter().map(|(_, network)| network).collect();
+    networks.extend(parse(taken));
     let first = rand::random::<u8>() % 127;
     let ranges = (0..127).map(|step| (Ipv4Addr::new(10, 128 + (first + step) % 127, 0, 0), 16));
-    let free = ranges.into_iter().find(|range| !routes.iter().any(|(_, network)| overlap(*range, *network)));
+    let free = ranges.into_iter().find(|range| !networks.iter().any(|network| overlap(*range, *network)));
     let (address, length) = free.context("every range of 10.128.0.0/9 is in use here; give --cluster-cidr")?;
     Ok(format!("{address}/{length}"))
 }
@@ -237,6 +262,20 @@ mod tests {
             ("eviction-after", "5000ms"),
         ]);
         assert_eq!(recorded(given, shared), want);
+    }
+
+    #[test]
+    fn pods_and_services_have_ranges_of_their_own() {
+        let ranges = |pods: &str, services: &str| {
+            let mut flags = Flags::default();
+            flags.set("cluster-cidr", pods);
+            flags.set("service-cidr", services);
+            check_ranges(&flags.resolve(&Default::default()).expect("valid")).map_err(|error| error.to_string())
+        };
+        let error = ranges("198.18.0.0/16", "198.18.128.0/24").expect_err("they overlap");
+        assert!(error.contains("198.18.128.0/24 overlap") && error.contains("--service-cidr"), "{error}");
+        assert_eq!(ranges("198.18.0.0/16", "198.19.0.0/16"), Ok(()));
+        assert!(free_range("10.128.0.0/9").is_err(), "nothing is left beside the Services");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::super::installation::{Draft, Installation, MasterRole, NodeRole};
 use super::super::progress::Progress;
 use super::super::run;
 use super::super::settings::Flags;
-use super::{DataDir, init, recovery_key};
+use super::{DataDir, init, prepare, recovery_key};
 
 /// A master that sends nothing for so long has gone.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -271,7 +271,7 @@ impl Restore {
                 advertise_peer,
             }),
             node,
-            settings: flags.given(),
+            settings: prepare::recorded(flags.given(), settings.fixed()),
         };
         installation.save(&data_dir)?;
         draft.keep();

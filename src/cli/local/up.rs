@@ -97,8 +97,10 @@ impl Up {
         if !Installation::exists(&data_dir) {
             let progress = Progress::start(format!("making the cluster with {}", first.name));
             let mut flags = self.master_settings(first);
-            if !flags.given().contains_key("cluster-cidr") {
-                flags.set("cluster-cidr", prepare::free_range()?);
+            let settings = flags.resolve(&Default::default())?;
+            if settings.is_default("cluster-cidr") {
+                let services = settings.text("service-cidr").unwrap_or_default();
+                flags.set("cluster-cidr", prepare::free_range(services)?);
             }
             prepare::init(prepare::Init {
                 data_dir: data_dir.clone(),

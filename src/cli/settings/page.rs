@@ -10,7 +10,7 @@ pub fn page() -> String {
          Each setting is a flag of `hactl run`, `hactl cluster init` and `hactl cluster join`, an environment variable, and\n\
          a key of the settings file (`/etc/hactl/hactl.yaml`, or `--config FILE`). Who wins: flag, variable, file, what\n\
          `init` or `join` recorded in the data dir, default. An unknown or impossible value stops the start and names\n\
-         its line.\n\n\
+         its line, and so does another value of what `init` fixed.\n\n\
          ```yaml\n# /etc/hactl/hactl.yaml\nlog: info\nnode-memory: 6GiB\n```\n",
     );
     for (group, title) in [

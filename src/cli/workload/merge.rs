@@ -1,6 +1,7 @@
 //! The three-way difference of `apply`: what the manifest sets, less what an earlier manifest set and this one no longer does.
 //!
-//! The result is a merge patch (RFC 7386): lists are replaced whole. Fields only the server or others set stay.
+//! The result is a merge patch (RFC 7386): lists are replaced whole, as kubectl does it with those whose items have no key.
+//! Fields only the server or others set stay; inside of a list, until the manifest says something else of that list.
 
 use serde_json::{Map, Value};
 
@@ -63,7 +64,7 @@ fn difference(last: Option<&Value>, manifest: &Value, live: &Value) -> Map<Strin
                     patch.insert(name.clone(), Value::Object(inner));
                 }
             }
-            Some(present) if covers(present, value) => {}
+            Some(present) if covers(present, value) && !differs(last.and_then(|last| last.get(name)), value) => {}
             None if value.is_null() => {}
             _ => {
                 patch.insert(name.clone(), value.clone());
@@ -76,6 +77,11 @@ fn difference(last: Option<&Value>, manifest: &Value, live: &Value) -> Map<Strin
         }
     }
     patch
+}
+
+/// Whether a list was another one when it was applied last: what went from one of its items may still be there.
+fn differs(last: Option<&Value>, wanted: &Value) -> bool {
+    last.is_some_and(|last| last.is_array() && wanted.is_array() && *last != sorted(wanted))
 }
 
 /// Whether the live value already says all that is wanted; defaults the server added inside of lists are no difference.
@@ -136,6 +142,33 @@ mod tests {
                 Some(json!({"s": {"r": 3}, "l": [1, 2]})),
             ),
             (json!({}), json!({"new": {"x": 1}}), json!({}), Some(json!({"new": {"x": 1}}))),
+            // A field that went from an item of a list goes with the list.
+            (
+                json!({"c": [{"n": "x", "r": {"cpu": 1}}]}),
+                json!({"c": [{"n": "x"}]}),
+                json!({"c": [{"n": "x", "r": {"cpu": 1}, "p": "Always"}]}),
+                Some(json!({"c": [{"n": "x"}]})),
+            ),
+            // Further down, and where the items stand in another order.
+            (
+                json!({"c": [{"n": "x", "e": [{"k": "1", "v": "2"}]}, {"n": "y"}]}),
+                json!({"c": [{"n": "x", "e": [{"k": "1"}]}, {"n": "y"}]}),
+                json!({"c": [{"n": "x", "e": [{"k": "1", "v": "2"}]}, {"n": "y"}]}),
+                Some(json!({"c": [{"n": "x", "e": [{"k": "1"}]}, {"n": "y"}]})),
+            ),
+            (
+                json!({"c": [{"n": "x", "r": 1}, {"n": "y"}]}),
+                json!({"c": [{"n": "y"}, {"n": "x"}]}),
+                json!({"c": [{"n": "y"}, {"n": "x", "r": 1}]}),
+                Some(json!({"c": [{"n": "y"}, {"n": "x"}]})),
+            ),
+            // What others added to an item stays while the manifest says what it said, however it writes its numbers.
+            (
+                json!({"c": [{"n": "x", "w": 2}]}),
+                json!({"c": [{"w": 2.0, "n": "x"}]}),
+                json!({"c": [{"n": "x", "w": 2.0, "r": {"cpu": 1}}]}),
+                None,
+            ),
         ];
         for (last, manifest, live, expected) in cases {
             assert_eq!(patch(Some(&last), &manifest, &live), expected, "{manifest}");

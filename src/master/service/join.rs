@@ -39,10 +39,17 @@ impl ClusterService {
             settings: shared_settings(&config.settings),
             ..Default::default()
         };
-        // Everything that can be refused comes before anything is registered.
+        // Everything that can be refused comes before anything is registered, or removed.
         if request.master {
-            self.make_room(&root, request).await?;
-            self.check_addresses(&*self.read().await?, request)?;
+            let dead = self.whose_place(&root, request).await?;
+            self.check_addresses(&root, request, dead)?;
+            if request.node {
+                self.check_node(&root, request)?;
+            }
+            if let Some(dead) = dead {
+                tracing::warn!(member = dead, name = request.replaces, "a dead master is replaced");
+                self.leave_member(dead).await?;
+            }
         }
         if request.node {
             self.join_node(request, &mut answer).await?;
@@ -63,15 +70,18 @@ impl ClusterService {
     }
 
     fn check_token(&self, root: &State, request: &pb::JoinRequest) -> Result<(), Status> {
-        let wrong = || {
-            Status::permission_denied(
-                "the token is unknown, revoked or expired; make a new one with `hactl cluster token create`",
-            )
+        let denied = |why: &str| {
+            let cure = "make a new one with `hactl cluster token create`";
+            Status::permission_denied(format!("{why}; {cure}"))
         };
-        let stored = records::token(root, &request.token_id).ok_or_else(wrong)?;
+        let stored = records::token(root, &request.token_id)
+            .ok_or_else(|| denied("the token is unknown: it was revoked, or expired some time ago"))?;
         // The hashes are public to nobody and of random secrets, so comparing them in constant time would gain nothing.
-        if stored.hash != token::hash(&request.token_id, &request.token_secret) || stored.expires <= self.0.unix() {
-            return Err(wrong());
+        if stored.hash != token::hash(&request.token_id, &request.token_secret) {
+            return Err(denied("the token's secret is wrong, so it was not copied whole"));
+        }
+        if stored.expires <= self.0.unix() {
+            return Err(denied("the token has expired"));
         }
         if !request.master && !request.node {
             return Err(malformed("say what to join as: master, node or both"));
@@ -89,11 +99,11 @@ impl ClusterService {
         Ok(())
     }
 
-    /// Removes the dead master whose place is taken. One that answers is not dead.
-    async fn make_room(&self, root: &State, request: &pb::JoinRequest) -> Result<(), Status> {
+    /// The dead master whose place is taken, if it is still there. One that answers is not dead.
+    async fn whose_place(&self, root: &State, request: &pb::JoinRequest) -> Result<Option<u64>, Status> {
         let asked = request.replaces.as_str();
         if asked.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let is_it = |id: u64, name: &str| name == asked || id.to_string() == asked;
         let members = self.0.members();
@@ -101,7 +111,7 @@ impl ClusterService {
         let member = match found.as_slice() {
             [member] => *member,
             [] if records::members(root).iter().any(|(id, record)| record.removed && is_it(*id, &record.name)) => {
-                return Ok(());
+                return Ok(None);
             }
             [] => {
                 return Err(Status::not_found(format!(
@@ -116,7 +126,7 @@ impl ClusterService {
         // Asked again: the place was taken by this very machine.
         let own = joiner(request);
         if !own.is_empty() && records::member(root, member.id).is_some_and(|record| record.joiner == own) {
-            return Ok(());
+            return Ok(None);
         }
         if member.id == self.0.config.member_id || status::ask(&self.0, member).await.is_some() {
             return Err(Status::failed_precondition(format!(
@@ -124,11 +134,11 @@ impl ClusterService {
                 member.name, member.api_address, member.id
             )));
         }
-        tracing::warn!(member = member.id, name = member.name, "a dead master is replaced");
-        self.leave_member(member.id).await
+        Ok(Some(member.id))
     }
 
-    fn check_addresses(&self, root: &State, request: &pb::JoinRequest) -> Result<(), Status> {
+    /// `dead` gives its addresses up.
+    fn check_addresses(&self, root: &State, request: &pb::JoinRequest, dead: Option<u64>) -> Result<(), Status> {
         if request.peer_address.is_empty() || request.api_address.is_empty() {
             return Err(malformed("a master must say where it is reached"));
         }
@@ -139,7 +149,7 @@ impl ClusterService {
             own.is_empty() || records::member(root, m.id).is_none_or(|record| record.joiner != own)
         };
         // One that was just removed may still be among them.
-        let present = |m: &&pb::MemberInfo| !records::is_removed(root, m.id);
+        let present = |m: &&pb::MemberInfo| Some(m.id) != dead && !records::is_removed(root, m.id);
         match members.iter().filter(same).filter(present).find(another) {
             None => Ok(()),
             Some(member) => Err(Status::already_exists(format!(
@@ -147,6 +157,16 @@ impl ClusterService {
                  take its place with `hactl cluster replace {}` if it is dead",
                 member.name, member.api_address, member.id
             ))),
+        }
+    }
+
+    /// That the node can be registered, as it is known now.
+    fn check_node(&self, root: &State, request: &pb::JoinRequest) -> Result<(), Status> {
+        let uid = node_uid(&self.0.config.cluster_id, request);
+        sessions::new_node(&request.name, &uid, self.0.now()).map_err(|refused| malformed(refused.1))?;
+        match root.get(&Key::node(&request.name)) {
+            Some(node) if node.header.uid != uid => Err(another_machine(&request.name)),
+            _ => Ok(()),
         }
     }
 
@@ -234,6 +254,13 @@ fn shared_settings(settings: &control::Settings) -> std::collections::HashMap<St
     .collect()
 }
 
+fn another_machine(name: &str) -> Status {
+    Status::already_exists(format!(
+        "a node named {name} exists already and is another machine; give this one another --node-name, or remove \
+         that one first (`kubectl delete node {name}`)"
+    ))
+}
+
 /// Creates the Node of a joining machine, unless the same machine has done so before.
 ///
 /// # Errors
@@ -249,10 +276,7 @@ pub async fn register_node(shared: &Shared, name: &str, uid: &str) -> Result<(),
             if root.get(&Key::node(name)).is_some_and(|node| node.header.uid == uid) {
                 return Ok(());
             }
-            Err(Status::already_exists(format!(
-                "a node named {name} exists already and is another machine; give this one another --node-name, or remove \
-                 that one first (`kubectl delete node {name}`)"
-            )))
+            Err(another_machine(name))
         }
         Some(other) => Err(Status::internal(format!("{other:?}"))),
     }

@@ -240,6 +240,7 @@ fn unless_equal(kind: &Kind, key: Key, present: &Record, object: &Value) -> Deci
 
 fn put(kind: &Kind, object: &Value, expect: Expect) -> Decision {
     let put = record::put(kind, object).map_err(invalid)?;
+    record::check_size(&put).map_err(|why| Refused(413, why))?;
     Ok(Some(Command { expects: vec![expect], ops: vec![Op::put(put)], ..Command::default() }))
 }
 
@@ -308,6 +309,18 @@ mod tests {
 
     fn code(decision: Decision) -> u32 {
         decision.err().map_or(200, |refused| refused.0)
+    }
+
+    #[test]
+    fn what_nodes_write_is_bounded_as_every_object() {
+        let root = root();
+        let of = |bytes: usize| json!({"phase": "Running", "message": "x".repeat(bytes)});
+        assert_eq!(code(pod_status(&root, "n1", &status("mine", "p1", of(1000)))), 200);
+        let large = pod_status(&root, "n1", &status("mine", "p1", of(record::OBJECT_BYTES_MAX)));
+        let Err(Refused(code, message)) = large else { panic!("{large:?}") };
+        assert_eq!((code, message.as_str()), (413, "Request entity too large: limit is 1572864"));
+        let node = json!({"status": {"images": [{"names": ["x".repeat(record::OBJECT_BYTES_MAX)]}]}}).to_string();
+        assert_eq!(node_status(&root, "n1", "u1", node.as_bytes()).map_err(|refused| refused.0), Err(413));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::*;
 const QUOTA: u64 = 2 << 20;
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-pub(super) struct Api(hyper::client::conn::http2::SendRequest<Body>);
+pub(super) struct Api(pub(super) hyper::client::conn::http2::SendRequest<Body>);
 
 impl Api {
     pub(super) async fn send(&mut self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {

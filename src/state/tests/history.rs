@@ -86,6 +86,22 @@ fn events_say_what_happened() {
 }
 
 #[test]
+fn history_is_cut_to_a_bound_exactly() {
+    let full = given();
+    assert_eq!(full.beyond_history(full.history_bytes()), 0, "nothing need go");
+    for bound in [full.history_bytes() - 1, full.history_bytes() / 2, 1, 0] {
+        let mut state = full.clone();
+        let upto = state.beyond_history(bound);
+        let (mut less, mut enough) = (full.clone(), full.clone());
+        apply(&mut less, &command(vec![compact(upto - 1)]));
+        apply(&mut enough, &command(vec![compact(upto)]));
+        assert!(enough.history_bytes() <= bound && less.history_bytes() > bound, "{bound}: up to {upto}");
+        apply(&mut state, &command(vec![compact(upto)]));
+        assert_eq!(state.beyond_history(bound), upto, "and then nothing more");
+    }
+}
+
+#[test]
 fn bytes_count_what_is_and_what_was() {
     let mut state = given();
     let (bytes, history) = (state.bytes(), state.history_bytes());
