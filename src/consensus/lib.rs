@@ -16,6 +16,7 @@
 mod batcher;
 mod disk;
 mod error;
+mod kept;
 mod leadership;
 mod log;
 mod members;

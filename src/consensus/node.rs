@@ -3,7 +3,6 @@
 //! Consensus has a runtime of its own, so that nothing else in the process delays a heartbeat.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::batcher::{Attempt, Batcher, COMMAND_BYTES, LIMIT, Parts};
 use crate::disk::Disk;
+use crate::kept::Kept;
 use crate::leadership::{Contact, Watcher};
 use crate::log::{LogStore, Owner};
 use crate::members::{MemberState, Status};
@@ -60,7 +60,8 @@ pub struct Config {
     /// A snapshot is taken after so many entries, or so many bytes of them.
     pub snapshot_entries: u64,
     pub snapshot_bytes: u64,
-    /// Entries kept behind a snapshot, for members that are a little late.
+    /// Entries kept behind a snapshot, for members that are a little late, as long as they are at most half of
+    /// `snapshot_bytes`.
     pub keep_entries: u64,
     /// Commands that go into one log entry together; a single larger one has an entry of its own.
     pub batch_bytes: usize,
@@ -104,8 +105,8 @@ impl Config {
             max_payload_entries: 256,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entries),
             replication_lag_threshold: self.snapshot_entries.saturating_mul(2),
-            max_in_snapshot_log_to_keep: self.keep_entries,
-            purge_batch_size: 64.min(self.keep_entries.max(1)),
+            // What goes is decided here, by bytes too: see `purge_behind_snapshots`.
+            max_in_snapshot_log_to_keep: u64::MAX,
             // The defaults reserve room for tens of thousands of messages.
             api_channel_size: Some(4096),
             notification_channel_size: Some(4096),
@@ -211,8 +212,12 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
         log.close().await;
         return Err(error);
     }
-    let published = published.unwrap_or_else(|| Arc::new(Published::new(&loaded, config.snapshot_bytes)));
-    published.unsnapshotted.store(0, Ordering::Relaxed);
+    let published = published.unwrap_or_else(|| {
+        let kept = Kept::new(config.keep_entries, config.snapshot_bytes / 2);
+        Arc::new(Published::new(&loaded, config.snapshot_bytes, kept))
+    });
+    let covered = snapshots.current().and_then(|snapshot| snapshot.meta.last_log_id);
+    published.count_log(&log.take_sizes(), covered, loaded.applied);
     let machine = StateMachine::new(loaded, published.clone(), store.clone(), snapshots.clone());
     let room = Arc::new(Room::default());
     let network = Network { transport: transport.clone(), room: room.clone() };
@@ -257,6 +262,7 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
     };
     tokio::spawn(watcher.run());
     tokio::spawn(snapshot_by_bytes(raft.clone(), published.clone()));
+    tokio::spawn(purge_behind_snapshots(raft.clone(), published.clone()));
     let parts = Parts {
         id,
         raft: raft.clone(),
@@ -355,6 +361,26 @@ async fn snapshot_by_bytes(raft: Raft, published: Arc<Published>) {
         if raft.trigger().snapshot().await.is_err() {
             // Perhaps the next opening of the disk listens already.
             published.snapshot_wanted.notify_one();
+            return;
+        }
+    }
+}
+
+/// Drops from the log what a snapshot covers, but for what is kept; takes the next one where it is due already.
+async fn purge_behind_snapshots(raft: Raft, published: Arc<Published>) {
+    let mut metrics = raft.metrics();
+    loop {
+        let upto = published.snapshot_taken().await;
+        // Until openraft has taken note of it, nothing can go.
+        let noted = metrics.wait_until(|metrics| metrics.snapshot.is_some_and(|id| id.index >= upto)).await;
+        if noted.is_err() {
+            return;
+        }
+        // openraft does not take one while it takes another.
+        published.ask_for_snapshot();
+        if let Some(beyond) = published.beyond_kept()
+            && raft.trigger().purge_log(beyond.min(upto)).await.is_err()
+        {
             return;
         }
     }

@@ -20,6 +20,7 @@ use state::{EntryId, Event, Outcome, Revision, State};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::kept::Kept;
 use crate::rows;
 use crate::snapshot::{Snapshot, SnapshotData, Snapshots};
 use crate::state_store::{Loaded, StateStore};
@@ -60,6 +61,11 @@ pub struct Published {
     /// Told when that passes the limit.
     pub snapshot_wanted: tokio::sync::Notify,
     pub snapshot_bytes: u64,
+    /// What of the log stays behind a snapshot.
+    kept: Mutex<Kept>,
+    /// The last entry that the newest snapshot taken here covers, and who purges behind it is told.
+    snapshot_upto: AtomicU64,
+    snapshot_taken: tokio::sync::Notify,
     /// Why this build cannot go on with the log: its state follows rules of a newer one.
     pub beyond: OnceLock<String>,
     /// Why the state cannot be trusted, with the cure: it is not shown to anybody any more.
@@ -72,7 +78,7 @@ pub struct Published {
 const HASHES: usize = 4096;
 
 impl Published {
-    pub fn new(loaded: &Loaded, snapshot_bytes: u64) -> Self {
+    pub fn new(loaded: &Loaded, snapshot_bytes: u64, kept: Kept) -> Self {
         let known = VecDeque::from([(loaded.state.revision(), loaded.state.hash())]);
         Self {
             root: ArcSwap::from_pointee(loaded.state.clone()),
@@ -82,6 +88,9 @@ impl Published {
             unsnapshotted: AtomicU64::new(0),
             snapshot_wanted: tokio::sync::Notify::new(),
             snapshot_bytes,
+            kept: Mutex::new(kept),
+            snapshot_upto: AtomicU64::new(0),
+            snapshot_taken: tokio::sync::Notify::new(),
             beyond: OnceLock::new(),
             quarantined: OnceLock::new(),
             hashes: Mutex::new(known),
@@ -105,6 +114,42 @@ impl Published {
         let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
         let at = hashes.binary_search_by_key(&revision, |(revision, _)| *revision).ok()?;
         Some(hashes[at].1)
+    }
+
+    /// Begins with what the log holds, by index and size: its entries from `snapshot` to `applied` are in no snapshot yet.
+    pub fn count_log(&self, sizes: &[(u64, u64)], snapshot: Option<LogId>, applied: Option<LogId>) {
+        let mut unsnapshotted = 0;
+        for (index, bytes) in sizes.iter().filter(|(index, _)| applied.is_some_and(|applied| *index <= applied.index)) {
+            self.kept().note(*index, *bytes);
+            if snapshot.is_none_or(|snapshot| *index > snapshot.index) {
+                unsnapshotted += bytes;
+            }
+        }
+        self.unsnapshotted.store(unsnapshotted, Ordering::Relaxed);
+        self.ask_for_snapshot();
+    }
+
+    /// Has a snapshot taken if so much was applied since the last one began.
+    pub fn ask_for_snapshot(&self) {
+        let bytes = self.unsnapshotted.load(Ordering::Relaxed);
+        if bytes > 0 && bytes >= self.snapshot_bytes {
+            self.snapshot_wanted.notify_one();
+        }
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a snapshot that was taken here; the last entry in it.
+    pub async fn snapshot_taken(&self) -> u64 {
+        self.snapshot_taken.notified().await;
+        self.snapshot_upto.load(Ordering::Relaxed)
+    }
+
+    /// The last entry that need not stay in the log behind a snapshot.
+    pub fn beyond_kept(&self) -> Option<u64> {
+        self.kept().beyond()
     }
 
     /// Waits until the entry at `index` is in the root.
@@ -239,6 +284,7 @@ impl RaftStateMachine<Types> for StateMachine {
             if let Some(responder) = responder {
                 responder.send(answers);
             }
+            self.published.kept().note(at.index, bytes as u64);
             self.count_for_snapshot(bytes as u64);
             self.rows_bytes += bytes;
             if self.rows_bytes >= ROWS_BYTES {
@@ -252,7 +298,7 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         self.published.unsnapshotted.store(0, Ordering::Relaxed);
-        Builder { store: self.store.clone(), snapshots: self.snapshots.clone() }
+        Builder { store: self.store.clone(), snapshots: self.snapshots.clone(), published: self.published.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
@@ -289,12 +335,17 @@ impl RaftStateMachine<Types> for StateMachine {
 pub struct Builder {
     store: StateStore,
     snapshots: Arc<Snapshots>,
+    published: Arc<Published>,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        Ok(self.snapshots.build(&self.store).await?)
+        let snapshot = self.snapshots.build(&self.store).await?;
+        let upto = snapshot.meta.last_log_id.map_or(0, |id| id.index);
+        self.published.snapshot_upto.store(upto, Ordering::Relaxed);
+        self.published.snapshot_taken.notify_one();
+        Ok(snapshot)
     }
 }

@@ -23,7 +23,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -76,7 +76,12 @@ pub struct LogStore {
     from_the_start: bool,
     /// Of the newest entry about it when it was opened.
     membership: Option<Membership>,
+    /// Of the entries when it was opened, until they are asked for.
+    sizes: Arc<Mutex<Sizes>>,
 }
+
+/// Index and bytes of entries, in order.
+type Sizes = Vec<(u64, u64)>;
 
 impl LogStore {
     /// Opens and checks the log. Blocks.
@@ -95,7 +100,7 @@ impl LogStore {
         let vote = vote.map_err(|error| damaged("vote", error))?;
         let purged = read_id(PURGED, "purged id")?;
         let committed = read_id(COMMITTED, "committed id")?;
-        let Checked { first, last, membership } = check_entries(db.as_ref(), &dir, purged)?;
+        let Checked { first, last, membership, sizes } = check_entries(db.as_ref(), &dir, purged)?;
         let mut watermark = Watermark::open(storage, &data_dir.join("log.synced"))?;
         if next(last) < watermark.next() {
             let cause = format!("the log holds entries up to {}, but {} had been synced", next(last), watermark.next());
@@ -111,7 +116,13 @@ impl LogStore {
             place: storage.place(),
             from_the_start: first.is_none_or(|first| first == 0),
             membership,
+            sizes: Arc::new(Mutex::new(sizes)),
         })
+    }
+
+    /// Index and bytes of the entries that it held when it was opened; once.
+    pub fn take_sizes(&self) -> Sizes {
+        std::mem::take(&mut self.sizes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The newest membership that it held when it was opened, committed or not.
@@ -219,6 +230,7 @@ struct Checked {
     first: Option<u64>,
     last: Option<LogId>,
     membership: Option<Membership>,
+    sizes: Sizes,
 }
 
 /// Reads every entry once: all whole, none missing, their terms in order.
@@ -226,6 +238,7 @@ fn check_entries(db: &dyn Database, dir: &Path, purged: Option<LogId>) -> Result
     let mut first = None;
     let mut last = purged;
     let mut membership = None;
+    let mut sizes = Vec::new();
     db.scan(&entry_key(next(purged)), &[ENTRY + 1], &mut |key, value| {
         let index = index_of(key);
         let entry = wire::decode_entry(&Bytes::copy_from_slice(value))
@@ -240,12 +253,13 @@ fn check_entries(db: &dyn Database, dir: &Path, purged: Option<LogId>) -> Result
         }
         first = first.or(Some(index));
         last = Some(entry.log_id);
+        sizes.push((index, value.len() as u64));
         if let EntryPayload::Membership(newer) = entry.payload {
             membership = Some(newer);
         }
         Ok(true)
     })?;
-    Ok(Checked { first, last, membership })
+    Ok(Checked { first, last, membership, sizes })
 }
 
 impl RaftLogReader<Types> for LogStore {

@@ -99,6 +99,51 @@ async fn a_newcomer_is_fed_a_snapshot_and_the_log_is_purged_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_bounded_by_count_and_by_bytes() {
+    const ENTRY: usize = 100 << 10;
+    let by_count: fn(&mut crate::Config) = |config| (config.snapshot_entries, config.keep_entries) = (20, 5);
+    let by_bytes: fn(&mut crate::Config) = |config| config.snapshot_bytes = 10 * ENTRY as u64;
+    // What is written before a snapshot is due, and what stays behind it.
+    for (what, tune, most) in [("count", by_count, 20 + 5), ("bytes", by_bytes, 10 + 5)] {
+        let mut cluster = Cluster::new(Disk::Real);
+        cluster.tune = tune;
+        cluster.start(1).await.expect("starts");
+        cluster.members[&1].initialize().await.expect("the first member");
+        cluster.join(2).await;
+        let body = "x".repeat(ENTRY);
+        let mut written = 0;
+        for restarted in [false, true] {
+            for _ in 0..60 {
+                accepted(cluster.replica(1).propose(put(&format!("thing-{}", written % 7), &body)).await);
+                written += 1;
+            }
+            for id in [1, 2] {
+                // Little more than is due for the next snapshot, wherever the last one was taken.
+                let mut metrics = cluster.members[&id].inner().raft.metrics();
+                let held = |metrics: &openraft::RaftMetrics<crate::types::Types>| {
+                    metrics.last_log_index.unwrap_or(0) - metrics.purged.map_or(0, |id| id.index)
+                };
+                let bounded = metrics.wait_until(|metrics| held(metrics) <= most + 1);
+                let bounded = tokio::time::timeout(super::cluster::LIMIT, bounded).await;
+                bounded.unwrap_or_else(|_| panic!("by {what}, member {id}: too much stays")).expect("running");
+            }
+            if !restarted {
+                // What it held before counts after a start, too.
+                for id in [1, 2] {
+                    cluster.kill(id).await;
+                }
+                for id in [1, 2] {
+                    cluster.start(id).await.expect("starts again");
+                }
+                cluster.until(1, "serves again", |leadership| leadership.serving).await;
+            }
+        }
+        cluster.catch_up(2, 1).await;
+        cluster.assert_equal(&[1, 2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_move_up_lead_and_go() {
     let mut cluster = Cluster::of(3, Disk::Real).await;
     let leader = cluster.leader().await;

@@ -6,6 +6,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use crate::disk::Disk;
+use crate::kept::Kept;
 use crate::log::{LogStore, Owner};
 use crate::snapshot::Snapshots;
 use crate::state_machine::{Published, StateMachine};
@@ -26,7 +27,7 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Builder 
         let snapshots = Arc::new(Snapshots::open(storage.clone(), dir.path()).expect("snapshots"));
         let rebuild = Rebuild { from_the_start: true, purged: None, snapshots: &snapshots };
         let (store, loaded) = StateStore::open(storage, dir.path(), &rebuild, state::VERSION).expect("state");
-        let published = Arc::new(Published::new(&loaded, u64::MAX));
+        let published = Arc::new(Published::new(&loaded, u64::MAX, Kept::new(u64::MAX, u64::MAX)));
         Ok((dir, log, StateMachine::new(loaded, published, store, snapshots)))
     }
 }
