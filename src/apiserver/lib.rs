@@ -32,7 +32,7 @@ mod status;
 mod verbs;
 mod watch;
 mod write;
-mod yaml;
+pub mod yaml;
 
 use std::sync::Arc;
 

@@ -47,13 +47,18 @@ async fn leadership_moves_a_lost_database_is_replaced_and_a_master_is_removed() 
         api.create(&PostParams::default(), &config_map(&format!("kept-{number}"), "1")).await.expect("create");
     }
 
-    // One that lives is not replaced.
+    // One that lives is not replaced, neither this one nor another.
+    let refused = replace(&local, "master-2", &[]);
+    assert!(!refused.status.success());
+    assert!(text(&refused.stderr).contains("runs and nothing is wrong with it"), "{}", text(&refused.stderr));
+    local.serves("master-2").await;
+    assert_eq!(local.log("master-2").matches("master stopped").count(), 0, "it was left alone");
+    local.ok(&["local", "kill", "master-2"]);
     let refused = replace(&local, "master-2", &["master-3"]);
     assert!(!refused.status.success());
     assert!(text(&refused.stderr).contains("answers, so it is not dead"), "{}", text(&refused.stderr));
 
     // Its database is gone: one command, without any argument, makes a new member of the machine.
-    local.ok(&["local", "kill", "master-2"]);
     let data = local.dir().join("master-2");
     std::fs::remove_dir_all(data.join("state")).expect("remove");
     std::fs::write(data.join("log.synced"), "damaged").expect("write");

@@ -16,7 +16,7 @@ fn apply_get_and_delete() {
     for (value, expected) in [
         ("1", "configmap/settings created"),
         ("1", "configmap/settings unchanged"),
-        ("2", "configmap/settings configured"),
+        ("no", "configmap/settings configured"),
     ] {
         std::fs::write(file, manifest(value)).expect("write");
         let printed = local.ok(&["apply", "-f", file]);
@@ -24,7 +24,7 @@ fn apply_get_and_delete() {
     }
     let table = local.ok(&["get", "cm"]);
     assert!(table.starts_with("NAME") && table.contains("settings"), "{table}");
-    assert!(local.ok(&["get", "cm", "settings", "-o", "yaml"]).contains("value: '2'"));
+    assert!(local.ok(&["get", "cm", "settings", "-o", "yaml"]).contains("value: \"no\""));
     assert!(local.ok(&["get", "ns,cm", "-o", "name"]).contains("namespace/shop"));
     assert!(local.fails(&["get", "cm", "nothing"]).contains("not found"));
     assert!(local.fails(&["get", "unicorns"]).contains("unicorns"));

@@ -33,11 +33,11 @@ impl Leave {
         let installation = Installation::load(&data_dir)?;
         if let Err(error) = self.tell(&installation).await {
             if !self.force {
-                return Err(error.context(
-                    "the cluster could not be told, so nothing was changed; --force removes this machine's data nevertheless",
-                ));
+                return Err(
+                    error.context("nothing was changed; --force removes this machine's pods and data nevertheless")
+                );
             }
-            note(format!("the cluster could not be told: {error:#}"));
+            note(format!("the cluster does not know of it: {error:#}"));
         }
         let progress = Progress::start("stopping");
         unit::remove(&data_dir)?;

@@ -17,6 +17,12 @@ pub fn local(data_dir: &Path) -> Option<(PathBuf, String)> {
     Some((dir.to_owned(), name.to_owned()))
 }
 
+/// The master of a local cluster that a data dir is of, with its ports.
+pub fn local_master(data_dir: &Path) -> Option<local::Master> {
+    let (dir, name) = local(data_dir)?;
+    Layout::load(&dir).ok()?.plan.masters.into_iter().find(|master| master.name == name)
+}
+
 /// Starts this master where something keeps its process: the local cluster, or the unit if there is one. False: neither does.
 ///
 /// # Errors
@@ -32,6 +38,18 @@ pub fn start_now(data_dir: &Path) -> Result<bool> {
         note("hactl.service started");
     }
     Ok(started)
+}
+
+/// An error after a master that ran was stopped, and before anything was changed: it is started again.
+pub fn start_again(data_dir: &Path, error: anyhow::Error) -> anyhow::Error {
+    match start_now(data_dir) {
+        Ok(true) => error,
+        Ok(false) => error.context(format!(
+            "the master that ran here is stopped; start it again with `hactl run --data-dir {}`",
+            data_dir.display()
+        )),
+        Err(start) => error.context(format!("the master that ran here is stopped: {start:#}")),
+    }
 }
 
 /// How this master is started.

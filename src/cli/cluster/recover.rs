@@ -43,14 +43,7 @@ impl Recover {
             Err(error) if ran => {
                 // Nothing was changed so far, its being stopped neither.
                 drop(lock);
-                return match super::next::start_now(&data_dir) {
-                    Ok(true) => Err(error),
-                    Ok(false) => Err(error.context(format!(
-                        "the master that ran here is stopped; start it again with `hactl run --data-dir {}`",
-                        data_dir.display()
-                    ))),
-                    Err(start) => Err(error.context(format!("the master that ran here is stopped: {start:#}"))),
-                };
+                return Err(super::next::start_again(&data_dir, error));
             }
             Err(error) => return Err(error),
         };

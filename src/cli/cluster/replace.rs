@@ -13,7 +13,7 @@ use super::super::installation::{self, Installation, MasterRole};
 use super::super::progress::{Progress, note};
 use super::super::run;
 use super::super::settings::Flags;
-use super::{DataDir, init, join, prepare, unit};
+use super::{DataDir, init, join, next, prepare, unit};
 
 const TOKEN_TTL: Duration = Duration::from_secs(600);
 const TOKEN_WITHIN: Duration = Duration::from_secs(20);
@@ -64,6 +64,9 @@ impl Replace {
         if self.no_start {
             return Ok(());
         }
+        if !self.foreground && next::local(&data_dir).is_some() && next::start_now(&data_dir)? {
+            return Ok(());
+        }
         let announce = join::announce(&data_dir, &installation);
         init::serve(&data_dir, &installation, self.foreground, &self.flags, announce).await
     }
@@ -102,11 +105,24 @@ impl Replace {
                 data_dir.display()
             );
         };
+        let ran = run::runs(data_dir)?;
+        if ran {
+            refuse_healthy(data_dir, &role).await?;
+            run::separate(data_dir)?;
+        }
         let progress = Progress::start("stopping what runs here");
-        unit::remove(data_dir)?;
+        unit::stop(data_dir)?;
         run::stop(data_dir).await?;
         progress.done("stopped");
+        let replaced = self.take_place(data_dir, present, role).await;
+        match replaced {
+            Err(error) if ran && Installation::exists(data_dir) => Err(next::start_again(data_dir, error)),
+            // What runs it from now on installs its own.
+            replaced => replaced.and_then(|installation| unit::remove(data_dir).map(|()| installation)),
+        }
+    }
 
+    async fn take_place(&self, data_dir: &Path, present: Installation, role: MasterRole) -> Result<Installation> {
         let name = self.node_name.clone().unwrap_or_else(|| present.name.clone());
         let settings = self.flags.resolve(&present.settings)?;
         let (advertise_api, advertise_peer) = match &self.advertise {
@@ -114,7 +130,8 @@ impl Replace {
             None => (role.advertise_api.clone(), role.advertise_peer.clone()),
         };
         let dead = self.dead.clone().unwrap_or_else(|| role.member_id.to_string());
-        let progress = Progress::start(format!("taking the place of {dead}"));
+        let progress =
+            Progress::start(format!("taking the place of {}", self.dead.as_deref().unwrap_or(&present.name)));
         let (address, token) = self.way_in(data_dir).await?;
         let joined = master::join(&master::Join {
             data_dir: data_dir.to_owned(),
@@ -185,6 +202,21 @@ impl Replace {
         };
         Ok((address, token))
     }
+}
+
+/// A member that runs, and of which nothing is wrong, is no dead one; what cannot be told is not held against the user.
+async fn refuse_healthy(data_dir: &Path, role: &MasterRole) -> Result<()> {
+    let Ok(status) = super::status_of(&Access::of(data_dir.join(FILE))).await else { return Ok(()) };
+    let own = status.members.iter().find(|one| one.member.as_ref().is_some_and(|info| info.id == role.member_id));
+    let well =
+        own.filter(|one| one.reachable).and_then(|one| one.status.as_ref()).is_some_and(|one| one.problems.is_empty());
+    if well && super::leader_name(&status).is_some() {
+        bail!(
+            "the master of {} runs and nothing is wrong with it; `hactl cluster leave` takes it out of the cluster. Nothing was changed",
+            data_dir.display()
+        );
+    }
+    Ok(())
 }
 
 /// Moves the database of the old member into a directory of its own.

@@ -221,12 +221,13 @@ pub struct Restore {
 
 impl Restore {
     async fn run(self) -> Result<()> {
-        let name = init::own_name(self.node_name.as_deref())?;
         let data_dir = std::path::absolute(&self.data_dir.data_dir)?;
-        // One of a local cluster is started as the others there.
-        if self.start && super::next::local(&data_dir).is_none() {
+        // One of a local cluster keeps its name and ports, and is started as the others there.
+        let local = super::next::local_master(&data_dir);
+        if self.start && local.is_none() {
             init::check(&data_dir, false)?;
         }
+        let name = init::own_name(self.node_name.as_deref().or(local.as_ref().map(|master| master.name.as_str())))?;
         let draft = Draft::begin(&data_dir)?;
         let key = self.key.require()?;
         let progress = Progress::start("reading and checking the snapshot");
@@ -240,8 +241,16 @@ impl Restore {
 
         let mut flags = self.flags.clone();
         fix_settings(&mut flags, &opened)?;
+        if let Some(master) = &local {
+            for (setting, port) in [("listen-api", master.api), ("listen-peer", master.peer)] {
+                if !flags.given().contains_key(setting) {
+                    flags.set(setting, format!("127.0.0.1:{port}"));
+                }
+            }
+        }
         let settings = flags.resolve(&Default::default())?;
-        let (advertise_api, advertise_peer) = init::addresses(self.advertise.as_deref(), &settings)?;
+        let advertise = self.advertise.as_deref().or(local.as_ref().map(|_| "127.0.0.1"));
+        let (advertise_api, advertise_peer) = init::addresses(advertise, &settings)?;
         let saved = opened.header.clone();
         let options = epoch::Restore {
             data_dir: data_dir.clone(),

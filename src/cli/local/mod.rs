@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
-pub use layout::Layout;
+pub use layout::{Layout, Master};
 pub use status::collect;
 pub use stop::{kill, start};
 

@@ -73,8 +73,13 @@ impl Process {
         Ok(pid)
     }
 
+    /// Where its output goes.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join(LOG)
+    }
+
     fn log_file(&self) -> Result<File> {
-        let path = self.dir.join(LOG);
+        let path = self.log();
         OpenOptions::new()
             .create(true)
             .append(true)

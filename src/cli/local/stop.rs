@@ -130,7 +130,7 @@ impl Start {
         let pid = start(&layout, &self.name)?;
         note(match before {
             Some(_) => format!("{} runs already (pid {pid})", self.name),
-            None => format!("{} started", self.name),
+            None => format!("{} started; its log: {}", self.name, layout.process(&self.name).log().display()),
         });
         Ok(())
     }

@@ -29,12 +29,12 @@ const TOKEN_TTL: Duration = Duration::from_secs(600);
 /// Start a cluster in the background and return when it is ready
 #[derive(Debug, clap::Args)]
 pub struct Up {
-    /// How many masters: 1, 3, 5 or 7
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    masters: usize,
-    /// How many nodes
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    nodes: usize,
+    /// How many masters: 1, 3, 5 or 7 [default: as many as there are, at first 3]
+    #[arg(long, value_name = "N")]
+    masters: Option<usize>,
+    /// How many nodes [default: as many as there are, at first 2]
+    #[arg(long, value_name = "N")]
+    nodes: Option<usize>,
     #[command(flatten)]
     dir: Dir,
     /// The longest wait for each step, in seconds
@@ -46,16 +46,28 @@ pub struct Up {
 
 impl Up {
     pub async fn run(self) -> Result<()> {
-        if self.masters == 0 || self.masters.is_multiple_of(2) || self.masters > 7 {
+        if self.masters.is_some_and(|count| count == 0 || count.is_multiple_of(2) || count > 7) {
             bail!("--masters must be 1, 3, 5 or 7: an even number survives no more failures than one less");
         }
+        let given = self.flags.given();
+        if let Some(name) = ["listen-api", "listen-peer"].into_iter().find(|name| given.contains_key(*name)) {
+            bail!("--{name}: a local cluster chooses its ports itself; `hactl local status` shows them");
+        }
+        // Nothing is made, and no size written down, for what cannot be.
+        self.flags.resolve(&std::collections::BTreeMap::new())?;
         let dir = self.dir.path();
-        let _lock = lock(&dir)?;
-        // Until every process listens.
-        let (layout, _ports) = Layout::load_or_plan(&dir, self.masters, self.nodes)?;
-        if !layout.plan.nodes.is_empty() {
+        let present = if Layout::exists(&dir) { Some(Layout::load(&dir)?) } else { None };
+        let size = |flag: Option<usize>, first: usize| flag.unwrap_or(if present.is_some() { 0 } else { first });
+        let (masters, nodes) = (size(self.masters, 3), size(self.nodes, 2));
+        if nodes > 0 || present.as_ref().is_some_and(|layout| !layout.plan.nodes.is_empty()) {
             check_docker(&self.flags).await?;
         }
+        if let Some(layout) = &present {
+            refuse_orphans(layout)?;
+        }
+        let _lock = lock(&dir)?;
+        // Until every process listens.
+        let (layout, _ports) = Layout::load_or_plan(&dir, masters, nodes)?;
         // Those that joined earlier first: one alone of three cannot lead.
         for master in layout.plan.masters.iter().filter(|master| Installation::exists(&layout.data_dir(&master.name))) {
             start_machine(&layout, &master.name)?;
@@ -115,8 +127,7 @@ impl Up {
         }
         start_machine(layout, &first.name)?;
         write_kubeconfig(layout)?;
-        let what = format!("waiting until {} leads", first.name);
-        self.wait(&what, &[layout.process(&first.name)], async || {
+        self.wait("waiting until a master leads", &[layout.process(&first.name)], async || {
             let answer = cluster::status_of(&Access::of(layout.kubeconfig())).await;
             Ok(match answer {
                 Ok(answer) if cluster::leader_name(&answer).is_some() => None,
@@ -338,6 +349,23 @@ pub fn lock(dir: &Path) -> Result<Flock<std::fs::File>> {
     let file = made.with_context(|| format!("cannot write in {}; choose another place with --dir", dir.display()))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|_| anyhow::anyhow!("another `hactl local up` or `down` works in {}; wait for it", dir.display()))
+}
+
+/// # Errors
+/// When the masters' data is gone and something of their cluster is left: another cluster in their place would lose it.
+fn refuse_orphans(layout: &Layout) -> Result<()> {
+    let made = |name: &String| Installation::exists(&layout.data_dir(name));
+    let nodes: Vec<&str> = layout.plan.nodes.iter().map(|node| node.name.as_str()).collect();
+    let left = nodes.iter().any(|name| made(&(*name).to_owned())) || layout.dir.join("recovery.key").exists();
+    if !left || layout.plan.masters.iter().any(|master| made(&master.name)) {
+        return Ok(());
+    }
+    let dir = layout.dir.display();
+    let first = layout.plan.masters.first().map_or("master-1", |master| master.name.as_str());
+    bail!(
+        "no master of the cluster in {dir} has its data any more. From a snapshot: `hactl cluster snapshot restore FILE \
+         --recovery-key-file {dir}/recovery.key --data-dir {dir}/{first} --start`; or start over: `hactl local down --delete --dir {dir}`"
+    );
 }
 
 async fn check_docker(flags: &Flags) -> Result<()> {

@@ -206,7 +206,7 @@ fn print_objects(format: &str, mut documents: Vec<Value>) -> Result<()> {
         _ => serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": documents }),
     };
     if format == "yaml" {
-        print!("{}", serde_yaml::to_string(&whole)?);
+        print!("{}", String::from_utf8(apiserver::yaml::from_json(&serde_json::to_vec(&whole)?)?)?);
     } else {
         println!("{}", serde_json::to_string_pretty(&whole)?);
     }

@@ -61,6 +61,8 @@ impl Cluster for ClusterService {
             admin(&request)?;
         }
         let leaves = request.into_inner();
+        // Before anything is changed.
+        self.not_the_last(leaves.member_id)?;
         if !leaves.node.is_empty() {
             self.leave_node(&leaves.node, own.filter(|_| itself).map(|(_, uid)| uid)).await?;
         }
@@ -238,16 +240,22 @@ impl ClusterService {
         }
     }
 
+    /// # Errors
+    /// When the cluster would end with this member.
+    fn not_the_last(&self, id: u64) -> Result<(), Status> {
+        match self.0.members().as_slice() {
+            [last] if last.id == id => {
+                Err(Status::failed_precondition("this is the last master: with it the cluster ends"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes a member out of the cluster, then its certificate its worth. A member that removes itself cannot propose the
     /// second any more: the leader that carried out the first does so for it.
     pub(super) async fn leave_member(&self, id: u64) -> Result<(), Status> {
-        let members = self.0.members();
-        if members.iter().any(|member| member.id == id) {
-            if members.len() == 1 {
-                return Err(Status::failed_precondition(
-                    "this is the last master: leaving would end the cluster. Remove its data dir instead",
-                ));
-            }
+        self.not_the_last(id)?;
+        if self.0.members().iter().any(|member| member.id == id) {
             self.0.consensus.remove(id).await.map_err(failed)?;
             if id == self.0.config.member_id {
                 return Ok(());
