@@ -4,10 +4,6 @@ use anyhow::Result;
 use chaos::run::{Relay, Run, figures, nemeses, scenarios, workloads};
 use clap::Parser;
 
-/// A simulation allocates in a thread that is not the main one, where the system's allocator is slow.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Faults and workloads against a cluster: of real processes, or simulated
 #[derive(Debug, Parser)]
 enum Command {
