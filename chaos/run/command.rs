@@ -104,7 +104,7 @@ impl Run {
         println!("report: {}", directory.join("report.html").display());
         ended?;
         if !holds {
-            bail!("laws are broken, with seed {seed}; the data of the cluster stays");
+            bail!("laws are broken or could not be judged, with seed {seed}; the data of the cluster stays");
         }
         Ok(())
     }

@@ -9,13 +9,35 @@ pub struct Scenario {
     pub masters: usize,
     pub nodes: usize,
     pub workloads: &'static [&'static str],
-    pub nemeses: &'static [&'static str],
+    /// In groups.
+    pub nemeses: &'static [&'static [&'static str]],
     /// How many strike at once.
     pub at_once: usize,
 }
 
 const STORE: &[&str] = &["registers", "set", "append", "counter", "leases", "followers"];
 const EVERYTHING: &[&str] = &["registers", "set", "append", "counter", "leases", "followers", "deployments"];
+
+/// What happens between machines.
+const NETWORK: &[&str] = &["halves", "one-way", "bridge", "cut-off", "flapping", "loss", "delay"];
+/// What happens on them. A restore and an upgrade are scenarios of their own.
+const MACHINES: &[&str] = &[
+    "kill",
+    "pause",
+    "restart",
+    "transfer",
+    "blackout",
+    "disk-full",
+    "slow-disk",
+    "clock",
+    "damage",
+    "members",
+    "remove",
+    "snapshot",
+    "certificates",
+    "node-kill",
+    "docker",
+];
 
 pub const ALL: &[Scenario] = &[
     Scenario {
@@ -24,7 +46,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 0,
         workloads: &["registers", "set", "followers"],
-        nemeses: &["kill"],
+        nemeses: &[&["kill"]],
         at_once: 1,
     },
     Scenario {
@@ -42,7 +64,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 0,
         workloads: STORE,
-        nemeses: &["kill", "pause", "restart", "transfer", "blackout", "snapshot"],
+        nemeses: &[&["kill", "pause", "restart", "transfer", "blackout", "snapshot"]],
         at_once: 2,
     },
     Scenario {
@@ -51,7 +73,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 0,
         workloads: STORE,
-        nemeses: &["halves", "one-way", "bridge", "cut-off", "flapping", "loss", "delay", "transfer"],
+        nemeses: &[NETWORK, &["transfer"]],
         at_once: 2,
     },
     Scenario {
@@ -60,7 +82,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 0,
         workloads: STORE,
-        nemeses: &["disk-full", "slow-disk", "damage", "members", "remove", "kill", "blackout"],
+        nemeses: &[&["disk-full", "slow-disk", "damage", "members", "remove", "kill", "blackout"]],
         at_once: 2,
     },
     Scenario {
@@ -69,7 +91,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 0,
         workloads: STORE,
-        nemeses: &["restore", "kill", "snapshot"],
+        nemeses: &[&["restore", "kill", "snapshot"]],
         at_once: 1,
     },
     Scenario {
@@ -78,7 +100,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 0,
         workloads: STORE,
-        nemeses: &["clock", "certificates", "kill", "restart"],
+        nemeses: &[&["clock", "certificates", "kill", "restart"]],
         at_once: 2,
     },
     Scenario {
@@ -87,7 +109,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 2,
         workloads: &["registers", "followers", "deployments"],
-        nemeses: &["node-kill", "docker", "kill", "transfer"],
+        nemeses: &[&["node-kill", "docker", "kill", "transfer"]],
         at_once: 2,
     },
     Scenario {
@@ -96,7 +118,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 0,
         workloads: STORE,
-        nemeses: &["upgrade", "kill", "transfer"],
+        nemeses: &[&["upgrade", "kill", "transfer"]],
         at_once: 2,
     },
     Scenario {
@@ -105,23 +127,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 2,
         workloads: EVERYTHING,
-        nemeses: &[
-            "kill",
-            "pause",
-            "restart",
-            "transfer",
-            "blackout",
-            "disk-full",
-            "slow-disk",
-            "clock",
-            "damage",
-            "members",
-            "remove",
-            "snapshot",
-            "certificates",
-            "node-kill",
-            "docker",
-        ],
+        nemeses: &[MACHINES],
         at_once: 3,
     },
     Scenario {
@@ -130,30 +136,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 2,
         workloads: EVERYTHING,
-        nemeses: &[
-            "kill",
-            "pause",
-            "restart",
-            "transfer",
-            "blackout",
-            "halves",
-            "one-way",
-            "bridge",
-            "cut-off",
-            "flapping",
-            "loss",
-            "delay",
-            "disk-full",
-            "slow-disk",
-            "clock",
-            "damage",
-            "members",
-            "remove",
-            "snapshot",
-            "certificates",
-            "node-kill",
-            "docker",
-        ],
+        nemeses: &[MACHINES, NETWORK],
         at_once: 3,
     },
 ];
@@ -169,7 +152,7 @@ impl Scenario {
     }
 
     pub fn nemeses(&self) -> anyhow::Result<Vec<&'static nemeses::Row>> {
-        self.nemeses.iter().map(|name| nemeses::find(name)).collect()
+        self.nemeses.iter().copied().flatten().map(|name| nemeses::find(name)).collect()
     }
 
     pub fn workloads(&self) -> anyhow::Result<Vec<&'static workloads::Workload>> {
@@ -193,7 +176,11 @@ mod tests {
     #[test]
     fn every_nemesis_is_in_some_scenario() {
         for row in nemeses::ALL {
-            assert!(ALL.iter().any(|scenario| scenario.nemeses.contains(&row.name)), "{}", row.name);
+            assert!(
+                ALL.iter().any(|scenario| scenario.nemeses.iter().any(|group| group.contains(&row.name))),
+                "{}",
+                row.name
+            );
         }
     }
 }

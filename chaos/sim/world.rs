@@ -268,8 +268,18 @@ impl World {
         loop {
             let Some((disk, version)) = self.begin_start(id) else { return };
             let gone = CancellationToken::new();
-            let started = self.launch(id, disk, version, &gone).await;
+            let started = self.launch(id, disk.clone(), version, &gone).await;
             let failed = match started {
+                // Its machine lost power while it started: it is as dead as one that ran.
+                Ok(process) if !disk.is_mounted() => {
+                    gone.cancel();
+                    self.trace.say(format_args!("m{id} dies before it runs"));
+                    if let Some(machine) = self.machines().get_mut(&id) {
+                        machine.starting = false;
+                    }
+                    tokio::spawn(async move { process.consensus.kill().await });
+                    continue;
+                }
                 Ok(process) => {
                     self.trace.say(format_args!("m{id} runs"));
                     self.net.listen(id, process.consensus.peers(), gone);

@@ -49,8 +49,9 @@ fn five_masters_keep_every_law() {
     holds(&["--seed", "1", "--seeds", "1", "--masters", "5", "--nodes", "1", "--duration", "10s"]);
 }
 
-/// The quick ones, each with the seed that is written down for it. A checker that never failed proves nothing.
+/// All of them, each with the seed that is written down for it, which breaks no law without the bug.
+/// A checker that never failed proves nothing.
 #[test]
 fn planted_bugs_are_caught() {
-    succeeds(&["mutants", "--seeds", "1", "unsynced-ack", "stale-read", "lost-event", "forgotten-vote"]);
+    succeeds(&["mutants", "--seeds", "1", "--jobs", "2"]);
 }

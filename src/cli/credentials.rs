@@ -28,11 +28,14 @@ pub struct Access {
     /// The data dir whose admin.kubeconfig is this machine's own
     #[arg(long, value_name = "DIR", default_value = DATA_DIR, env = "HACTL_DATA_DIR", hide_env = true, help_heading = "Cluster access")]
     pub data_dir: PathBuf,
+    /// Masters, as `host:port`, that are tried beside those which the kubeconfig names
+    #[arg(skip)]
+    pub also: Vec<String>,
 }
 
 impl Access {
     pub fn of(kubeconfig: impl Into<PathBuf>) -> Self {
-        Self { kubeconfig: Some(kubeconfig.into()), context: None, data_dir: PathBuf::from(DATA_DIR) }
+        Self { kubeconfig: Some(kubeconfig.into()), context: None, data_dir: PathBuf::from(DATA_DIR), also: Vec::new() }
     }
 
     /// The file to use.
@@ -104,8 +107,14 @@ impl Access {
     /// A client of hactl's own calls, for the addresses of every cluster entry of the kubeconfig.
     pub async fn masters(&self) -> Result<Masters> {
         let (kubeconfig, path) = self.read()?;
-        Masters::from_kubeconfig(&kubeconfig, self.context.as_deref())
-            .with_context(|| format!("cannot use {}", path.display()))
+        let mut masters = Masters::from_kubeconfig(&kubeconfig, self.context.as_deref())
+            .with_context(|| format!("cannot use {}", path.display()))?;
+        for address in &self.also {
+            if !masters.addresses.contains(address) {
+                masters.addresses.push(address.clone());
+            }
+        }
+        Ok(masters)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   survey    log/ and state/ are read and checked                       changes nothing
+//!   members   who took part, as noted beside them                        changes nothing
 //!   found     state ─▶ state/<n+1>, then `current`; log/ begins behind it; older copies of the state go
 //! ```
 //!
@@ -105,6 +106,12 @@ impl Survey {
     pub fn next_position(&self) -> EntryId {
         EntryId { term: self.last_term.max(self.vote_term) + 1, index: self.last_index + 1 }
     }
+}
+
+/// The members as a stopped or damaged one noted them last, beside its databases; none where that is lost too. Blocks.
+pub fn members(data_dir: &Path) -> Vec<Member> {
+    let noted = state_store::members(Rocks::new().as_ref(), data_dir);
+    noted.map(|noted| noted.membership().nodes().map(|(_, member)| member.clone()).collect()).unwrap_or_default()
 }
 
 /// Where a new epoch begins.

@@ -56,7 +56,7 @@ pub use config::{Config, MasterFile, Timing};
 pub use error::Error;
 pub use latency::sync_times;
 pub use run::run;
-pub use setup::{Create, Created, Join, JoinMaster, Joined, create, join, write_kubeconfig};
+pub use setup::{Create, Created, Join, JoinMaster, Joined, create, join, noted_masters, write_kubeconfig};
 pub use store::StoreBounds;
 pub use trust::{Offline, renew_offline};
 

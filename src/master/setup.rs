@@ -254,6 +254,12 @@ async fn ask_to_join(options: &Join, token: &Token, request: &pb::JoinRequest) -
     Err(lost.unwrap_or_else(|| Error::Lost("no answer".to_owned())))
 }
 
+/// Where the API servers of the masters are that a stopped or damaged one knew of last, as `host:port`; none where that is lost
+/// too. Blocks.
+pub fn noted_masters(data_dir: &Path) -> Vec<String> {
+    consensus::recovery::members(data_dir).into_iter().map(|member| member.api_address).collect()
+}
+
 /// Signs a fresh administrator's certificate with this master's issuers and writes a kubeconfig of these servers.
 ///
 /// # Errors

@@ -117,6 +117,20 @@ async fn leadership_moves_a_lost_database_is_replaced_and_a_master_is_removed() 
 
 /// A newcomer asks those that it was told of when it joined. Since then the leader may be another, and who told it may have
 /// been a newcomer itself.
+/// Its kubeconfig was made when it was the only one, and names no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_master_finds_the_others_when_its_database_is_lost() {
+    let local = Local::up(3, 0);
+    local.ok(&["local", "kill", "master-1"]);
+    let data = local.dir().join("master-1");
+    std::fs::remove_dir_all(data.join("state")).expect("remove");
+    std::fs::write(data.join("log.synced"), "damaged").expect("write");
+    let output = replace(&local, "master-1", &[]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    local.ok(&["local", "start", "master-1"]);
+    local.serves("master-1").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newcomer_that_was_told_of_a_follower_only_finds_the_leader() {
     let local = Local::up_with(3, 0, &["--service-cidr", "10.55.0.0/16"]);

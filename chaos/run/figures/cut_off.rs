@@ -39,10 +39,12 @@ pub async fn measure(bench: &mut Bench) -> Result<Found> {
     registers.end("a client").await?;
     probe.end("a writer").await?;
     let judged = laws::registers(&bench.session.stage.history.record());
-    let stale = match judged.broken.first() {
-        None => format!("nothing stale in {} registers", judged.checked),
-        Some(broken) => format!("STALE: {broken}"),
+    let stale = match (judged.broken.first(), judged.unknown.first()) {
+        (Some(broken), _) => format!("STALE: {broken}"),
+        (None, Some(unknown)) => format!("UNKNOWN: {unknown}"),
+        (None, None) => format!("nothing stale in {} registers", judged.checked),
     };
+    let fresh = judged.broken.is_empty() && judged.unknown.is_empty();
     let words = format!("{}; {stale}", spread(&mut gaps));
-    Ok(Found { words, good: judged.broken.is_empty() && gaps.last().is_some_and(|longest| *longest <= LONGEST) })
+    Ok(Found { words, good: fresh && gaps.last().is_some_and(|longest| *longest <= LONGEST) })
 }

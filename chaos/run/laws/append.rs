@@ -11,7 +11,7 @@ pub fn judge(record: &Record) -> Judged {
     for one in record.operations.iter().filter(|one| one.workload == "append") {
         lists.entry(&one.object).or_default().push(one);
     }
-    let mut judged = Judged { checked: lists.len(), broken: Vec::new() };
+    let mut judged = Judged { checked: lists.len(), ..Judged::default() };
     for (name, history) in lists {
         judged.broken.extend(one_list(&history).into_iter().map(|what| format!("{name}: {what}")));
     }

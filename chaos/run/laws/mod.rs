@@ -28,6 +28,8 @@ pub struct Judged {
     /// How much there was to judge, in the law's own measure.
     pub checked: usize,
     pub broken: Vec<String>,
+    /// What could not be judged to its end: neither good nor bad.
+    pub unknown: Vec<String>,
 }
 
 pub struct Law {
@@ -53,7 +55,7 @@ pub const ALL: &[Law] = &[
     Law {
         name: "a healed cluster converges",
         unit: "runs",
-        judge: |record| Judged { checked: 1, broken: record.found.clone() },
+        judge: |record| Judged { checked: 1, broken: record.found.clone(), ..Judged::default() },
     },
 ];
 
@@ -63,13 +65,18 @@ pub struct Verdict {
     pub law: &'static str,
     pub checked: usize,
     pub unit: &'static str,
-    /// In words; empty: the law holds.
+    /// In words; both empty: the law holds.
     pub broken: Vec<String>,
+    pub unknown: Vec<String>,
 }
 
 impl Verdict {
     pub fn holds(&self) -> bool {
-        self.broken.is_empty()
+        self.broken.is_empty() && self.unknown.is_empty()
+    }
+
+    pub fn is_broken(&self) -> bool {
+        !self.broken.is_empty()
     }
 }
 
@@ -87,15 +94,19 @@ pub fn judge(record: &Record) -> Vec<Verdict> {
     };
     ALL.iter()
         .map(|law| {
-            let Judged { checked, mut broken } = (law.judge)(record);
-            let more = broken.len().saturating_sub(TOLD_MAX);
-            broken.truncate(TOLD_MAX);
-            if more > 0 {
-                broken.push(format!("and {more} more"));
-            }
-            Verdict { law: law.name, checked, unit: law.unit, broken }
+            let Judged { checked, broken, unknown } = (law.judge)(record);
+            Verdict { law: law.name, checked, unit: law.unit, broken: told(broken), unknown: told(unknown) }
         })
         .collect()
+}
+
+fn told(mut found: Vec<String>) -> Vec<String> {
+    let more = found.len().saturating_sub(TOLD_MAX);
+    found.truncate(TOLD_MAX);
+    if more > 0 {
+        found.push(format!("and {more} more"));
+    }
+    found
 }
 
 /// All operations but those on single objects that were made before the cluster began anew, from then on. Sets are judged

@@ -28,7 +28,7 @@ pub fn stay(record: &Record) -> Judged {
 
 /// No engine ever shows two living sandboxes, or two living containers of a name, of one pod.
 pub fn once(record: &Record) -> Judged {
-    Judged { checked: record.looks, broken: record.doubles.clone() }
+    Judged { checked: record.looks, broken: record.doubles.clone(), ..Judged::default() }
 }
 
 /// What is there more than once, in words; containers by pod uid and name.

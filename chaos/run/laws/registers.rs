@@ -1,6 +1,6 @@
 //! Linearizability of each register, by the search that the simulation uses too.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use super::Judged;
 use crate::run::history::{Call, Operation, Outcome, Record};
@@ -11,26 +11,20 @@ pub fn judge(record: &Record) -> Judged {
     for one in record.operations.iter().filter(|one| one.workload == "registers") {
         histories.entry(&one.object).or_default().push(one);
     }
-    let mut judged = Judged { checked: histories.len(), broken: Vec::new() };
+    let mut judged = Judged { checked: histories.len(), ..Judged::default() };
     for (name, history) in histories {
         let translated = translate(&history);
-        if !linear::is_linearizable(&translated.iter().collect::<Vec<_>>()) {
-            judged.broken.push(format!("no order explains the {} calls on {name}", translated.len()));
+        match linear::words(linear::judge(&translated.iter().collect::<Vec<_>>()), name, translated.len()) {
+            None => {}
+            Some((true, why)) => judged.broken.push(why),
+            Some((false, why)) => judged.unknown.push(why),
         }
     }
     judged
 }
 
-/// In the words of the search, less what says nothing.
+/// In the words of the search.
 fn translate(history: &[&Operation]) -> Vec<search::Operation> {
-    let seen: HashSet<&str> = history
-        .iter()
-        .flat_map(|one| match (&one.outcome, &one.call) {
-            (Outcome::Value(Some(value), _), _) => Some(value.as_str()),
-            (_, Call::Swap(from, _)) => Some(from.as_str()),
-            _ => None,
-        })
-        .collect();
     history
         .iter()
         .filter_map(|one| {
@@ -46,23 +40,13 @@ fn translate(history: &[&Operation]) -> Vec<search::Operation> {
                 Outcome::Done(revision) => search::Answer::Done(*revision),
                 Outcome::Value(value, revision) => search::Answer::Value(value.clone(), *revision),
                 Outcome::Refused(_) => search::Answer::Refused(0),
-                Outcome::Unknown(_) if one.call == Call::Read => return None,
-                // Of a swap that took effect the value would be seen, at the latest at the end: whoever changed it next had read it.
-                Outcome::Unknown(_) => match &one.call {
-                    Call::Swap(_, to) if !seen.contains(to.as_str()) && !overwritten_unseen(history) => return None,
-                    _ => search::Answer::Unknown,
-                },
+                Outcome::Unknown(_) => search::Answer::Unknown,
                 Outcome::Failed(_) | Outcome::Names(..) => return None,
             };
             let (client, name) = (one.client.clone(), one.object.clone());
             Some(search::Operation { client, name, call, begun: one.begun, ended: one.ended, answer })
         })
         .collect()
-}
-
-/// Whether some call changes the register without having read it, so that a value may come and go unseen.
-fn overwritten_unseen(history: &[&Operation]) -> bool {
-    history.iter().any(|one| matches!(one.call, Call::Write(_) | Call::Delete))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::run::history::Record;
 
 /// Every master lists the same objects at the same revisions.
 pub fn views_are_equal(record: &Record) -> Judged {
-    let mut judged = Judged { checked: record.rest.views.len(), broken: Vec::new() };
+    let mut judged = Judged { checked: record.rest.views.len(), ..Judged::default() };
     let mut views = record.rest.views.iter();
     let Some((first, expected)) = views.next() else { return judged };
     for (master, view) in views {
@@ -24,13 +24,13 @@ pub fn replicas_are_reached(record: &Record) -> Judged {
     let all = record.rest.replicas.iter();
     let short = all.filter(|(_, (wanted, there))| wanted != there);
     let broken = short.map(|(name, (wanted, there))| format!("{name} wants {wanted} pods and has {there}")).collect();
-    Judged { checked: record.rest.replicas.len(), broken }
+    Judged { checked: record.rest.replicas.len(), broken, ..Judged::default() }
 }
 
 /// No container without a pod, no pod without a sandbox, no sandbox or container twice.
 pub fn no_orphans(record: &Record) -> Judged {
     let rest = &record.rest;
-    let mut judged = Judged { checked: rest.containers.len(), broken: Vec::new() };
+    let mut judged = Judged { checked: rest.containers.len(), ..Judged::default() };
     if !rest.engines {
         return judged;
     }

@@ -14,7 +14,7 @@ pub fn judge(record: &Record) -> Judged {
     };
     let mut writes: Vec<(&Operation, Revision)> =
         record.operations.iter().filter_map(|one| Some((one, revision(one)?))).collect();
-    let mut judged = Judged { checked: writes.len(), broken: Vec::new() };
+    let mut judged = Judged { checked: writes.len(), ..Judged::default() };
     let mut taken: BTreeMap<Revision, &Operation> = BTreeMap::new();
     for (one, revision) in &writes {
         if let Some(other) = taken.insert(*revision, one)

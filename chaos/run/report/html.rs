@@ -14,7 +14,7 @@ const STYLE: &str = "
   --good: #4cc38a; --bad: #f0766b; --fault: #e69b4f; --leads: #6ea0f0; --serves: #34496b; --away: #6b3a36; --second: #b795e0; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 1140px; margin: 0 auto; padding: 24px; }
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 32px 0 6px; } p { margin: 4px 0; }
-.soft { color: var(--soft); } .good { color: var(--good); } .bad { color: var(--bad); }
+.soft { color: var(--soft); } .good { color: var(--good); } .bad { color: var(--bad); } .open { color: var(--fault); }
 .verdict { font-size: 20px; font-weight: 600; margin: 14px 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 10px; margin: 14px 0; }
 .tile { background: var(--card); border-radius: 8px; padding: 10px 14px; } .tile b { display: block; font-size: 20px; }
@@ -35,7 +35,13 @@ pub fn page(report: &Report) -> String {
         "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
          <title>{} · {}</title><style>{STYLE}</style></head><body>",
         escaped(&title.scenario),
-        if report.holds() { "every law holds" } else { "laws are broken" }
+        if report.is_broken() {
+            "laws are broken"
+        } else if report.holds() {
+            "every law holds"
+        } else {
+            "not all is known"
+        }
     );
     head(&mut page, report);
     laws(&mut page, report);
@@ -47,7 +53,7 @@ pub fn page(report: &Report) -> String {
 
 fn head(page: &mut String, report: &Report) {
     let (title, figures) = (&report.title, &report.figures);
-    let broken = report.verdicts.iter().filter(|verdict| !verdict.holds()).count();
+    let broken = report.verdicts.iter().filter(|verdict| verdict.is_broken()).count();
     let nodes = match title.nodes {
         0 => String::new(),
         1 => " and one node".to_owned(),
@@ -64,6 +70,10 @@ fn head(page: &mut String, report: &Report) {
         time(report.healed.saturating_sub(report.faults_from)),
     );
     let _ = match broken {
+        0 if !report.holds() => write!(
+            page,
+            "<p class=\"verdict open\">? No law is seen to be broken, but not all could be judged to the end.</p>"
+        ),
         0 => write!(
             page,
             "<p class=\"verdict good\">✓ Every law holds: nothing acknowledged was lost, and the cluster healed.</p>"
@@ -102,15 +112,19 @@ fn sorted_gaps(report: &Report) -> Vec<Micros> {
 fn laws(page: &mut String, report: &Report) {
     page.push_str("<h2>What must hold</h2><table><tr><th></th><th>Law</th><th>Judged by</th></tr>");
     for verdict in &report.verdicts {
-        let (class, sign) = match (verdict.holds(), verdict.checked) {
-            (false, _) => ("bad", "✗ broken"),
-            (true, 0) => ("soft", "– nothing to judge"),
-            (true, _) => ("good", "✓ holds"),
+        let (class, sign) = match verdict.checked {
+            _ if verdict.is_broken() => ("bad", "✗ broken"),
+            _ if !verdict.holds() => ("open", "? unknown"),
+            0 => ("soft", "– nothing to judge"),
+            _ => ("good", "✓ holds"),
         };
         let _ =
             write!(page, "<tr><td class={class} style=\"white-space:nowrap\">{sign}</td><td>{}", escaped(verdict.law));
         for broken in &verdict.broken {
             let _ = write!(page, "<br><span class=bad>{}</span>", escaped(broken));
+        }
+        for unknown in &verdict.unknown {
+            let _ = write!(page, "<br><span class=open>{}</span>", escaped(unknown));
         }
         let _ = write!(page, "</td><td class=soft>{} {}</td></tr>", verdict.checked, verdict.unit);
     }

@@ -228,6 +228,10 @@ impl Report {
         self.verdicts.iter().all(Verdict::holds)
     }
 
+    pub fn is_broken(&self) -> bool {
+        self.verdicts.iter().any(Verdict::is_broken)
+    }
+
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, directory: &Path) -> Result<()> {
@@ -251,16 +255,18 @@ impl Report {
         let figures = &self.figures;
         let mut text = String::new();
         for verdict in &self.verdicts {
-            let word = if !verdict.holds() {
+            let word = if verdict.is_broken() {
                 "BROKEN"
+            } else if !verdict.holds() {
+                "UNKNOWN"
             } else if verdict.checked == 0 {
                 "-"
             } else {
                 "holds"
             };
             let _ = writeln!(text, "{word:<7} {} ({} {})", verdict.law, verdict.checked, verdict.unit);
-            for broken in &verdict.broken {
-                let _ = writeln!(text, "        {broken}");
+            for what in verdict.broken.iter().chain(&verdict.unknown) {
+                let _ = writeln!(text, "        {what}");
             }
         }
         let _ = writeln!(
@@ -350,6 +356,23 @@ mod tests {
             leader_changes(&[seat("a", 1), seat("a", 1), seat("b", 2), seat("a", 1), seat("b", 3), seat("a", 4)]),
             2
         );
+    }
+
+    #[test]
+    fn what_could_not_be_judged_is_neither_good_nor_bad() {
+        let crowd = (0..200).map(|number| Operation {
+            workload: "registers",
+            object: "r".into(),
+            call: Call::Write(number.to_string()),
+            ..write(0, 1_000, Outcome::Done(number))
+        });
+        let report = Report::of(Title::default(), Record { operations: crowd.collect(), ..record() });
+        assert!(!report.holds() && !report.is_broken());
+        assert!(report.summary().contains("UNKNOWN registers are linearizable"), "{}", report.summary());
+        let page = html::page(&report);
+        assert!(page.contains("? unknown") && page.contains("given up") && !page.contains("✗"), "{page}");
+        let json = serde_json::to_value(&report).expect("JSON");
+        assert_eq!(json["verdicts"][0]["unknown"].as_array().map(Vec::len), Some(1));
     }
 
     #[test]

@@ -214,7 +214,7 @@ impl Lab {
         self.spawn(machine, &arguments).await?;
         self.joined(machine, |status| {
             let nodes = status["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
-            nodes.iter().any(|node| node["name"] == machine && node["ready"] == true)
+            nodes.iter().any(|node| node["name"] == machine && node["ready"] == "true")
         })
         .await
     }

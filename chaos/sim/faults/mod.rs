@@ -59,6 +59,13 @@ pub const ALL: &[Fault] = &[
     fault!(2, "restart-each", "every master in turn is stopped in order and started again", processes::restart_each),
     fault!(5, "halves", "the masters fall into two halves", network::halves),
     fault!(5, "isolate-leader", "the leader is cut off from all others", network::isolate_leader),
+    fault!(2, "deposed", "the leader is cut off and loses power when it hears of the next one", network::deposed),
+    fault!(
+        2,
+        "lapse",
+        "the leader stops for want of answers and goes on in its term, others' disks are slow",
+        network::lapse
+    ),
     fault!(5, "one-way", "a master hears others but is not heard, or the other way round", network::one_way),
     fault!(3, "bridge", "two halves that only one master reaches both of", network::bridge),
     fault!(3, "flapping", "a link that fails and returns again and again", network::flapping),

@@ -3,10 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+
 use crate::Random;
 use crate::sim::world::World;
 
 type Directions = Vec<(u64, u64)>;
+
+/// Longer than the others need for an election, and than who was cut off needs to hear of it.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(3);
+/// A little longer than a leader goes on without an answer, but too short for it to be forgotten.
+const LAPSE_MS: (u64, u64) = (205, 600);
 
 /// Both directions between every one of these and every one of those.
 fn between(these: &[u64], those: &[u64]) -> Directions {
@@ -36,6 +43,60 @@ pub async fn isolate_leader(world: Arc<World>, _: Random, lasts: Duration) {
     let Some(leader) = world.leader() else { return };
     let others: Vec<u64> = world.ids().into_iter().filter(|id| *id != leader).collect();
     blocked(&world, between(&[leader], &others), lasts).await;
+}
+
+/// Waits until some master says so of itself, but not for ever.
+async fn until(world: &World, says: impl Fn(u64, &replica::Leadership) -> bool + Sync) {
+    let leaderships = world.processes().into_iter().map(|(id, process)| (id, process.replica.leadership()));
+    let waits = leaderships.map(|(id, mut leadership)| {
+        let says = &says;
+        // One that ends says nothing.
+        async move {
+            if leadership.wait_for(|now| says(id, now)).await.is_err() {
+                std::future::pending::<()>().await
+            }
+        }
+        .boxed()
+    });
+    let waits: Vec<_> = waits.chain([std::future::pending().boxed()]).collect();
+    let _ = tokio::time::timeout(FOLLOWS_WITHIN, futures::future::select_all(waits)).await;
+}
+
+/// The leader is cut off until another one leads. What it wrote meanwhile goes when it hears of that one, and right then its
+/// power fails.
+pub async fn deposed(world: Arc<World>, mut random: Random, lasts: Duration) {
+    let Some(leader) = world.leader() else { return };
+    let others: Vec<u64> = world.ids().into_iter().filter(|id| *id != leader).collect();
+    let directions = between(&[leader], &others);
+    world.net.block(&directions);
+    until(&world, |id, now| id != leader && now.leading.is_some()).await;
+    world.net.unblock(&directions);
+    until(&world, |id, now| id == leader && now.leader.is_some_and(|next| next != leader)).await;
+    tokio::time::sleep(Duration::from_millis(random.between(0, 20))).await;
+    world.hold(leader);
+    world.cut_power(leader);
+    tokio::time::sleep(lasts / 4).await;
+    world.release(leader).await;
+}
+
+/// Again and again the leader is heard but hears nobody for just so long that it stops, and then goes on in the same term;
+/// what it had proposed takes the others' disks longer than that.
+pub async fn lapse(world: Arc<World>, mut random: Random, lasts: Duration) {
+    let Some(leader) = world.leader() else { return };
+    let others: Vec<u64> = world.ids().into_iter().filter(|id| *id != leader).collect();
+    let disks: Vec<_> = others.iter().filter_map(|id| world.disk(*id)).collect();
+    disks.iter().for_each(|disk| disk.slow_syncs(Duration::from_millis(LAPSE_MS.1 * 2)));
+    let ends = tokio::time::Instant::now() + lasts;
+    while tokio::time::Instant::now() < ends {
+        blocked(
+            &world,
+            others.iter().map(|other| (*other, leader)).collect(),
+            Duration::from_millis(random.between(LAPSE_MS.0, LAPSE_MS.1)),
+        )
+        .await;
+        tokio::time::sleep(Duration::from_millis(random.between(1, LAPSE_MS.1))).await;
+    }
+    disks.iter().for_each(|disk| disk.slow_syncs(Duration::ZERO));
 }
 
 pub async fn one_way(world: Arc<World>, mut random: Random, lasts: Duration) {

@@ -175,8 +175,6 @@ pub async fn power_at(world: Arc<World>, mut random: Random, lasts: Duration) {
     }
     for id in without {
         tokio::time::sleep(Duration::from_millis(random.between(0, lasts.as_millis() as u64 + 1))).await;
-        // It may have been starting when its power went, and be up since without a disk.
-        world.cut_power(id);
         world.release(id).await;
     }
 }

@@ -177,8 +177,10 @@ impl Replace {
         if let (Some(from), Some(token)) = (&self.from, &self.token) {
             return Ok((from.clone(), token.clone()));
         }
-        let own = data_dir.join(FILE);
-        let access = Access::of(&own);
+        // The kubeconfig names the masters there were when it was made, which for the first one is itself alone.
+        let noted = data_dir.to_owned();
+        let also = tokio::task::spawn_blocking(move || master::noted_masters(&noted)).await?;
+        let access = Access { also, ..Access::of(data_dir.join(FILE)) };
         let known = "give --from <host:port> and --token (`hactl cluster token create --master` on another master)";
         let address = match &self.from {
             Some(from) => from.clone(),

@@ -189,6 +189,11 @@ impl Sim {
         Self { mounted, ..self.clone() }
     }
 
+    /// Whether this handle still works: nothing has crashed or been killed since it was mounted.
+    pub fn is_mounted(&self) -> bool {
+        self.present().is_ok()
+    }
+
     /// Cuts the power: unsynced writes are lost, and present handles are dead.
     pub fn crash(&self) {
         self.crash_keeping(|_| 0);
@@ -717,7 +722,7 @@ mod tests {
         let sim = Sim::in_tasks();
         let dir = Path::new("/d");
         let open = |sim: &Sim| sim.mount().database(dir, Purpose::Log).expect("a database");
-        let db = open(&sim);
+        let (db, mounted) = (open(&sim), sim.mount());
         sim.aim(Action::Write(Purpose::Log), 1, 1);
         let hits = sim.hits();
         sim.replace(Path::new("/f"), b"not aimed at").expect("replaced");
@@ -725,7 +730,7 @@ mod tests {
             db.write(row(number), Durability::Synced).expect("written");
         }
         assert!(db.write(row(3), Durability::Synced).is_err() && *hits.borrow() == 1);
-        assert!(db.get(&[1]).is_err(), "the power is off");
+        assert!(db.get(&[1]).is_err() && !mounted.is_mounted() && sim.mount().is_mounted(), "the power is off");
         assert!(!sim.aim_no_more(), "it has hit");
         sim.crash();
         assert_eq!(keys(open(&sim).as_ref()), [1, 2]);

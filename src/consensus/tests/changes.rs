@@ -4,6 +4,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 
 use super::cluster::{accepted, create, key, member, put};
 use super::{Cluster, Disk};
+use crate::transport::Change;
 use crate::{Error, Member, Role};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -323,4 +324,37 @@ async fn compaction_gives_space_back_while_writes_go_on() {
     cluster.members[&1].shutdown().await;
     let stopped = files(cluster.data_dir(1).join("state"));
     assert!(stopped < before.state_bytes / 2, "{stopped} bytes of files, {} before", before.state_bytes);
+}
+
+/// It refuses at once, and that it was asked is news of it: whoever asked again at any news did so without a pause.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_hands_over_is_asked_for_a_change_now_and_then() {
+    const NEWS_MAX: usize = 5_000;
+    let cluster = Cluster::of(3, Disk::Tasks).await;
+    let leader = cluster.leader().await;
+    let to = leader % 3 + 1;
+    let inner = cluster.members[&leader].inner();
+    // So it cannot take over.
+    cluster.net.set_cut(to, true);
+    inner.raft.trigger().transfer_leader(to).await.expect("asked");
+    let mut metrics = inner.raft.metrics();
+    metrics.borrow_and_update();
+    let asked = tokio::time::Instant::now();
+    let refused = inner.change_here(Change::AddLearner(member(8))).await;
+    assert!(matches!(refused, Err(Error::NotLeader { .. })), "{refused:?}");
+    metrics.changed().await.expect("running");
+    assert_eq!(asked.elapsed(), std::time::Duration::ZERO, "to be asked is news");
+
+    let news = async {
+        for _ in 0..NEWS_MAX {
+            metrics.changed().await.expect("running");
+        }
+    };
+    tokio::select! {
+        // Made in the end, or not: it names what shall be.
+        outcome = cluster.members[&leader].add_learner(member(9)) => {
+            assert!(matches!(outcome, Ok(()) | Err(Error::NotLeader { .. } | Error::Timeout(_))), "{outcome:?}");
+        }
+        () = news => panic!("asked without a pause"),
+    }
 }

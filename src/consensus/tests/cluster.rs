@@ -15,7 +15,7 @@ use tonic::Status;
 
 use crate::storage::{Storage, rocks::Rocks, sim::Sim};
 use crate::transport::{Change, Chunk, PeerTransport, Proposed};
-use crate::{Config, Consensus, Error, Member, Peers, start_on};
+use crate::{Config, Consensus, Error, Member, Peers, start_here, start_on};
 
 /// Nothing here may take longer.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -164,12 +164,15 @@ impl PeerTransport for Link {
     }
 }
 
+#[derive(Clone, Copy)]
 pub enum Disk {
     Real,
     Sim,
+    /// As [`Disk::Sim`], and the members are tasks of the test's own runtime, whose clock may be paused.
+    Tasks,
 }
 
-/// Members 1 to n, each with a data directory and (with [`Disk::Sim`]) a disk of its own.
+/// Members 1 to n, each with a data directory and (but with [`Disk::Real`]) a disk of its own.
 pub struct Cluster {
     pub net: Arc<Net>,
     pub members: BTreeMap<u64, Consensus>,
@@ -235,9 +238,13 @@ impl Cluster {
         let storage: Arc<dyn Storage> = match self.disk {
             Disk::Real => Rocks::new(),
             Disk::Sim => Arc::new(self.sims.entry(id).or_default().clone()),
+            Disk::Tasks => Arc::new(self.sims.entry(id).or_insert_with(Sim::in_tasks).clone()),
         };
-        let link = Link { net: self.net.clone(), from: id };
-        let consensus = start_on(config, Arc::new(link), storage).await?;
+        let link = Arc::new(Link { net: self.net.clone(), from: id });
+        let consensus = match self.disk {
+            Disk::Real | Disk::Sim => start_on(config, link, storage).await?,
+            Disk::Tasks => start_here(config, link, storage).await?,
+        };
         self.net.set_peers(id, Some((consensus.peers(), consensus.runtime().clone())));
         self.members.insert(id, consensus);
         Ok(())
