@@ -54,7 +54,11 @@ async fn a_refused_recovery_leaves_the_master_running() {
     local.ok(&["local", "kill", &leader]);
     eventually("no leader is known", || {
         let error = local.fails(&["cluster", "recover", "--from-this-member", "--yes", "--data-dir", path(&data_dir)]);
-        if error.contains("leads, so") { Err(error) } else { Ok(assert!(error.contains("can be reached"), "{error}")) }
+        if error.contains("leads, so") {
+            return Err(error);
+        }
+        assert!(error.contains("can be reached"), "{error}");
+        Ok(())
     });
     assert_eq!(local.log(&other).matches("master stopped").count(), 1, "it had to stop");
     local.serves(&other).await;
