@@ -14,6 +14,8 @@ use super::Leader;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The part of the byte bound that is made free when it is met, so that a steady stream of writes does not meet it all the time.
 const FREED: u64 = 8;
+/// Revisions that one command drops at most: it is applied in one piece, on the thread that also sends heartbeats.
+const STEP: u64 = 1000;
 /// How often a bound that is met again and again is told of.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Revisions are noted so often for their age, or four times within `history` if that is shorter.
@@ -58,16 +60,27 @@ pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
             }
             target = target.max(Some(upto));
         }
-        let Some(revision) = target.filter(|revision| *revision > root.compacted()) else { continue };
+        let compacted = root.compacted();
         drop(root);
-        let command =
-            Command { ops: vec![Op { kind: Some(op::Kind::Compact(Compact { revision })) }], ..Command::default() };
-        match leader.propose(term, command).await {
-            Ok(_) => {}
-            Err(Error::Deposed(_)) => return,
-            Err(error) => tracing::warn!(%error, "compaction failed; tried again later"),
+        for revision in steps(compacted, target.unwrap_or(0)) {
+            let command =
+                Command { ops: vec![Op { kind: Some(op::Kind::Compact(Compact { revision })) }], ..Command::default() };
+            match leader.propose(term, command).await {
+                Ok(_) => {}
+                Err(Error::Deposed(_)) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "compaction failed; tried again later");
+                    break;
+                }
+            }
         }
     }
+}
+
+/// The revisions at which a compaction from one to another stops.
+fn steps(from: Revision, to: Revision) -> impl Iterator<Item = Revision> {
+    let next = move |at: &Revision| (*at < to).then(|| at.saturating_add(STEP).min(to));
+    std::iter::successors(next(&from), next)
 }
 
 #[cfg(test)]
@@ -85,6 +98,15 @@ mod tests {
         let mut leader = leader(replica.clone());
         (leader.bounds.history, leader.bounds.history_bytes) = (history, history_bytes);
         (replica, AbortOnDropHandle::new(tokio::spawn(run(leader, 1, CancellationToken::new()))))
+    }
+
+    #[test]
+    fn what_is_dropped_is_dropped_in_steps() {
+        for (from, to, expected) in
+            [(0, 0, vec![]), (7, 3, vec![]), (7, 8, vec![8]), (7, 1007, vec![1007]), (7, 2500, vec![1007, 2007, 2500])]
+        {
+            assert_eq!(steps(from, to).collect::<Vec<_>>(), expected, "{from} to {to}");
+        }
     }
 
     /// One more version of one object; its revision.
