@@ -105,6 +105,12 @@ impl Replace {
                 data_dir.display()
             );
         };
+        let name = self.node_name.clone().unwrap_or_else(|| present.name.clone());
+        let settings = self.flags.resolve(&present.settings)?;
+        let (advertise_api, advertise_peer) = match &self.advertise {
+            Some(_) => init::addresses(self.advertise.as_deref(), &settings)?,
+            None => (role.advertise_api.clone(), role.advertise_peer.clone()),
+        };
         let ran = run::runs(data_dir)?;
         if ran {
             refuse_healthy(data_dir, &role).await?;
@@ -114,42 +120,22 @@ impl Replace {
         unit::stop(data_dir)?;
         run::stop(data_dir).await?;
         progress.done("stopped");
-        let replaced = self.take_place(data_dir, present, role).await;
-        match replaced {
-            Err(error) if ran && Installation::exists(data_dir) => Err(next::start_again(data_dir, error)),
-            // What runs it from now on installs its own.
-            replaced => replaced.and_then(|installation| unit::remove(data_dir).map(|()| installation)),
-        }
-    }
 
-    async fn take_place(&self, data_dir: &Path, present: Installation, role: MasterRole) -> Result<Installation> {
-        let name = self.node_name.clone().unwrap_or_else(|| present.name.clone());
-        let settings = self.flags.resolve(&present.settings)?;
-        let (advertise_api, advertise_peer) = match &self.advertise {
-            Some(_) => init::addresses(self.advertise.as_deref(), &settings)?,
-            None => (role.advertise_api.clone(), role.advertise_peer.clone()),
-        };
-        let dead = self.dead.clone().unwrap_or_else(|| role.member_id.to_string());
         let progress =
             Progress::start(format!("taking the place of {}", self.dead.as_deref().unwrap_or(&present.name)));
-        let (address, token) = self.way_in(data_dir).await?;
-        let joined = master::join(&master::Join {
-            data_dir: data_dir.to_owned(),
-            address,
-            token,
-            master: Some(master::JoinMaster {
-                name: name.clone(),
-                advertise_api: advertise_api.clone(),
-                advertise_peer: advertise_peer.clone(),
-                kubeconfig: data_dir.join(FILE),
-            }),
-            node: None,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            nonce: installation::nonce(data_dir)?,
-            replaces: Some(dead),
-            epoch: present.epoch,
-        })
-        .await?;
+        let newcomer = master::JoinMaster {
+            name: name.clone(),
+            advertise_api: advertise_api.clone(),
+            advertise_peer: advertise_peer.clone(),
+            kubeconfig: data_dir.join(FILE),
+        };
+        let joined = match self.join_instead(data_dir, newcomer, &role, present.epoch).await {
+            // The database is as it was.
+            Err(error) if ran => return Err(next::start_again(data_dir, error)),
+            joined => joined?,
+        };
+        // What runs it from now on installs its own.
+        unit::remove(data_dir)?;
         let member_id = joined.member_id.context("the masters gave no member id")?;
         let aside = put_aside(data_dir, role.member_id)?;
         let mut given = present.settings.clone();
@@ -170,6 +156,29 @@ impl Replace {
             note(format!("the old database is in {}; remove it when the new member votes", aside.display()));
         }
         Ok(installation)
+    }
+
+    /// Joins as a new member; the dead one goes first.
+    async fn join_instead(
+        &self,
+        data_dir: &Path,
+        newcomer: master::JoinMaster,
+        role: &MasterRole,
+        epoch: u64,
+    ) -> Result<master::Joined> {
+        let (address, token) = self.way_in(data_dir).await?;
+        let join = master::Join {
+            data_dir: data_dir.to_owned(),
+            address,
+            token,
+            master: Some(newcomer),
+            node: None,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            nonce: installation::nonce(data_dir)?,
+            replaces: Some(self.dead.clone().unwrap_or_else(|| role.member_id.to_string())),
+            epoch,
+        };
+        Ok(master::join(&join).await?)
     }
 
     /// A living master and a token for it.
