@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use super::engine::{Engine, placed};
+use super::exchanged::Exchanged;
 use super::{Ability, Machine, Plan, Signal, Target, restore_arguments, run, shim, verb};
 
 const API_PORT: u16 = 6443;
@@ -31,7 +32,7 @@ pub struct Lab {
     name: String,
     network: [u8; 3],
     preload: Mutex<Option<PathBuf>>,
-    exchanged: Mutex<BTreeMap<String, PathBuf>>,
+    exchanged: Exchanged,
     running: tokio::sync::Mutex<BTreeMap<String, Child>>,
     engines: tokio::sync::Mutex<BTreeMap<String, Engine>>,
 }
@@ -60,7 +61,7 @@ impl Lab {
             // The range for carriers' own use; nobody else takes from it.
             network: [100, 126, third],
             preload: Mutex::default(),
-            exchanged: Mutex::default(),
+            exchanged: Exchanged::default(),
             running: tokio::sync::Mutex::default(),
             engines: tokio::sync::Mutex::default(),
         })
@@ -340,8 +341,7 @@ impl Target for Lab {
     }
 
     fn program(&self, machine: &str) -> String {
-        let exchanged = self.exchanged.lock().ok().and_then(|all| all.get(machine).cloned());
-        exchanged.unwrap_or_else(|| self.program.clone()).display().to_string()
+        self.exchanged.of(machine, &self.program)
     }
 
     fn data_dir(&self, machine: &str) -> String {
@@ -386,9 +386,7 @@ impl Target for Lab {
     }
 
     fn exchange(&self, machine: &str, program: &Path) -> Result<()> {
-        let mut exchanged = self.exchanged.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
-        exchanged.insert(machine.to_owned(), std::path::absolute(program)?);
-        Ok(())
+        self.exchanged.set(machine, program)
     }
 
     async fn join_anew(&self, machine: &str) -> Result<()> {

@@ -1,6 +1,5 @@
 //! Processes of this machine, by `hactl local`: each what a real machine runs, on ports of 127.0.0.1.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::engine::Engine;
+use super::exchanged::Exchanged;
 use super::{Ability, Machine, Plan, Signal, Target, restore_arguments, run, shim, verb};
 
 /// Of a file system for one master.
@@ -25,7 +25,7 @@ pub struct Local {
     kept: bool,
     plan: Plan,
     preload: Mutex<Option<PathBuf>>,
-    exchanged: Mutex<BTreeMap<String, PathBuf>>,
+    exchanged: Exchanged,
     engine: tokio::sync::Mutex<Engine>,
 }
 
@@ -36,7 +36,7 @@ impl Local {
             bail!("the cluster in {} was made without what this scenario needs; leave --dir out", dir.display());
         }
         let engine = tokio::sync::Mutex::new(Engine::new(&dir.join("engine"), None));
-        Ok(Self { program, dir, kept, plan, preload: Mutex::default(), exchanged: Mutex::default(), engine })
+        Ok(Self { program, dir, kept, plan, preload: Mutex::default(), exchanged: Exchanged::default(), engine })
     }
 
     async fn local(&self, program: &Path, arguments: &[&str]) -> Result<String> {
@@ -211,8 +211,7 @@ impl Target for Local {
     }
 
     fn program(&self, machine: &str) -> String {
-        let exchanged = self.exchanged.lock().ok().and_then(|all| all.get(machine).cloned());
-        exchanged.unwrap_or_else(|| self.program.clone()).display().to_string()
+        self.exchanged.of(machine, &self.program)
     }
 
     fn data_dir(&self, machine: &str) -> String {
@@ -256,9 +255,7 @@ impl Target for Local {
     }
 
     fn exchange(&self, machine: &str, program: &Path) -> Result<()> {
-        let mut exchanged = self.exchanged.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
-        exchanged.insert(machine.to_owned(), std::path::absolute(program)?);
-        Ok(())
+        self.exchanged.set(machine, program)
     }
 
     async fn join_anew(&self, machine: &str) -> Result<()> {

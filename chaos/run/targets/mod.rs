@@ -5,6 +5,7 @@
 
 mod compose;
 mod engine;
+mod exchanged;
 mod hosts;
 mod lab;
 mod local;
