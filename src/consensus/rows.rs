@@ -21,24 +21,36 @@ pub fn changed(applied: &Applied, out: &mut Vec<Write>) {
     codec::rows(applied, &mut |row| out.push(write(row)));
 }
 
-/// Makes one deletion of those of outcomes, which leave in the order in which they came: only numbers up to the last one are
-/// gone. As a row each they would make every file that RocksDB flushes due for a merge.
-pub fn gather_deleted_outcomes(rows: &mut Vec<Write>) {
-    let mut deleted: Option<(Vec<u8>, Vec<u8>)> = None;
-    rows.retain(|row| {
-        let Write::Delete(key) = row else { return true };
-        if !codec::is_outcome(key) {
-            return true;
+/// So many outcomes that have left the state may stay in the database.
+const OUTCOMES_BEHIND: usize = 8192;
+
+/// The outcomes that have left the state, in the order in which they came, but not yet the database: [`state::Restore`] passes
+/// over them. They go many at once, as one range. A row for each would make every file that RocksDB flushes due for a merge, and
+/// ranges are dear too: with each one a flush reads the index of every table that it covers.
+#[derive(Default)]
+pub struct Evicted {
+    behind: usize,
+}
+
+impl Evicted {
+    /// Takes the deletions of outcomes out of `rows`, and puts one of all that left so far there when it is time.
+    pub fn gather(&mut self, rows: &mut Vec<Write>) {
+        let mut last: Option<Vec<u8>> = None;
+        rows.retain(|row| {
+            let Write::Delete(key) = row else { return true };
+            if !codec::is_outcome(key) {
+                return true;
+            }
+            self.behind += 1;
+            last = Some(std::mem::take(&mut last).unwrap_or_default().max(key.clone()));
+            false
+        });
+        if let Some(mut behind) = last.filter(|_| self.behind >= OUTCOMES_BEHIND) {
+            // The next key after it.
+            behind.push(0);
+            rows.push(Write::DeleteRange(codec::FIRST_OUTCOME.to_vec(), behind));
+            self.behind = 0;
         }
-        let (first, last) = deleted.get_or_insert_with(|| (key.clone(), key.clone()));
-        *first = std::mem::take(first).min(key.clone());
-        *last = std::mem::take(last).max(key.clone());
-        false
-    });
-    if let Some((first, mut behind)) = deleted {
-        // The next key after it.
-        behind.push(0);
-        rows.push(Write::DeleteRange(first, behind));
     }
 }
 
@@ -105,34 +117,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deleted_outcomes_are_one_range() {
+    fn outcomes_leave_the_database_many_at_once() {
         let mut state = State::default();
-        let mut rows = Vec::new();
-        for number in 0..state::OUTCOMES_MAX as u128 + 3 {
+        let mut evicted = Evicted::default();
+        let mut stored = std::collections::BTreeMap::new();
+        let mut ranges = 0;
+        for number in 0..(state::OUTCOMES_MAX + 2 * OUTCOMES_BEHIND + 3) as u128 {
             let command =
                 state::Command { proposal: number.to_be_bytes().to_vec().into(), ..state::Command::default() };
             let applied = state.apply(state::EntryId { term: 1, index: 1 }, &command);
+            let mut rows = Vec::new();
             changed(&applied, &mut rows);
+            rows.push(Write::Delete(b"another".to_vec()));
+            evicted.gather(&mut rows);
+            assert!(rows.iter().any(|row| matches!(row, Write::Delete(key) if key == b"another")), "{rows:?}");
+            for row in rows {
+                match row {
+                    Write::Put(key, value) => drop(stored.insert(key, value)),
+                    Write::Delete(key) => assert!(!codec::is_outcome(&key)),
+                    Write::DeleteRange(from, to) => {
+                        ranges += 1;
+                        stored.retain(|key, _| *key < from || *key >= to);
+                    }
+                }
+            }
+            assert!(stored.len() < state::OUTCOMES_MAX + OUTCOMES_BEHIND);
         }
-        rows.push(Write::Delete(b"another".to_vec()));
-        let gone: Vec<Vec<u8>> = rows
-            .iter()
-            .filter_map(|row| match row {
-                Write::Delete(key) if codec::is_outcome(key) => Some(key.clone()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(gone.len(), 3);
-        gather_deleted_outcomes(&mut rows);
-        let deletions: Vec<&Write> = rows.iter().filter(|row| !matches!(row, Write::Put(..))).collect();
-        let [Write::Delete(other), Write::DeleteRange(from, to)] = deletions[..] else { panic!("{deletions:?}") };
-        assert_eq!(other, b"another");
-        let kept = |key: &Vec<u8>| key < from || key >= to;
-        assert!(gone.iter().all(|key| !kept(key)));
-        let puts = rows.iter().filter_map(|row| match row {
-            Write::Put(key, _) if codec::is_outcome(key) => Some(key),
-            _ => None,
-        });
-        assert_eq!(puts.filter(|key| kept(key)).count(), state::OUTCOMES_MAX);
+        assert_eq!((ranges, stored.len()), (2, state::OUTCOMES_MAX + 3), "those that left since the last range stay");
+        let Write::Put(key, value) = meta(&state) else { panic!("the row goes with every batch") };
+        stored.insert(key, value);
+        let mut restore = Restore::new();
+        for (key, value) in &stored {
+            restore.row(key, value).expect("a row of a state");
+        }
+        assert_eq!(restore.finish(), Ok(state));
     }
 }

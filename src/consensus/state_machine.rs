@@ -168,6 +168,7 @@ pub struct StateMachine {
     snapshots: Arc<Snapshots>,
     rows: Vec<Write>,
     rows_bytes: usize,
+    evicted: rows::Evicted,
 }
 
 impl StateMachine {
@@ -181,6 +182,7 @@ impl StateMachine {
             snapshots,
             rows: Vec::new(),
             rows_bytes: 0,
+            evicted: rows::Evicted::default(),
         }
     }
 
@@ -219,7 +221,7 @@ impl StateMachine {
 
     async fn hand_on_rows(&mut self) -> io::Result<()> {
         let mut rows = std::mem::take(&mut self.rows);
-        rows::gather_deleted_outcomes(&mut rows);
+        self.evicted.gather(&mut rows);
         rows.push(rows::meta(&self.state));
         self.rows_bytes = 0;
         Ok(self.store.write(rows, self.applied, self.membership.clone()).await?)

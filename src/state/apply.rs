@@ -134,7 +134,7 @@ impl State {
         if old.is_none() {
             self.allows_create(&put.key)?;
         }
-        self.allows_claims(&put.key, &put.header)?;
+        self.allows_claims(&put.key, old, &put.header)?;
         self.allows_node(&put.key, old.map_or("", |old| old.node.as_str()), &put.header.node)
     }
 
@@ -176,8 +176,11 @@ impl State {
         }
     }
 
-    /// A claim, and a uid, belongs to one object.
-    fn allows_claims(&self, key: &Key, header: &Header) -> Result<(), Refusal> {
+    /// A claim, and a uid, belongs to one object. What the version before had is this object's already.
+    fn allows_claims(&self, key: &Key, old: Option<&Header>, header: &Header) -> Result<(), Refusal> {
+        if old.is_some_and(|old| old.uid == header.uid && old.claims == header.claims) {
+            return Ok(());
+        }
         let other = |holder: Option<&Key>| holder.filter(|holder| *holder != key).cloned();
         for claim in &header.claims {
             if let Some(holder) = other(self.claimed(claim)) {

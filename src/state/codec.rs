@@ -5,6 +5,7 @@
 //!   11 group 00 resource 00 namespace 00 name 00 r  the version of that key made by revision r, or its deletion
 //!   12 n                                            outcome number n of the table of proposals
 //! ```
+//! Outcomes that have left the table may be stored still: they are those of the lowest numbers.
 //!
 //! Numbers in keys are 8 bytes, big-endian. Values begin with [`FORMAT`]; the rest is a prost message and append-only.
 //! An object's rows are its present version and what history needs: an event is the row of its revision, and its old
@@ -192,6 +193,9 @@ fn object_key(key: &Key, revision: Revision) -> Vec<u8> {
     bytes.extend_from_slice(&revision.to_be_bytes());
     bytes
 }
+
+/// No row of the table of proposals comes before this.
+pub const FIRST_OUTCOME: &[u8] = &[OUTCOME];
 
 /// Whether a row is one of the table of proposals.
 pub fn is_outcome(key: &[u8]) -> bool {

@@ -1,10 +1,12 @@
 //! The table proposal id → outcome, so that a proposal repeated after a lost leader is answered and not applied twice.
 //! It holds the last [`OUTCOMES_MAX`] proposals; the oldest leaves first.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::{Arc, OnceLock};
 
 use imbl::OrdMap;
+use siphasher::sip::SipHasher13;
 
 use crate::{Outcome, ProposalId, State};
 
@@ -26,9 +28,12 @@ pub(crate) type Outcomes = OrdMap<u64, (ProposalId, Arc<Outcome>)>;
 
 /// The number of each proposal. It follows from the outcomes, so it is no part of what a state is: a clone begins without
 /// and makes it when it first needs it, which a root for readers never does. Ids are random; in a persistent map each would
-/// cost the copy of a path.
+/// cost the copy of a path, and in an ordered one a walk through cold memory.
 #[derive(Debug, Default)]
-pub(crate) struct Numbers(OnceLock<BTreeMap<ProposalId, u64>>);
+pub(crate) struct Numbers(OnceLock<ByProposal>);
+
+/// Hashed alike on every member and in every run: only masters choose ids.
+type ByProposal = HashMap<ProposalId, u64, BuildHasherDefault<SipHasher13>>;
 
 impl Clone for Numbers {
     fn clone(&self) -> Self {
@@ -43,11 +48,11 @@ impl PartialEq for Numbers {
 }
 
 impl Numbers {
-    fn of(&self, outcomes: &Outcomes) -> &BTreeMap<ProposalId, u64> {
+    fn of(&self, outcomes: &Outcomes) -> &ByProposal {
         self.0.get_or_init(|| outcomes.iter().map(|(number, (proposal, _))| (*proposal, *number)).collect())
     }
 
-    fn change(&mut self, outcomes: &Outcomes) -> &mut BTreeMap<ProposalId, u64> {
+    fn change(&mut self, outcomes: &Outcomes) -> &mut ByProposal {
         self.of(outcomes);
         self.0.get_mut().expect("made in the line above")
     }

@@ -29,11 +29,18 @@ use crate::Error;
 
 const BLOCK_CACHE_BYTES: usize = 8 << 20;
 const LOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
-/// So many deletions among so many rows in a row, or such a share of a file, make it due for compaction.
-const DELETIONS: (usize, usize, f64) = (256, 128, 0.5);
+/// So many rows in a row with so many deletions among them, or such a share of a file, make it due for a merge with all that
+/// is older: much went at once. Under load every second row is a deletion, since an old version goes for each new one; merging
+/// for these too would write the whole state anew with every file.
+const DELETIONS: (usize, usize, f64) = (4096, 3686, 0.9);
 const STATE_WRITE_BUFFER_BYTES: usize = 16 << 20;
 /// Files of the newest level that a merge begins with.
 const FILES_TO_MERGE: i32 = 8;
+/// Likewise for `state/`, of which nothing is read while it is written, and with how many more writes wait.
+const STATE_FILES_TO_MERGE: i32 = 12;
+const STATE_FILES_SLOW: (i32, i32) = (36, 48);
+/// Rows of `state/` are read one after the other or not at all: a large block packs well and needs a small index.
+const STATE_BLOCK_BYTES: usize = 32 << 10;
 const BACKGROUND_THREADS: i32 = 2;
 /// A table is handed to the disk in pieces of this while it is written: at its end in one go, it would be waited for by every
 /// sync of the log.
@@ -62,6 +69,9 @@ impl Rocks {
         table.set_block_cache(&self.cache);
         table.set_cache_index_and_filter_blocks(true);
         table.set_format_version(5);
+        if purpose == Purpose::State {
+            table.set_block_size(STATE_BLOCK_BYTES);
+        }
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_block_based_table_factory(&table);
@@ -83,6 +93,9 @@ impl Rocks {
                 options.set_atomic_flush(true);
                 options.set_write_buffer_size(STATE_WRITE_BUFFER_BYTES);
                 options.set_compaction_style(DBCompactionStyle::Universal);
+                options.set_level_zero_file_num_compaction_trigger(STATE_FILES_TO_MERGE);
+                options.set_level_zero_slowdown_writes_trigger(STATE_FILES_SLOW.0);
+                options.set_level_zero_stop_writes_trigger(STATE_FILES_SLOW.1);
                 options.set_memtable_factory(MemtableFactory::Vector);
                 // One thread writes; this kind of buffer knows no other way.
                 options.set_allow_concurrent_memtable_write(false);
