@@ -62,7 +62,10 @@ fn ports(layout: &Layout) -> Vec<u16> {
 /// Masters added by a later `up` are served as well. A dead one's ports are kept from other clusters on this machine.
 fn refresh(dir: &Path, masters: &Masters, kept: &mut Keeper) {
     let Ok(layout) = Layout::load(dir) else { return };
-    layout.plan.masters.iter().flat_map(|master| [master.api, master.peer]).for_each(|port| kept.share(port));
+    for master in &layout.plan.masters {
+        kept.share(master.api);
+        kept.share(master.peer);
+    }
     if let Ok(mut known) = masters.ports.write() {
         *known = ports(&layout);
     }

@@ -69,7 +69,8 @@ impl Layout {
     }
 
     /// Loads the layout, or plans one, and makes it have at least the given numbers of masters and nodes. Ports that nobody
-    /// knows yet are chosen anew if somebody else took them since; all of them are kept until the `Ports` are dropped.
+    /// knows yet are chosen anew if somebody else took them since; all of them are kept until the `Ports` are dropped. A master of
+    /// a formed cluster whose data is lost joins again where it was, for those who know it there.
     pub fn load_or_plan(dir: &Path, masters: usize, nodes: usize) -> Result<(Self, Ports)> {
         let mut layout = if Self::exists(dir) {
             Self::load(dir)?
@@ -78,14 +79,16 @@ impl Layout {
         };
         let mut ports = Ports::new(layout.plan.taken());
         // The kubeconfig names the forwarder's port, and the others know a master's once it has joined.
-        if !layout.kubeconfig().exists() {
+        let formed = layout.kubeconfig().exists();
+        if !formed {
             layout.plan.port = ports.again(layout.plan.port)?;
         }
         let made: Vec<bool> =
             layout.plan.masters.iter().map(|master| Installation::exists(&layout.data_dir(&master.name))).collect();
         let plan = &mut layout.plan;
         for (master, _) in plan.masters.iter_mut().zip(made).filter(|(_, made)| !made) {
-            (master.api, master.peer) = (ports.again(master.api)?, ports.again(master.peer)?);
+            let mut chosen = |port| if formed { ports.back(port) } else { ports.again(port) };
+            (master.api, master.peer) = (chosen(master.api)?, chosen(master.peer)?);
         }
         for number in plan.masters.len() + 1..=masters {
             plan.masters.push(Master { name: format!("master-{number}"), api: ports.next()?, peer: ports.next()? });
@@ -180,5 +183,22 @@ mod tests {
         assert_eq!((same.api, same.peer, moved.api), (one.api, one.peer, two.api));
         assert_ne!(moved.peer, two.peer);
         assert_eq!(Layout::load(dir.path()).expect("kept").plan.taken(), third.plan.taken());
+    }
+
+    #[test]
+    fn a_master_that_lost_its_data_keeps_the_ports_that_its_cluster_kept_for_it() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (first, kept) = Layout::load_or_plan(dir.path(), 3, 0).expect("plan");
+        drop(kept);
+        std::fs::write(first.kubeconfig(), "").expect("write");
+        let (lost, moved) = (&first.plan.masters[0], &first.plan.masters[1]);
+        let mut forwarder = super::super::ports::Keeper::default();
+        assert!(forwarder.share(lost.api) && forwarder.share(lost.peer));
+        let taken = std::net::TcpListener::bind(("127.0.0.1", moved.api)).expect("free");
+        let (again, _kept) = Layout::load_or_plan(dir.path(), 3, 0).expect("again");
+        drop(taken);
+        assert_eq!((again.plan.masters[0].api, again.plan.masters[0].peer), (lost.api, lost.peer));
+        assert_ne!(again.plan.masters[1].api, moved.api, "somebody listens there");
+        assert_eq!(again.plan.masters[1].peer, moved.peer);
     }
 }

@@ -54,6 +54,12 @@ impl Ports {
     pub fn again(&mut self, port: u16) -> Result<u16> {
         if port != 0 && self.kept.choose(port) { Ok(port) } else { self.next() }
     }
+
+    /// The port of a process that is gone and comes back, which its cluster has kept for it: this one, or another if somebody
+    /// listens there.
+    pub fn back(&mut self, port: u16) -> Result<u16> {
+        if port != 0 && self.kept.share(port) { Ok(port) } else { self.next() }
+    }
 }
 
 /// Sockets that keep ports.
@@ -66,9 +72,9 @@ impl Keeper {
         self.bind(port, false)
     }
 
-    /// Keeps a port for the process that it is for, as soon as that one does not listen; who keeps it too does not matter.
-    pub fn share(&mut self, port: u16) {
-        self.bind(port, true);
+    /// Keeps a port for the process that it is for, unless somebody listens there; who keeps it too does not matter.
+    pub fn share(&mut self, port: u16) -> bool {
+        self.bind(port, true)
     }
 
     fn bind(&mut self, port: u16, shared: bool) -> bool {
