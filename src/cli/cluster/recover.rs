@@ -9,7 +9,7 @@ use rpc::pki::{Lifetimes, PeerName};
 
 use super::super::credentials::{Access, FILE};
 use super::super::installation::{Installation, MasterRole};
-use super::super::progress::Progress;
+use super::super::progress::{Progress, count};
 use super::super::run;
 use super::super::settings::Flags;
 use super::DataDir;
@@ -152,14 +152,17 @@ fn describe(installation: &Installation, role: &MasterRole, survey: &Survey, oth
         role.member_id,
         installation.cluster_id,
         installation.epoch,
-        survey.state.len(),
+        count(survey.state.len(), "object"),
         survey.state.revision(),
         survey.last_index
     );
     if survey.unconfirmed > 0 {
         text.push_str(&format!(
-            "  {} log entries of these it does not know to be committed: they are kept, since they may have been acknowledged\n",
-            survey.unconfirmed
+            "  of these, {} it does not know to be committed: all are kept, since they may have been acknowledged\n",
+            match survey.unconfirmed {
+                1 => "1 log entry".to_owned(),
+                many => format!("{many} log entries"),
+            }
         ));
     }
     text.push_str("The other members:\n");
@@ -205,8 +208,12 @@ async fn recover(
     epoch::complete(data_dir)?;
     progress.done("recovered");
     println!(
-        "\nepoch {} (was {}), revision {} (was {}), {} objects",
-        begun.epoch, before.0, begun.revision, before.1, begun.objects
+        "\nepoch {} (was {}), revision {} (was {}), {}",
+        begun.epoch,
+        before.0,
+        begun.revision,
+        before.1,
+        count(begun.objects, "object")
     );
     Ok(())
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::super::credentials::{Access, FILE};
 use super::super::installation::{Draft, Installation, MasterRole, NodeRole};
-use super::super::progress::Progress;
+use super::super::progress::{Progress, count};
 use super::super::run;
 use super::super::settings::Flags;
 use super::{DataDir, init, prepare, recovery_key};
@@ -80,7 +80,7 @@ impl Save {
             println!(
                 "saved {} ({} objects at revision {}, {})",
                 file.display(),
-                header.objects,
+                count(header.objects, "object"),
                 header.revision,
                 size(&file)
             );
@@ -178,10 +178,14 @@ impl Verify {
         }
         println!("cluster     {} (epoch {})", header.cluster_id, header.epoch);
         println!("saved       {} by hactl {}", snapshot::time(header.created), header.version);
-        println!("state       {} objects at revision {}, hash {}", header.objects, header.revision, header.state_hash);
+        println!(
+            "state       {} at revision {}, hash {}",
+            count(header.objects, "object"),
+            header.revision,
+            header.state_hash
+        );
         println!("opened by   the secret half of {}", header.recipient);
-        let chunks = if sums.chunks == 1 { "chunk" } else { "chunks" };
-        println!("checksums   {} {chunks} and the whole file: right", sums.chunks);
+        println!("checksums   {} and the whole file: right", count(sums.chunks, "chunk"));
         if opened {
             println!("content     decrypted; every row is right and the state's hash was recomputed: the same");
         } else {
@@ -286,7 +290,12 @@ impl Restore {
         draft.keep();
         progress.done("restored");
 
-        println!("cluster {} as of {}: {} objects", begun.cluster_id, snapshot::time(saved.created), begun.objects);
+        println!(
+            "cluster {} as of {}: {}",
+            begun.cluster_id,
+            snapshot::time(saved.created),
+            count(begun.objects, "object")
+        );
         println!("epoch {} (was {}), revision {} (was {})", begun.epoch, saved.epoch, begun.revision, saved.revision);
         println!(
             "this machine is its only master (id {}); kubeconfigs and nodes' certificates of before still work",

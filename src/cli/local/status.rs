@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::super::cluster;
 use super::super::credentials::Access;
+use super::super::progress::count;
 use super::Dir;
 use super::layout::Layout;
 
@@ -91,8 +92,10 @@ impl Show {
         if status.leader().is_none() {
             let (all, living) = (status.masters.len(), status.masters.iter().filter(|one| one.pid.is_some()).count());
             println!(
-                "\nNobody leads: {living} of {all} masters run, {} are needed (`hactl local start NAME`).",
-                all / 2 + 1
+                "\nNobody leads: of {} {} must run, and {living} {} (`hactl local start NAME`).",
+                count(all, "master"),
+                all / 2 + 1,
+                if living == 1 { "does" } else { "do" }
             );
         }
         println!("\nkubeconfig: {}", layout.kubeconfig().display());

@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::super::cluster::{self, prepare, recovery_key};
 use super::super::credentials::Access;
 use super::super::installation::Installation;
-use super::super::progress::{Progress, note};
+use super::super::progress::{Progress, count, note};
 use super::super::run;
 use super::super::settings::Flags;
 use super::Dir;
@@ -229,7 +229,8 @@ impl Up {
     async fn wait_for_masters(&self, layout: &Layout) -> Result<()> {
         let all = layout.plan.masters.len();
         let processes: Vec<Process> = layout.plan.masters.iter().map(|master| layout.process(&master.name)).collect();
-        self.wait(&format!("waiting until {all} masters vote"), &processes, async || {
+        let (who, verb) = (count(all, "master"), if all == 1 { "votes" } else { "vote" });
+        self.wait(&format!("waiting until {who} {verb}"), &processes, async || {
             let answer = match cluster::status_of(&Access::of(layout.kubeconfig())).await {
                 Ok(answer) => answer,
                 Err(error) => return Ok(Some(first_line(&error))),
@@ -252,7 +253,8 @@ impl Up {
         }
         let processes: Vec<Process> = names.iter().map(|name| layout.process(name)).collect();
         let client = Access::of(layout.kubeconfig()).kube().await?;
-        self.wait(&format!("waiting until {} nodes are Ready", names.len()), &processes, async || {
+        let (who, verb) = (count(names.len(), "node"), if names.len() == 1 { "is" } else { "are" });
+        self.wait(&format!("waiting until {who} {verb} Ready"), &processes, async || {
             let missing = match unready(&client, &names).await {
                 Ok(missing) => missing,
                 Err(error) => return Ok(Some(first_line(&error))),

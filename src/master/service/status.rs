@@ -278,13 +278,13 @@ fn problems(members: &[pb::MemberStatus], nodes: &[pb::NodeSummary], leader: Opt
 fn leaderless(members: &[pb::MemberStatus], voters: usize) -> String {
     let answering = members.iter().filter(|member| member.voter && member.reachable).count();
     let missing = (voters / 2 + 1).saturating_sub(answering);
+    let verb = if answering == 1 { "answers" } else { "answer" };
     if missing == 0 {
         return format!(
-            "{answering} of {voters} masters answer and none leads: an election takes a second as a rule; look again, and then at \
+            "{answering} of {voters} masters {verb} and none leads: an election takes a second as a rule; look again, and then at \
              whether they reach each other"
         );
     }
-    let verb = if answering == 1 { "answers" } else { "answer" };
     format!(
         "{answering} of {voters} masters {verb}: no majority, nothing can be changed, and containers run on. Start {missing} more \
          (`systemctl start hactl` there, `hactl local start NAME`); if those are lost for good, `hactl cluster recover --from-this-member` on \
