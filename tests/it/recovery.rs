@@ -115,7 +115,8 @@ async fn one_survivor_goes_on_and_the_others_are_locked_out() {
 
     // Together the others would be a majority of the epoch before.
     for old in [&leader, &third] {
-        local.ok(&["local", "start", old]);
+        let error = local.fails(&["local", "start", old]);
+        assert!(error.contains("went on in epoch"), "{error}");
     }
     for old in [&leader, &third] {
         eventually(&format!("{old} is refused"), || {

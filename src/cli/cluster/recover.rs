@@ -43,13 +43,13 @@ impl Recover {
             Err(error) if ran => {
                 // Nothing was changed so far, its being stopped neither.
                 drop(lock);
-                return Err(super::next::start_again(&data_dir, error));
+                return Err(super::next::start_again(&data_dir, error).await);
             }
             Err(error) => return Err(error),
         };
         recover(&data_dir, installation, &role, survey, lifetimes).await?;
         drop(lock);
-        if !ran || !super::next::start_now(&data_dir)? {
+        if !ran || !super::next::start_now(&data_dir).await? {
             super::next::start(&data_dir);
         }
         super::next::others(&data_dir, &role.advertise_api);

@@ -315,7 +315,7 @@ impl Restore {
             super::next::others(&data_dir, &advertise_api);
             Ok(())
         };
-        if super::next::start_now(&data_dir)? {
+        if super::next::start_now(&data_dir).await? {
             return announce.await;
         }
         init::serve(&data_dir, &installation, false, &self.flags, announce).await
