@@ -97,6 +97,11 @@ async fn one_survivor_goes_on_and_the_others_are_locked_out() {
         masters.iter().find(|one| one["name"] == *survivor).and_then(|one| one["api"].as_str()).expect("its address");
     let api = api.trim_start_matches("https://").to_owned();
     eventually("it listens", || std::net::TcpStream::connect(&api).map_err(|error| error.to_string()));
+    let output = local.hactl(&recover);
+    let printed = text(&output.stdout);
+    assert!(!output.status.success() && text(&output.stderr).contains("--yes"), "{}", text(&output.stderr));
+    assert!(printed.contains("it runs, and would be stopped") && printed.contains("What may be lost"), "{printed}");
+    assert!(printed.contains(&format!("{leader} (id")) && printed.contains("lost (cannot be reached)"), "{printed}");
     let printed = eventually("it is recovered", || {
         let output = local.hactl(&[&recover[..], &["--yes"]].concat());
         let error = text(&output.stderr);
