@@ -19,6 +19,11 @@ fn the_first_minutes() {
     assert!(local.ok(&["--version"]).starts_with("hactl 0."));
     let named = local.ok(&["cluster", "kubeconfig"]);
     assert_eq!(named.trim_end(), local.kubeconfig().display().to_string(), "the one in $KUBECONFIG");
+    let own = local.dir().join("master-1");
+    let named = local.ok(&["cluster", "kubeconfig", "--data-dir", own.to_str().expect("a path")]);
+    assert_eq!(named.trim_end(), own.join("admin.kubeconfig").display().to_string(), "a flag wins over $KUBECONFIG");
+    let missing = local.fails(&["get", "ns", "--data-dir", "nowhere"]);
+    assert!(missing.contains("nowhere/admin.kubeconfig"), "and nothing else is taken: {missing}");
     let missing = local.fails(&["cluster", "kubeconfig", "--kubeconfig", "nowhere"]);
     assert_eq!(missing.matches("os error 2").count(), 1, "{missing}");
     let refused =
