@@ -140,7 +140,7 @@ impl Up {
 
     /// Where `cluster init` shows the key, this keeps it in a file: the cluster and its key lie on one machine anyway.
     async fn recovery_key(&self, layout: &Layout) -> Result<()> {
-        let file = layout.dir.join("recovery.key");
+        let file = layout.dir.join(recovery_key::LOCAL_FILE);
         if file.exists() {
             return Ok(());
         }
@@ -358,7 +358,7 @@ pub fn lock(dir: &Path) -> Result<Flock<std::fs::File>> {
 fn refuse_orphans(layout: &Layout) -> Result<()> {
     let made = |name: &String| Installation::exists(&layout.data_dir(name));
     let nodes: Vec<&str> = layout.plan.nodes.iter().map(|node| node.name.as_str()).collect();
-    let left = nodes.iter().any(|name| made(&(*name).to_owned())) || layout.dir.join("recovery.key").exists();
+    let left = nodes.iter().any(|name| made(&(*name).to_owned())) || layout.dir.join(recovery_key::LOCAL_FILE).exists();
     if !left || layout.plan.masters.iter().any(|master| made(&master.name)) {
         return Ok(());
     }
