@@ -251,6 +251,18 @@ fn restore_makes_the_node_of_the_snapshot_this_machines_again() {
 }
 
 #[test]
+fn where_a_snapshot_goes_is_looked_at_first() {
+    let local = Local::up(1, 0);
+    let missing = local.dir().join("nowhere/all.snapshot");
+    let error = local.fails(&["cluster", "snapshot", "save", path(&missing)]);
+    assert!(error.contains("there is no directory") && error.contains("nowhere"), "{error}");
+    assert!(!error.contains("saving a snapshot"), "nothing was begun: {error}");
+    let file = local.dir().join("local.json/all.snapshot");
+    let error = local.fails(&["cluster", "snapshot", "save", path(&file)]);
+    assert!(error.contains("cannot write in") && !error.contains("saving a snapshot"), "{error}");
+}
+
+#[test]
 fn a_lost_recovery_key_is_replaced() {
     let local = Local::up(1, 0);
     let (old, new) = (local.dir().join("recovery.key"), local.dir().join("new.key"));

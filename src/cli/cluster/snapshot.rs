@@ -63,9 +63,14 @@ impl Save {
             Some(dir) if dir != Path::new("") => dir.to_owned(),
             _ => PathBuf::from("."),
         };
-        // Beside its place, so that the rename cannot fail for another file system.
+        // Beside its place, so that the rename cannot fail for another file system; and before anything is asked of the masters.
         let draft = Partial(dir.join(format!(".hactl-{}.partial", std::process::id())));
-        self.receive(&draft.0).await?;
+        if !dir.exists() {
+            bail!("there is no directory {}; make it first (`mkdir -p`)", dir.display());
+        }
+        let file = File::options().create_new(true).write(true).mode(0o600).open(&draft.0);
+        let file = file.with_context(|| format!("cannot write in {}", dir.display()))?;
+        self.receive(file, &draft.0).await?;
         let (header, sums) = check(&draft.0).context("what was received is not a whole snapshot; try again")?;
         let file = self.file.clone().unwrap_or_else(|| dir.join(name(&header)));
         if file.exists() {
@@ -78,7 +83,7 @@ impl Save {
             println!("{}", serde_json::to_string_pretty(&document(&file, &header, sums))?);
         } else {
             println!(
-                "saved {} ({} objects at revision {}, {})",
+                "saved {} ({} at revision {}, {})",
                 file.display(),
                 count(header.objects, "object"),
                 header.revision,
@@ -88,12 +93,11 @@ impl Save {
         Ok(())
     }
 
-    async fn receive(&self, draft: &Path) -> Result<()> {
+    async fn receive(&self, mut file: File, draft: &Path) -> Result<()> {
         let mut client = super::connect(&self.access).await?;
         let mut progress = Progress::start("saving a snapshot");
         let mut parts = client.save_snapshot(pb::SaveSnapshotRequest {}).await.map_err(super::refused)?.into_inner();
         let refused = || format!("cannot write {}", draft.display());
-        let mut file = File::options().create_new(true).write(true).mode(0o600).open(draft).with_context(refused)?;
         let mut bytes = 0;
         loop {
             let part = tokio::time::timeout(SILENCE_MAX, parts.message()).await;
