@@ -205,8 +205,15 @@ async fn an_old_copy_of_a_data_dir_is_refused() {
     std::fs::remove_dir_all(&data_dir).expect("remove");
     std::fs::rename(&copy, &data_dir).expect("rename");
     let error = refused(&data_dir, &[]);
-    assert!(error.contains("this is an old copy") && error.contains("join this machine again"), "{error}");
+    assert!(error.contains("this is an old copy") && error.contains("hactl cluster replace --data-dir"), "{error}");
     write(&local, &leader, 15..20).await;
+
+    // What it says is what helps.
+    local.ok(&["cluster", "replace", "--no-start", "--data-dir", path(&data_dir)]);
+    local.ok(&["local", "start", &victim]);
+    local.serves(&victim).await;
+    let expected = everything(&local.client(&leader).await).await;
+    assert_eq!(everything(&local.client(&victim).await).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +227,7 @@ async fn a_wiped_data_dir_is_refused() {
     let _ = std::fs::remove_dir_all(data_dir.join("snapshots"));
     std::fs::remove_file(data_dir.join("log.synced")).expect("remove");
     let error = refused(&data_dir, &[]);
-    assert!(error.contains("its data was lost") && error.contains("join again"), "{error}");
+    assert!(error.contains("its data was lost") && error.contains("hactl cluster replace --data-dir"), "{error}");
     std::fs::remove_dir_all(&data_dir).expect("remove");
     let error = refused(&data_dir, &[]);
     assert!(error.contains("hactl cluster join"), "{error}");
