@@ -171,6 +171,7 @@ impl Up {
         if !Installation::exists(&data_dir) {
             let progress = Progress::start(format!("joining {}", master.name));
             let token = Token::create(layout, true).await?;
+            let replaces = self.lost_member(layout, master).await?;
             let joined = prepare::join(prepare::Join {
                 data_dir,
                 name: master.name.clone(),
@@ -178,7 +179,7 @@ impl Up {
                 token: token.0.clone(),
                 master: Some((format!("127.0.0.1:{}", master.api), format!("127.0.0.1:{}", master.peer))),
                 node: None,
-                replaces: None,
+                replaces,
                 flags: self.master_settings(master),
             })
             .await;
@@ -187,6 +188,14 @@ impl Up {
             progress.done("joined");
         }
         start_machine(layout, &master.name).map(drop)
+    }
+
+    /// The member that this master was before its data dir was lost: it would stay a voter that never answers.
+    async fn lost_member(&self, layout: &Layout, master: &Master) -> Result<Option<String>> {
+        let status = cluster::status_of(&Access::of(layout.kubeconfig())).await?;
+        let same = |info: &&rpc::pb::MemberInfo| info.name == master.name;
+        let silent = status.members.iter().filter(|member| !member.reachable);
+        Ok(silent.filter_map(|member| member.member.as_ref()).find(same).map(|info| info.id.to_string()))
     }
 
     async fn join_node(&self, layout: &Layout, name: &str) -> Result<()> {
