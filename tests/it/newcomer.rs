@@ -84,7 +84,7 @@ async fn without_a_majority_every_answer_names_the_cause_and_the_next_step() {
     assert!(said.contains("docs/disasters.md"), "{said}");
     let peer = format!("127.0.0.1:{}", local.plan()["masters"][0]["peer"]);
     assert!(said.contains(&format!("master-1 does not answer at {peer}")), "the true port: {said}");
-    assert!(local.ok(&["local", "status"]).contains("Nobody leads: 1 of 3 masters run, 2 are needed"));
+    assert!(local.ok(&["local", "status"]).contains("Nobody leads: 1 of 3 masters runs, 2 are needed"));
 
     let waited = local.fails(&["get", "ns"]);
     assert!(waited.contains("waiting for the masters to answer, at most 20 s"), "{waited}");

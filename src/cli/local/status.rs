@@ -91,11 +91,12 @@ impl Show {
         print!("{}", render(&status));
         if status.leader().is_none() {
             let (all, living) = (status.masters.len(), status.masters.iter().filter(|one| one.pid.is_some()).count());
+            let needed = all / 2 + 1;
             println!(
-                "\nNobody leads: of {} {} must run, and {living} {} (`hactl local start NAME`).",
+                "\nNobody leads: {living} of {} {}, {needed} {} needed (`hactl local start NAME`).",
                 count(all, "master"),
-                all / 2 + 1,
-                if living == 1 { "does" } else { "do" }
+                if living == 1 { "runs" } else { "run" },
+                if needed == 1 { "is" } else { "are" }
             );
         }
         println!("\nkubeconfig: {}", layout.kubeconfig().display());

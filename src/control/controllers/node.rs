@@ -326,19 +326,17 @@ mod tests {
             json::items(&node, "status.conditions").iter().map(said).collect()
         };
         let mut world = World::with_nodes(2);
-        world.edit(&Key::node("node-1"), |node| {
-            let said = |kind: &str, status: &str, reason: &str, message: &str| {
-                json!({ "type": kind, "status": status, "reason": reason, "message": message })
-            };
-            let all = vec![
-                said("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-                said("DiskPressure", "True", "KubeletHasDiskPressure", "kubelet has disk pressure"),
-                said("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-                said("NetworkUnavailable", "False", "RouteCreated", "a route was made"),
-                said("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
-            ];
-            json::set(node, "status.conditions", all.into());
-        });
+        let said = |kind: &str, status: &str, reason: &str, message: &str| json!({ "type": kind, "status": status, "reason": reason, "message": message });
+        let all = vec![
+            said("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            said("DiskPressure", "True", "KubeletHasDiskPressure", "kubelet has disk pressure"),
+            said("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            said("NetworkUnavailable", "False", "RouteCreated", "a route was made"),
+            said("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        ];
+        let mut node = world.object(&Key::node("node-1"));
+        json::set(&mut node, "status.conditions", all.into());
+        world.put(&node, &Key::node("node-1"));
         world.settle();
         let before = conditions(&world);
         assert_eq!(taints(&world, "node-1"), ["node.kubernetes.io/disk-pressure:NoSchedule"]);
