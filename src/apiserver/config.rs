@@ -90,12 +90,15 @@ pub enum StreamError {
     /// The node does not know the pod or container (404).
     #[error("{0}")]
     NotFound(String),
-    /// The node is not connected to any master, or its session broke (503).
+    /// It cannot be had now: asking again may help, and clients do so by themselves (503).
     #[error("{0}")]
     Unavailable(String),
     /// The master that holds the node's session lets this user not (403).
     #[error("{0}")]
     Forbidden(String),
+    /// The node is not there, as a kubelet that cannot be reached: asking again at once does not help (500).
+    #[error("{0}")]
+    Unreachable(String),
     /// The node failed (500).
     #[error("{0}")]
     Internal(String),

@@ -1,6 +1,7 @@
 //! Which kubeconfig a command uses, and the clients made of it. Credentials are read here and never printed.
 //!
-//! Order: `--kubeconfig`, `$KUBECONFIG`, this machine's own (`<data-dir>/admin.kubeconfig`), a local cluster's in `~/.hactl/local`.
+//! Order: `--kubeconfig`, that of `--data-dir`, `$KUBECONFIG`, this machine's own (`<data dir>/admin.kubeconfig`), a local cluster's
+//! in `~/.hactl/local`. **Invariant:** what is typed wins over what the environment says.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,9 +26,9 @@ pub struct Access {
     /// The context in it [default: its current one]
     #[arg(long, value_name = "NAME", help_heading = "Cluster access")]
     pub context: Option<String>,
-    /// The data dir whose admin.kubeconfig is this machine's own
-    #[arg(long, value_name = "DIR", default_value = DATA_DIR, env = "HACTL_DATA_DIR", hide_env = true, help_heading = "Cluster access")]
-    pub data_dir: PathBuf,
+    /// The data dir whose admin.kubeconfig is used, rather than $KUBECONFIG [default: /var/lib/hactl, after $KUBECONFIG]
+    #[arg(long = "data-dir", value_name = "DIR", help_heading = "Cluster access")]
+    pub given_data_dir: Option<PathBuf>,
     /// Masters, as `host:port`, that are tried beside those which the kubeconfig names
     #[arg(skip)]
     pub also: Vec<String>,
@@ -35,7 +36,13 @@ pub struct Access {
 
 impl Access {
     pub fn of(kubeconfig: impl Into<PathBuf>) -> Self {
-        Self { kubeconfig: Some(kubeconfig.into()), context: None, data_dir: PathBuf::from(DATA_DIR), also: Vec::new() }
+        Self { kubeconfig: Some(kubeconfig.into()), ..Self::default() }
+    }
+
+    /// The data dir of this machine, or the one that was given.
+    pub fn data_dir(&self) -> PathBuf {
+        let variable = || std::env::var_os("HACTL_DATA_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
+        self.given_data_dir.clone().or_else(variable).unwrap_or_else(|| PathBuf::from(DATA_DIR))
     }
 
     /// The file to use.
@@ -45,6 +52,9 @@ impl Access {
     pub fn path(&self) -> Result<PathBuf> {
         if let Some(path) = &self.kubeconfig {
             return Ok(path.clone());
+        }
+        if let Some(dir) = &self.given_data_dir {
+            return Ok(dir.join(FILE));
         }
         let variable = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty());
         if let Some(list) = variable {
@@ -56,7 +66,7 @@ impl Access {
                 )
             });
         }
-        let own = self.data_dir.join(FILE);
+        let own = self.data_dir().join(FILE);
         let local = Layout::default_dir().join(FILE);
         for path in [&own, &local] {
             match std::fs::metadata(path) {
@@ -123,10 +133,12 @@ fn check_end(certificate_pem: &str, path: &Path) -> Result<()> {
     let Ok(end) = rpc::pki::expiry(certificate_pem, "the certificate") else { return Ok(()) };
     if end.is_over(rpc::pki::unix_now()) {
         let when = jiff::Timestamp::from_second(end.not_after).map(|time| time.to_string()).unwrap_or_default();
-        bail!(
-            "the certificate in {} ended on {when}; make another with `hactl cluster kubeconfig -o FILE` on a master, which need not run",
-            path.display()
-        );
+        let local = path.parent().filter(|dir| Layout::exists(dir));
+        let cure = match local {
+            Some(dir) => format!("`hactl local up --dir {}` writes another", dir.display()),
+            None => "make another with `hactl cluster kubeconfig -o FILE` on a master, which need not run".to_owned(),
+        };
+        bail!("the certificate in {} ended on {when}; {cure}", path.display());
     }
     Ok(())
 }

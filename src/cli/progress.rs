@@ -65,7 +65,25 @@ impl Drop for Progress {
     }
 }
 
+/// A number and what it counts, as a reader says it: `1 master`, `3 masters`.
+pub fn count(number: impl std::fmt::Display, what: &str) -> String {
+    let number = number.to_string();
+    let plural = if number == "1" { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 /// One line about something that has happened.
 pub fn note(line: impl AsRef<str>) {
     let _ = writeln!(std::io::stderr(), "{}", line.as_ref());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::count;
+
+    #[test]
+    fn one_is_no_plural() {
+        let said = [0, 1, 2].map(|number| count(number, "master"));
+        assert_eq!(said, ["0 masters", "1 master", "2 masters"]);
+    }
 }

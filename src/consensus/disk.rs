@@ -127,6 +127,14 @@ impl Disk {
         }
     }
 
+    /// Before the databases are opened, which writes too: a disk with less room than the reserve gives it up. Blocks.
+    pub fn make_room(&self) {
+        let scarce = self.storage.free(&self.data_dir).is_ok_and(|free| free < self.watermark / RESERVE);
+        if scarce {
+            self.release();
+        }
+    }
+
     /// Gives up the reserve, so that what must be written can be. Blocks.
     pub fn release(&self) {
         if self.watermark > 0 {

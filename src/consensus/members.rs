@@ -399,11 +399,11 @@ impl Inner {
                     voters.iter().filter(|one| of.contains(&one.member.id) && !living.contains(&one.member.id));
                 let silent: Vec<&str> = silent.map(|one| one.member.name.as_str()).collect();
                 return Err(Error::Invalid(format!(
-                    "without member {removed} the cluster would lose its majority: of the {who} {} voting masters {} answer, \
-                     {} are needed; start {} first",
+                    "without member {removed} the cluster would lose its majority: of the {who} {} voting masters it needs \
+                     {} and hears {}; start {} first",
                     of.len(),
-                    of.intersection(&living).count(),
                     of.len() / 2 + 1,
+                    of.intersection(&living).count(),
                     silent.join(", ")
                 )));
             }

@@ -191,6 +191,7 @@ pub(crate) async fn open(lasting: Lasting, published: Option<Arc<Published>>) ->
     let (dir, files, watched) = (config.data_dir.clone(), storage.clone(), disk.clone());
     let place = storage.place();
     let opened = place.call(move || {
+        watched.make_room();
         let log = LogStore::open(files.as_ref(), watched, &dir, &owner)?;
         Ok::<_, Error>((Snapshots::open(files, &dir), log))
     });
@@ -607,6 +608,12 @@ impl Inner {
         Ok(bytes.into())
     }
 
+    /// Why a read is not answered here although somebody may lead.
+    fn behind(&self) -> Option<String> {
+        let why = self.disk.full()?;
+        Some(format!("member {} {why}. What was written meanwhile only the other masters have", self.id))
+    }
+
     /// Until leadership changes, or a little while.
     async fn before_retry(&self, leadership: &mut watch::Receiver<Leadership>, deadline: Instant) {
         let until = deadline.min(Instant::now() + RETRY);
@@ -684,7 +691,7 @@ impl Backend for Inner {
             let why = match tokio::time::timeout_at(deadline, self.reads.read()).await {
                 Ok(Ok(root)) => return Ok(root),
                 Ok(Err(why)) => why,
-                Err(_) => "no leader confirmed the read in time".to_string(),
+                Err(_) => self.behind().unwrap_or_else(|| "no leader confirmed the read in time".to_string()),
             };
             if Instant::now() >= deadline || self.is_over() {
                 return Err(replica::Error::Unavailable(why));

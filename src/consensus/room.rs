@@ -58,7 +58,7 @@ impl Room {
             .chain(own.map(|why| format!("{} {why}", name(&metrics.id))))
             .collect();
         Some(format!(
-            "cannot write: of {} voting masters {needed} must have room on their disks, {with_room} answer(s) and has it. {}",
+            "cannot write: of {} voting masters {needed} must answer and have room on their disks; now it is {with_room}. {}",
             voters.len(),
             said.join("; ")
         ))

@@ -144,7 +144,18 @@ impl MasterFile {
     /// When it is missing or damaged.
     pub fn load(data_dir: &Path) -> Result<Self, Error> {
         let path = data_dir.join(Self::NAME);
-        let bytes = std::fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::Invalid(format!(
+                    "there is no {}, though this machine is a master: its data was lost. A new member takes its place: `hactl cluster \
+                     replace --data-dir {}`",
+                    path.display(),
+                    data_dir.display()
+                )));
+            }
+            Err(source) => return Err(Error::File { path, source }),
+        };
         serde_json::from_slice(&bytes).map_err(|cause| {
             Error::Invalid(format!(
                 "{} is damaged ({cause}); restore it, or remove this master and join it again",

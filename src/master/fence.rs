@@ -84,8 +84,7 @@ pub async fn welcome(consensus: &Consensus, peers: &PeerClients, config: &Config
             {
                 return Err(format!(
                     "{} had synced its log up to entry {} once, as {} knows, but the log in {} ends at {}: this is an old copy, which \
-                     must not take part any more. Remove the member on another master, empty the data dir (`hactl cluster leave \
-                     --force --data-dir {3}`) and join this machine again",
+                     must not take part any more. A new member takes its place: `hactl cluster replace --data-dir {3}`",
                     config.name,
                     said.acknowledged_index,
                     said.name,

@@ -95,8 +95,8 @@ pub(crate) async fn run_with(
     if file.started && consensus.members().is_empty() {
         consensus.shutdown().await;
         return Err(Error::Invalid(format!(
-            "{} holds no log, though this master took part in the cluster before: its data was lost. Remove it on another master \
-             (`hactl cluster leave`), empty the data dir and join again; its id must not come back with an empty log",
+            "{0} holds no log, though this master took part in the cluster before: its data was lost, and its id must not come back with \
+             an empty log. A new member takes its place: `hactl cluster replace --data-dir {0}`",
             config.data_dir.display()
         )));
     }

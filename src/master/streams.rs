@@ -19,7 +19,7 @@ pub struct PeerRelay {
 
 #[async_trait::async_trait]
 impl Relay for PeerRelay {
-    async fn open(&self, open: pb::StreamOpen) -> Result<Uplink, StreamError> {
+    async fn open(&self, open: pb::StreamOpen) -> Result<Option<Uplink>, StreamError> {
         let others = self.addresses.members().into_iter().filter(|member| member.id != self.me);
         let mut asked: FuturesUnordered<_> = others
             .map(|member| {
@@ -32,19 +32,22 @@ impl Relay for PeerRelay {
                 }
             })
             .collect();
-        let mut denied = None;
+        let (mut denied, mut silent) = (None, None);
         while let Some(answer) = asked.next().await {
             match answer {
-                Ok(frames) => return Ok(frames.into_inner().boxed()),
+                Ok(frames) => return Ok(Some(frames.into_inner().boxed())),
                 Err(status) if status.code() == tonic::Code::NotFound => {}
+                // The node has a session there, and does not take up the stream.
+                Err(status) if status.code() == tonic::Code::DeadlineExceeded => silent = Some(status),
                 // Every master is asked, so a refusal ends it only where nobody else opens the stream.
                 Err(status) if status.code() == tonic::Code::PermissionDenied => denied = Some(status),
                 Err(status) => tracing::debug!(message = status.message(), "a master did not relay a stream"),
             }
         }
-        Err(match denied {
-            Some(status) => StreamError::Forbidden(status.message().to_owned()),
-            None => StreamError::Unavailable(format!("node {} is not connected to any master", open.node)),
-        })
+        match (denied, silent) {
+            (Some(status), _) => Err(StreamError::Forbidden(status.message().to_owned())),
+            (None, Some(status)) => Err(StreamError::Unreachable(status.message().to_owned())),
+            (None, None) => Ok(None),
+        }
     }
 }

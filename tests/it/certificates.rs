@@ -246,7 +246,7 @@ async fn a_cluster_whose_certificates_have_ended_comes_back() {
     end_node(&local, &machine.data(), 31 * 24 * 3600);
 
     let refused = local.fails(&["get", "nodes"]);
-    assert!(refused.contains("ended on") && refused.contains("hactl cluster kubeconfig"), "{refused}");
+    assert!(refused.contains("ended on") && refused.contains("hactl local up --dir"), "{refused}");
     let printed = local.ok(&offline);
     assert!(printed.contains("master-1") && printed.contains(" d left") && !printed.contains("expired"), "{printed}");
     assert!(printed.contains("Now start this master"), "{printed}");

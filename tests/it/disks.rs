@@ -126,6 +126,8 @@ async fn a_full_disk_is_stepped_aside_from_until_there_is_space() {
     for number in 20..30 {
         create(&local, "master-3", &format!("meanwhile-{number}"), &"x".repeat(10_000)).await.expect("two of three");
     }
+    let behind = get(&local, "master-1", "/api/v1/configmaps").await.expect_err("what was written it does not have");
+    assert!(behind.contains("full disk"), "{behind}");
 
     small.clear();
     local.serves("master-1").await;
@@ -142,6 +144,17 @@ async fn a_full_disk_is_stepped_aside_from_until_there_is_space() {
     let expected = everything(&local.client("master-2").await).await;
     assert_eq!(everything(&local.client("master-1").await).await, expected);
     assert_eq!(pid(&local, "master-1"), before, "the same process");
+
+    // Started without any room it has what was set aside for that.
+    local.ok(&["local", "kill", "master-1"]);
+    small.fill(0);
+    local.ok(&["local", "start", "master-1"]);
+    eventually("it says so again", || {
+        let status = local.ok(&["cluster", "status"]);
+        if status.contains("master master-1 has a full disk") { Ok(()) } else { Err(status) }
+    });
+    small.clear();
+    local.serves("master-1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,6 +115,45 @@ async fn leadership_moves_a_lost_database_is_replaced_and_a_master_is_removed() 
     .await;
 }
 
+#[test]
+fn up_replaces_a_master_whose_data_dir_is_gone() {
+    let local = Local::up(3, 0);
+    let victim = local.masters().into_iter().find(|name| *name != local.leader()).expect("a follower");
+    let before = member(&status(&local), &victim).expect("listed")["id"].clone();
+    local.ok(&["local", "kill", &victim]);
+    std::fs::remove_dir_all(local.dir().join(&victim)).expect("remove");
+    let error = local.fails(&["local", "start", &victim]);
+    assert!(error.contains("has no data any more") && error.contains("hactl local up --dir"), "{error}");
+    local.ok(&["local", "up"]);
+    let after = eventually("nothing is wrong", || {
+        let status = status(&local);
+        if status["problems"] == serde_json::json!([]) { Ok(status) } else { Err(status.to_string()) }
+    });
+    assert_eq!(after["members"].as_array().map(Vec::len), Some(3), "{after}");
+    assert_ne!(member(&after, &victim).expect("listed")["id"], before, "under an id of its own");
+}
+
+#[test]
+fn the_last_master_leaves_only_by_force() {
+    let local = Local::up(1, 0);
+    let data = local.dir().join("master-1");
+    let leave = |further: &[&str]| {
+        let mut command = Command::new(HACTL);
+        command.args(["cluster", "leave", "--data-dir"]).arg(&data).args(further).env_remove("KUBECONFIG");
+        command.stdin(Stdio::null()).output().expect("run hactl")
+    };
+    local.kubectl(&["create", "configmap", "kept"]);
+    let output = leave(&[]);
+    let error = text(&output.stderr);
+    assert!(!output.status.success() && error.contains("this is the last master"), "{error}");
+    assert!(error.contains("nothing was changed") && error.contains("--force"), "{error}");
+    assert!(local.ok(&["get", "cm"]).contains("kept"), "it serves as before");
+    let output = leave(&["--force"]);
+    assert!(output.status.success() && !data.exists(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("the cluster does not know of it"), "{}", text(&output.stderr));
+    assert!(local.status()["masters"][0]["pid"].is_null(), "its process ended");
+}
+
 /// A newcomer asks those that it was told of when it joined. Since then the leader may be another, and who told it may have
 /// been a newcomer itself.
 /// Its kubeconfig was made when it was the only one, and names no other.

@@ -19,6 +19,11 @@ fn the_first_minutes() {
     assert!(local.ok(&["--version"]).starts_with("hactl 0."));
     let named = local.ok(&["cluster", "kubeconfig"]);
     assert_eq!(named.trim_end(), local.kubeconfig().display().to_string(), "the one in $KUBECONFIG");
+    let own = local.dir().join("master-1");
+    let named = local.ok(&["cluster", "kubeconfig", "--data-dir", own.to_str().expect("a path")]);
+    assert_eq!(named.trim_end(), own.join("admin.kubeconfig").display().to_string(), "a flag wins over $KUBECONFIG");
+    let missing = local.fails(&["get", "ns", "--data-dir", "nowhere"]);
+    assert!(missing.contains("nowhere/admin.kubeconfig"), "and nothing else is taken: {missing}");
     let missing = local.fails(&["cluster", "kubeconfig", "--kubeconfig", "nowhere"]);
     assert_eq!(missing.matches("os error 2").count(), 1, "{missing}");
     let refused =
@@ -79,7 +84,7 @@ async fn without_a_majority_every_answer_names_the_cause_and_the_next_step() {
     assert!(said.contains("docs/disasters.md"), "{said}");
     let peer = format!("127.0.0.1:{}", local.plan()["masters"][0]["peer"]);
     assert!(said.contains(&format!("master-1 does not answer at {peer}")), "the true port: {said}");
-    assert!(local.ok(&["local", "status"]).contains("Nobody leads: 1 of 3 masters run, 2 are needed"));
+    assert!(local.ok(&["local", "status"]).contains("Nobody leads: 1 of 3 masters runs, 2 are needed"));
 
     let waited = local.fails(&["get", "ns"]);
     assert!(waited.contains("waiting for the masters to answer, at most 20 s"), "{waited}");

@@ -97,6 +97,11 @@ async fn one_survivor_goes_on_and_the_others_are_locked_out() {
         masters.iter().find(|one| one["name"] == *survivor).and_then(|one| one["api"].as_str()).expect("its address");
     let api = api.trim_start_matches("https://").to_owned();
     eventually("it listens", || std::net::TcpStream::connect(&api).map_err(|error| error.to_string()));
+    let output = local.hactl(&recover);
+    let printed = text(&output.stdout);
+    assert!(!output.status.success() && text(&output.stderr).contains("--yes"), "{}", text(&output.stderr));
+    assert!(printed.contains("it runs, and would be stopped") && printed.contains("What may be lost"), "{printed}");
+    assert!(printed.contains(&format!("{leader} (id")) && printed.contains("lost (cannot be reached)"), "{printed}");
     let printed = eventually("it is recovered", || {
         let output = local.hactl(&[&recover[..], &["--yes"]].concat());
         let error = text(&output.stderr);
@@ -115,7 +120,8 @@ async fn one_survivor_goes_on_and_the_others_are_locked_out() {
 
     // Together the others would be a majority of the epoch before.
     for old in [&leader, &third] {
-        local.ok(&["local", "start", old]);
+        let error = local.fails(&["local", "start", old]);
+        assert!(error.contains("went on in epoch"), "{error}");
     }
     for old in [&leader, &third] {
         eventually(&format!("{old} is refused"), || {
@@ -199,8 +205,15 @@ async fn an_old_copy_of_a_data_dir_is_refused() {
     std::fs::remove_dir_all(&data_dir).expect("remove");
     std::fs::rename(&copy, &data_dir).expect("rename");
     let error = refused(&data_dir, &[]);
-    assert!(error.contains("this is an old copy") && error.contains("join this machine again"), "{error}");
+    assert!(error.contains("this is an old copy") && error.contains("hactl cluster replace --data-dir"), "{error}");
     write(&local, &leader, 15..20).await;
+
+    // What it says is what helps.
+    local.ok(&["cluster", "replace", "--no-start", "--data-dir", path(&data_dir)]);
+    local.ok(&["local", "start", &victim]);
+    local.serves(&victim).await;
+    let expected = everything(&local.client(&leader).await).await;
+    assert_eq!(everything(&local.client(&victim).await).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +227,7 @@ async fn a_wiped_data_dir_is_refused() {
     let _ = std::fs::remove_dir_all(data_dir.join("snapshots"));
     std::fs::remove_file(data_dir.join("log.synced")).expect("remove");
     let error = refused(&data_dir, &[]);
-    assert!(error.contains("its data was lost") && error.contains("join again"), "{error}");
+    assert!(error.contains("its data was lost") && error.contains("hactl cluster replace --data-dir"), "{error}");
     std::fs::remove_dir_all(&data_dir).expect("remove");
     let error = refused(&data_dir, &[]);
     assert!(error.contains("hactl cluster join"), "{error}");

@@ -251,6 +251,18 @@ fn restore_makes_the_node_of_the_snapshot_this_machines_again() {
 }
 
 #[test]
+fn where_a_snapshot_goes_is_looked_at_first() {
+    let local = Local::up(1, 0);
+    let missing = local.dir().join("nowhere/all.snapshot");
+    let error = local.fails(&["cluster", "snapshot", "save", path(&missing)]);
+    assert!(error.contains("there is no directory") && error.contains("nowhere"), "{error}");
+    assert!(!error.contains("saving a snapshot"), "nothing was begun: {error}");
+    let file = local.dir().join("local.json/all.snapshot");
+    let error = local.fails(&["cluster", "snapshot", "save", path(&file)]);
+    assert!(error.contains("cannot write in") && !error.contains("saving a snapshot"), "{error}");
+}
+
+#[test]
 fn a_lost_recovery_key_is_replaced() {
     let local = Local::up(1, 0);
     let (old, new) = (local.dir().join("recovery.key"), local.dir().join("new.key"));
@@ -258,12 +270,26 @@ fn a_lost_recovery_key_is_replaced() {
     assert_eq!(mode & 0o777, 0o600);
     let printed = local.ok(&["cluster", "recovery-key", "rotate", "-o", path(&new)]);
     assert!(!printed.contains("AGE-SECRET-KEY"), "{printed}");
+    assert!(printed.contains(&format!("{} holds the key before", path(&old))), "{printed}");
     let file = local.dir().join("all.snapshot");
     local.ok(&["cluster", "snapshot", "save", path(&file)]);
     let error = local.fails(&["cluster", "snapshot", "verify", path(&file), "--recovery-key-file", path(&old)]);
     assert!(error.contains("give the key that was current"), "{error}");
     local.ok(&["cluster", "snapshot", "verify", path(&file), "--recovery-key-file", path(&new)]);
-    // Shown when no file is given, and nowhere else: neither the cluster's files nor its logs hold it.
+    // Where a local cluster keeps its key, the new one is kept too; the one before stays for the snapshots before.
+    let first = std::fs::read(&old).expect("the key");
+    let printed = local.ok(&["cluster", "recovery-key", "rotate"]);
+    assert!(printed.contains(&format!("recovery key: {} (", path(&old))), "{printed}");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&old).expect("the key"));
+    assert_eq!(mode & 0o777, 0o600);
+    let before = printed.lines().find_map(|line| line.split_once("the key before: ")?.1.strip_suffix(')'));
+    assert_eq!(std::fs::read(before.expect("its name")).expect("the key before"), first);
+    let file = local.dir().join("next.snapshot");
+    local.ok(&["cluster", "snapshot", "save", path(&file)]);
+    local.ok(&["cluster", "snapshot", "verify", path(&file), "--recovery-key-file", path(&old)]);
+
+    // Shown when there is no such file, and nowhere else: neither the cluster's files nor its logs hold it.
+    std::fs::remove_file(&old).expect("remove");
     let printed = local.ok(&["cluster", "recovery-key", "rotate"]);
     let secret = printed.lines().map(str::trim).find(|line| line.starts_with("AGE-SECRET-KEY-1")).expect("the key");
     let found = std::process::Command::new("grep").args(["-rl", secret]).arg(local.dir()).output().expect("grep");

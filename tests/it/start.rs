@@ -129,6 +129,28 @@ async fn every_bound_is_a_setting_that_shows_in_the_metrics() {
 }
 
 #[test]
+fn a_start_says_that_it_serves_or_why_it_ended() {
+    let local = Local::up(1, 0);
+    local.ok(&["local", "kill", "master-1"]);
+    let taken = std::net::TcpListener::bind(local.address("master-1")).expect("bind");
+    let error = local.fails(&["local", "start", "master-1"]);
+    assert!(error.contains("master-1 ended: ") && error.contains("--listen-api"), "{error}");
+    assert!(!error.contains("started"), "{error}");
+    drop(taken);
+    // At once, since it waited.
+    local.ok(&["local", "start", "master-1"]);
+    std::net::TcpStream::connect(local.address("master-1")).expect("it serves");
+
+    local.ok(&["local", "kill", "master-1"]);
+    let data = local.dir().join("master-1");
+    std::fs::rename(data.join("log"), data.join("lost")).expect("move");
+    let error = local.fails(&["local", "start", "master-1"]);
+    assert!(error.contains("may be lost") && !error.contains("--listen-api"), "why it ended this time: {error}");
+    let started = local.hactl(&["local", "start", "master-1", "--no-wait"]);
+    assert!(started.status.success(), "{}", text(&started.stderr));
+}
+
+#[test]
 fn a_second_process_on_one_data_dir_is_refused() {
     let local = Local::up(1, 0);
     let error = fails(&["run"], &local.dir().join("master-1"));

@@ -1,6 +1,6 @@
 //! The workload verbs and the benchmarks, each in its shortest form.
 
-use crate::support::{Local, eventually};
+use crate::support::{Local, eventually, kubectl_default, text};
 
 #[test]
 fn apply_get_and_delete() {
@@ -28,6 +28,33 @@ fn apply_get_and_delete() {
     assert!(local.ok(&["get", "ns,cm", "-o", "name"]).contains("namespace/shop"));
     assert!(local.fails(&["get", "cm", "nothing"]).contains("not found"));
     assert!(local.fails(&["get", "unicorns"]).contains("unicorns"));
+
+    // Of several, those that are there are shown, in one table, and then what is wrong with the others.
+    local.kubectl(&["create", "configmap", "further"]);
+    let several = ["get", "cm", "gone", "settings", "nothing", "further"];
+    let output = local.hactl(&several);
+    let (table, errors) = (text(&output.stdout), text(&output.stderr));
+    let rows: Vec<&str> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!((output.status.code(), rows), (Some(1), vec!["NAME", "settings", "further"]), "{table}{errors}");
+    let errors: Vec<&str> = errors.lines().collect();
+    assert!(
+        matches!(errors[..], [gone, nothing] if gone.contains("\"gone\" not found") && nothing.contains("\"nothing\" not found")),
+        "{errors:?}"
+    );
+    let output = local.hactl(&[&several[..], &["-o", "name"]].concat());
+    assert_eq!(
+        (output.status.code(), text(&output.stdout).as_str()),
+        (Some(1), "configmap/settings\nconfigmap/further\n")
+    );
+    assert_eq!(
+        text(&local.try_kubectl(&kubectl_default(), &[&several[..], &["-o", "name"]].concat()).stdout),
+        text(&output.stdout)
+    );
+    let both = local.ok(&["get", "cm/settings", "ns/shop"]);
+    assert!(
+        both.contains("\nconfigmap/settings") && both.contains("\n\nNAME") && both.contains("\nnamespace/shop"),
+        "{both}"
+    );
     let printed = local.ok(&["delete", "-f", file]);
     assert!(printed.contains("namespace/shop deleted"), "{printed}");
     assert!(!local.ok(&["get", "ns"]).contains("shop"), "delete waits until it is gone");

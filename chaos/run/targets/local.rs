@@ -42,6 +42,8 @@ impl Local {
     async fn local(&self, program: &Path, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(program);
         command.arg("local").args(arguments).arg("--dir").arg(&self.dir);
+        // What becomes of it is what the run finds out. By the environment, since older programs know no such flag.
+        command.env("HACTL_LOCAL_NO_WAIT", "true");
         let preload = self.preload.lock().map(|path| path.clone()).unwrap_or_default();
         if let Some(library) = preload {
             command.env("LD_PRELOAD", library);

@@ -114,6 +114,6 @@ fn failure(call: &Call, error: StreamError) -> Failure {
         StreamError::NotFound(why) => Failure::gone_from_node(call.kind, &call.resource.name, &why),
         StreamError::Unavailable(why) => Failure::unavailable(why),
         StreamError::Forbidden(why) => Failure::denied(why),
-        StreamError::Internal(why) => Failure::internal(why),
+        StreamError::Unreachable(why) | StreamError::Internal(why) => Failure::internal(why),
     }
 }

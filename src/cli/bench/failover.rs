@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::cluster;
 use super::super::credentials::{Access, client_of};
 use super::super::local::{self, Layout};
-use super::super::progress::Progress;
+use super::super::progress::{Progress, count};
 use super::options::duration;
 use super::report::figures;
 use super::writer::{Ledger, Writer};
@@ -175,10 +175,13 @@ impl Failover {
             println!("{}", serde_json::to_string_pretty(report)?);
         } else {
             println!(
-                "{} kills: median {:.0} ms, p99 {:.0} ms, worst {:.0} ms without an accepted write",
-                report.kills, report.median_ms, report.p99_ms, report.worst_ms
+                "{}: median {:.0} ms, p99 {:.0} ms, worst {:.0} ms without an accepted write",
+                count(report.kills, "kill"),
+                report.median_ms,
+                report.p99_ms,
+                report.worst_ms
             );
-            println!("{} writes acknowledged, {} lost", report.writes_acknowledged, report.writes_lost.len());
+            println!("{} acknowledged, {} lost", count(report.writes_acknowledged, "write"), report.writes_lost.len());
             let times = ["p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms"].map(|name| &report.writes[name]);
             let [p50, p90, p99, p999, max] = times;
             println!("write latency: p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  max {max} (ms)");

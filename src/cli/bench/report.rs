@@ -5,6 +5,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::super::progress::count;
 use super::load::Measured;
 use super::options::Load;
 
@@ -104,12 +105,12 @@ impl Report {
         }
         let measured = &self.measured;
         println!(
-            "{}: {:.0} per second ({} in {:.1} s, {} clients)",
+            "{}: {:.0} per second ({} in {:.1} s, {})",
             self.name,
             ops_per_s(measured),
             measured.latencies.len(),
             measured.time.as_secs_f64(),
-            load.clients
+            count(load.clients, "client")
         );
         if measured.bytes > 0 {
             println!("bytes:   {:.1} MB/s", measured.bytes as f64 / 1e6 / measured.time.as_secs_f64().max(1e-9));

@@ -187,7 +187,7 @@ impl Renew {
     }
 
     async fn offline(self) -> Result<()> {
-        let data_dir = std::path::absolute(&self.access.data_dir)?;
+        let data_dir = std::path::absolute(self.access.data_dir())?;
         let installation = Installation::load(&data_dir)?;
         let role = installation.master.clone().context(
             "this machine is no master: a node gets its certificate from a master that runs, also when its own has ended",

@@ -31,7 +31,7 @@ impl Write {
             println!("{}", std::path::absolute(used)?.display());
             return Ok(());
         };
-        let data_dir = &self.access.data_dir;
+        let data_dir = &self.access.data_dir();
         let installation = Installation::load(data_dir)?;
         let master = installation.master.context("this machine is no master; run this on a master")?;
         let url = self.server.unwrap_or_else(|| format!("https://{}", master.advertise_api));

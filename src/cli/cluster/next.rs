@@ -27,9 +27,9 @@ pub fn local_master(data_dir: &Path) -> Option<local::Master> {
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn start_now(data_dir: &Path) -> Result<bool> {
+pub async fn start_now(data_dir: &Path) -> Result<bool> {
     if let Some((dir, name)) = local(data_dir) {
-        local::start(&Layout::load(&dir)?, &name)?;
+        local::start_and_wait(&Layout::load(&dir)?, &name).await?;
         note(format!("{name} started"));
         return Ok(true);
     }
@@ -41,8 +41,8 @@ pub fn start_now(data_dir: &Path) -> Result<bool> {
 }
 
 /// An error after a master that ran was stopped, and before anything was changed: it is started again.
-pub fn start_again(data_dir: &Path, error: anyhow::Error) -> anyhow::Error {
-    match start_now(data_dir) {
+pub async fn start_again(data_dir: &Path, error: anyhow::Error) -> anyhow::Error {
+    match start_now(data_dir).await {
         Ok(true) => error,
         Ok(false) => error.context(format!(
             "the master that ran here is stopped; start it again with `hactl run --data-dir {}`",

@@ -9,10 +9,18 @@ use rpc::pki::{Lifetimes, PeerName};
 
 use super::super::credentials::{Access, FILE};
 use super::super::installation::{Installation, MasterRole};
-use super::super::progress::Progress;
+use super::super::progress::{Progress, count};
 use super::super::run;
 use super::super::settings::Flags;
 use super::DataDir;
+
+const NEEDS_YES: &str =
+    "nothing was changed, and there is no terminal to ask on: --yes does it, if the other masters are lost for good";
+
+const WHAT_HAPPENS: &str = "What may be lost: writes that the others acknowledged and this member had not received when they were lost.\n\
+     What happens: a new epoch begins with this member alone. The others are locked out for good and must join anew with\n\
+     empty data dirs. The revision moves on by 1000000000, history is gone (watches list again), objects, kubeconfigs,\n\
+     certificates and nodes stay, and containers run on.\n";
 
 /// Go on with this one master when the majority is lost for good
 #[derive(Debug, clap::Args)]
@@ -35,7 +43,7 @@ impl Recover {
         let lifetimes = run::lifetimes(&Flags::default().resolve(&installation.settings)?)?;
         let ran = run::runs(&data_dir)?;
         if ran {
-            self.stop(&data_dir).await?;
+            self.stop(&data_dir, &installation, &role).await?;
         }
         let lock = run::lock(&data_dir).context("a master that runs is not recovered")?;
         let survey = match self.look(&data_dir, &installation, &role, &lifetimes).await {
@@ -43,13 +51,13 @@ impl Recover {
             Err(error) if ran => {
                 // Nothing was changed so far, its being stopped neither.
                 drop(lock);
-                return Err(super::next::start_again(&data_dir, error));
+                return Err(super::next::start_again(&data_dir, error).await);
             }
             Err(error) => return Err(error),
         };
         recover(&data_dir, installation, &role, survey, lifetimes).await?;
         drop(lock);
-        if !ran || !super::next::start_now(&data_dir)? {
+        if !ran || !super::next::start_now(&data_dir).await? {
             super::next::start(&data_dir);
         }
         super::next::others(&data_dir, &role.advertise_api);
@@ -87,7 +95,7 @@ impl Recover {
     }
 
     /// Stops the master that runs here, once that is known to cost nothing: nobody leads.
-    async fn stop(&self, data_dir: &Path) -> Result<()> {
+    async fn stop(&self, data_dir: &Path, installation: &Installation, role: &MasterRole) -> Result<()> {
         let Ok(status) = super::status_of(&Access::of(data_dir.join(FILE))).await else {
             bail!("the master of {} runs and does not answer; stop it, then run this again", data_dir.display());
         };
@@ -96,8 +104,9 @@ impl Recover {
                 "{leader} leads, so a majority of the masters lives and goes on without any loss. Nothing was changed"
             );
         }
-        if !self.yes && !std::io::stdin().is_terminal() {
-            bail!("nothing was changed; --yes does it");
+        if !self.can_go_on() {
+            print!("{}", describe_running(installation, role, &status));
+            bail!("{NEEDS_YES}");
         }
         run::separate(data_dir)?;
         let progress = Progress::start("nobody leads: stopping the master that runs here");
@@ -107,12 +116,17 @@ impl Recover {
         Ok(())
     }
 
+    /// Whether it was told to, or can ask.
+    fn can_go_on(&self) -> bool {
+        self.yes || std::io::stdin().is_terminal()
+    }
+
     fn confirm(&self) -> Result<()> {
         if self.yes {
             return Ok(());
         }
-        if !std::io::stdin().is_terminal() {
-            bail!("nothing was changed; --yes does it");
+        if !self.can_go_on() {
+            bail!("{NEEDS_YES}");
         }
         eprint!("\nGo on? Only if the other masters are lost for good (yes/no): ");
         let mut answer = String::new();
@@ -147,19 +161,22 @@ fn refuse(survey: &Survey, others: &[Answered]) -> Result<()> {
 
 fn describe(installation: &Installation, role: &MasterRole, survey: &Survey, others: &[Answered]) -> String {
     let mut text = format!(
-        "This member: {} (id {}) of cluster {}, epoch {}\n  it holds {} objects at revision {}, up to log entry {}\n",
+        "This member: {} (id {}) of cluster {}, epoch {}\n  it holds {} at revision {}, up to log entry {}\n",
         installation.name,
         role.member_id,
         installation.cluster_id,
         installation.epoch,
-        survey.state.len(),
+        count(survey.state.len(), "object"),
         survey.state.revision(),
         survey.last_index
     );
     if survey.unconfirmed > 0 {
         text.push_str(&format!(
-            "  {} log entries of these it does not know to be committed: they are kept, since they may have been acknowledged\n",
-            survey.unconfirmed
+            "  of these, {} it does not know to be committed: all are kept, since they may have been acknowledged\n",
+            match survey.unconfirmed {
+                1 => "1 log entry".to_owned(),
+                many => format!("{many} log entries"),
+            }
         ));
     }
     text.push_str("The other members:\n");
@@ -172,12 +189,31 @@ fn describe(installation: &Installation, role: &MasterRole, survey: &Survey, oth
             other.member.name, other.member.id, other.member.peer_address
         ));
     }
-    text.push_str(
-        "What may be lost: writes that the others acknowledged and this member had not received when they were lost.\n\
-         What happens: a new epoch begins with this member alone. The others are locked out for good and must join anew with\n\
-         empty data dirs. The revision moves on by 1000000000, history is gone (watches list again), objects, kubeconfigs,\n\
-         certificates and nodes stay, and containers run on.\n",
+    text.push_str(WHAT_HAPPENS);
+    text
+}
+
+/// The same of a member that runs, by what it says of itself: its data dir is its own for as long.
+fn describe_running(installation: &Installation, role: &MasterRole, status: &rpc::pb::ClusterStatusResponse) -> String {
+    let all = || status.members.iter().filter_map(|one| Some((one, one.member.as_ref()?)));
+    let mut text = format!(
+        "This member: {} (id {}) of cluster {}, epoch {}; it runs, and would be stopped\n",
+        installation.name, role.member_id, installation.cluster_id, installation.epoch
     );
+    let own = all().find(|(_, info)| info.id == role.member_id).and_then(|(one, _)| one.status.as_ref());
+    if let Some(own) = own {
+        text.push_str(&format!(
+            "  it is at revision {}, and holds up to log entry {}\n",
+            own.revision, own.last_log_index
+        ));
+    }
+    text.push_str("The other members:\n");
+    for (one, info) in all().filter(|(_, info)| info.id != role.member_id) {
+        let vote = if one.voter { "" } else { ", does not vote" };
+        let state = if one.reachable { "LIVES" } else { "lost (cannot be reached)" };
+        text.push_str(&format!("  {} (id {}{vote}) at {}: {state}\n", info.name, info.id, info.peer_address));
+    }
+    text.push_str(WHAT_HAPPENS);
     text
 }
 
@@ -205,8 +241,12 @@ async fn recover(
     epoch::complete(data_dir)?;
     progress.done("recovered");
     println!(
-        "\nepoch {} (was {}), revision {} (was {}), {} objects",
-        begun.epoch, before.0, begun.revision, before.1, begun.objects
+        "\nepoch {} (was {}), revision {} (was {}), {}",
+        begun.epoch,
+        before.0,
+        begun.revision,
+        before.1,
+        count(begun.objects, "object")
     );
     Ok(())
 }

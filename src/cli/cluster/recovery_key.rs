@@ -9,7 +9,10 @@ use rpc::pb;
 
 use super::super::credentials::Access;
 use super::super::installation;
+use super::super::local::Layout;
 
+/// Where `hactl local up` keeps the key, in the cluster's directory.
+pub const LOCAL_FILE: &str = "recovery.key";
 /// More than any key file holds.
 const KEY_BYTES_MAX: u64 = 64 << 10;
 
@@ -23,7 +26,8 @@ pub enum Verb {
 /// Make a new recovery key
 #[derive(Debug, clap::Args)]
 pub struct Rotate {
-    /// Write it to this file (mode 0600) instead of showing it
+    /// Write it to this file (mode 0600) instead of showing it. Of a local cluster the new one takes the place of the file
+    /// `recovery.key` in its directory, unless a file is given
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -41,23 +45,62 @@ impl Verb {
 impl Rotate {
     async fn run(self) -> Result<()> {
         let key = RecoveryKey::generate();
-        if let Some(file) = &self.output {
+        let local = local_file(&self.access)?;
+        // In its place only once the cluster uses it.
+        let draft = local.as_ref().map(|file| file.with_extension("key.new"));
+        let file = self.output.as_ref().or(draft.as_ref());
+        if let Some(file) = file {
             // Before the cluster uses it, so that no snapshot is encrypted to a key that nobody has.
             write(file, &key)?;
         }
         if let Err(error) = set(&self.access, &key, false).await {
-            if let Some(file) = &self.output {
+            if let Some(file) = file {
                 let _ = std::fs::remove_file(file);
             }
             return Err(error);
         }
         println!("From now on snapshots are encrypted to a new recovery key; older ones still need the key before.");
-        match &self.output {
-            Some(file) => println!("recovery key: {}", file.display()),
-            None => show(&key),
+        match (&self.output, local, draft) {
+            (Some(file), None, _) => println!("recovery key: {}", file.display()),
+            (None, Some(file), Some(draft)) => {
+                let before = put_in_place(&file, &draft)?;
+                println!("recovery key: {} (the key before: {})", file.display(), before.display());
+            }
+            (Some(file), Some(stale), _) => {
+                println!("recovery key: {}", file.display());
+                println!("{} holds the key before, and opens older snapshots only", stale.display());
+            }
+            _ => show(&key),
         }
         Ok(())
     }
+}
+
+/// The file in which a local cluster keeps its key, if these credentials are of one that has such a file.
+fn local_file(access: &Access) -> Result<Option<PathBuf>> {
+    let kubeconfig = std::path::absolute(access.path()?)?;
+    // The cluster's own kubeconfig, or that of one of its masters.
+    let dirs = kubeconfig.ancestors().skip(1).take(2);
+    let file = dirs.filter(|dir| Layout::exists(dir)).map(|dir| dir.join(LOCAL_FILE)).next();
+    Ok(file.filter(|file| file.exists()))
+}
+
+/// The new key takes the place and the owner of the one before, which goes on under another name; that name.
+fn put_in_place(file: &Path, draft: &Path) -> Result<PathBuf> {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let until = ::master::snapshot::compact_time(rpc::pki::unix_now());
+    let before = file.with_file_name(format!("recovery-until-{until}.key"));
+    let moved = || {
+        // Neither is ever missing, and no other file is overwritten.
+        std::fs::hard_link(file, &before)?;
+        let owner = std::fs::metadata(file)?;
+        chown(draft, Some(owner.uid()), Some(owner.gid()))?;
+        std::fs::rename(draft, file)
+    };
+    moved().with_context(|| {
+        format!("the new recovery key is in {} and cannot take the place of {}", draft.display(), file.display())
+    })?;
+    Ok(before)
 }
 
 /// Tells the cluster. False: it has another key, which stays since only a first one was to be set.

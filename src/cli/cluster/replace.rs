@@ -64,7 +64,7 @@ impl Replace {
         if self.no_start {
             return Ok(());
         }
-        if !self.foreground && next::local(&data_dir).is_some() && next::start_now(&data_dir)? {
+        if !self.foreground && next::local(&data_dir).is_some() && next::start_now(&data_dir).await? {
             return Ok(());
         }
         let announce = join::announce(&data_dir, &installation);
@@ -131,7 +131,7 @@ impl Replace {
         };
         let joined = match self.join_instead(data_dir, newcomer, &role, present.epoch).await {
             // The database is as it was.
-            Err(error) if ran => return Err(next::start_again(data_dir, error)),
+            Err(error) if ran => return Err(next::start_again(data_dir, error).await),
             joined => joined?,
         };
         // What runs it from now on installs its own.

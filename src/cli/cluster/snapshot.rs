@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::super::credentials::{Access, FILE};
 use super::super::installation::{Draft, Installation, MasterRole, NodeRole};
-use super::super::progress::Progress;
+use super::super::progress::{Progress, count};
 use super::super::run;
 use super::super::settings::Flags;
 use super::{DataDir, init, prepare, recovery_key};
@@ -63,9 +63,14 @@ impl Save {
             Some(dir) if dir != Path::new("") => dir.to_owned(),
             _ => PathBuf::from("."),
         };
-        // Beside its place, so that the rename cannot fail for another file system.
+        // Beside its place, so that the rename cannot fail for another file system; and before anything is asked of the masters.
         let draft = Partial(dir.join(format!(".hactl-{}.partial", std::process::id())));
-        self.receive(&draft.0).await?;
+        if !dir.exists() {
+            bail!("there is no directory {}; make it first (`mkdir -p`)", dir.display());
+        }
+        let file = File::options().create_new(true).write(true).mode(0o600).open(&draft.0);
+        let file = file.with_context(|| format!("cannot write in {}", dir.display()))?;
+        self.receive(file, &draft.0).await?;
         let (header, sums) = check(&draft.0).context("what was received is not a whole snapshot; try again")?;
         let file = self.file.clone().unwrap_or_else(|| dir.join(name(&header)));
         if file.exists() {
@@ -78,9 +83,9 @@ impl Save {
             println!("{}", serde_json::to_string_pretty(&document(&file, &header, sums))?);
         } else {
             println!(
-                "saved {} ({} objects at revision {}, {})",
+                "saved {} ({} at revision {}, {})",
                 file.display(),
-                header.objects,
+                count(header.objects, "object"),
                 header.revision,
                 size(&file)
             );
@@ -88,12 +93,11 @@ impl Save {
         Ok(())
     }
 
-    async fn receive(&self, draft: &Path) -> Result<()> {
+    async fn receive(&self, mut file: File, draft: &Path) -> Result<()> {
         let mut client = super::connect(&self.access).await?;
         let mut progress = Progress::start("saving a snapshot");
         let mut parts = client.save_snapshot(pb::SaveSnapshotRequest {}).await.map_err(super::refused)?.into_inner();
         let refused = || format!("cannot write {}", draft.display());
-        let mut file = File::options().create_new(true).write(true).mode(0o600).open(draft).with_context(refused)?;
         let mut bytes = 0;
         loop {
             let part = tokio::time::timeout(SILENCE_MAX, parts.message()).await;
@@ -178,10 +182,14 @@ impl Verify {
         }
         println!("cluster     {} (epoch {})", header.cluster_id, header.epoch);
         println!("saved       {} by hactl {}", snapshot::time(header.created), header.version);
-        println!("state       {} objects at revision {}, hash {}", header.objects, header.revision, header.state_hash);
+        println!(
+            "state       {} at revision {}, hash {}",
+            count(header.objects, "object"),
+            header.revision,
+            header.state_hash
+        );
         println!("opened by   the secret half of {}", header.recipient);
-        let chunks = if sums.chunks == 1 { "chunk" } else { "chunks" };
-        println!("checksums   {} {chunks} and the whole file: right", sums.chunks);
+        println!("checksums   {} and the whole file: right", count(sums.chunks, "chunk"));
         if opened {
             println!("content     decrypted; every row is right and the state's hash was recomputed: the same");
         } else {
@@ -286,7 +294,12 @@ impl Restore {
         draft.keep();
         progress.done("restored");
 
-        println!("cluster {} as of {}: {} objects", begun.cluster_id, snapshot::time(saved.created), begun.objects);
+        println!(
+            "cluster {} as of {}: {}",
+            begun.cluster_id,
+            snapshot::time(saved.created),
+            count(begun.objects, "object")
+        );
         println!("epoch {} (was {}), revision {} (was {})", begun.epoch, saved.epoch, begun.revision, saved.revision);
         println!(
             "this machine is its only master (id {}); kubeconfigs and nodes' certificates of before still work",
@@ -306,7 +319,7 @@ impl Restore {
             super::next::others(&data_dir, &advertise_api);
             Ok(())
         };
-        if super::next::start_now(&data_dir)? {
+        if super::next::start_now(&data_dir).await? {
             return announce.await;
         }
         init::serve(&data_dir, &installation, false, &self.flags, announce).await

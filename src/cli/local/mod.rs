@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use layout::{Layout, Master};
 pub use status::collect;
-pub use stop::{kill, start};
+pub use stop::{kill, start, start_and_wait};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
@@ -35,7 +35,7 @@ pub enum Verb {
     Down(stop::Down),
     /// `kill -9` one process: the power plug of one machine
     Kill(stop::Kill),
-    /// Start a killed process again
+    /// Start a killed process again, and wait until it serves
     Start(stop::Start),
     /// Show its processes
     Status(status::Show),

@@ -17,6 +17,8 @@ pub const LOG: &str = "hactl.log";
 const FILE: &str = "process.json";
 /// How long a process may take to end after SIGTERM before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// Of its output, what is looked at for an error message.
+const TAIL_BYTES: u64 = 16 * 1024;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Remembered {
@@ -78,6 +80,19 @@ impl Process {
         self.dir.join(LOG)
     }
 
+    /// How much it has said so far; see [`Self::last_words`].
+    pub fn log_length(&self) -> u64 {
+        std::fs::metadata(self.log()).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Why it ended: the last error, or else the last line, of what it said since its log had this length.
+    pub fn last_words(&self, since: u64) -> String {
+        let said = tail_bytes(&self.log(), self.log_length().saturating_sub(since).min(TAIL_BYTES));
+        let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+        let error = lines().filter_map(|line| line.strip_prefix("error: ")).next_back();
+        error.or_else(|| lines().next_back()).unwrap_or("it said nothing").to_owned()
+    }
+
     fn log_file(&self) -> Result<File> {
         let path = self.log();
         OpenOptions::new()
@@ -132,7 +147,7 @@ impl Process {
     /// The last lines of its output, for an error message.
     pub fn tail(&self, lines: usize) -> String {
         let path = self.dir.join(LOG);
-        let text = tail_bytes(&path, 16 * 1024);
+        let text = tail_bytes(&path, TAIL_BYTES);
         let all: Vec<&str> = text.lines().collect();
         let tail = &all[all.len().saturating_sub(lines)..];
         format!("the end of {}:\n  {}", path.display(), tail.join("\n  "))
@@ -183,6 +198,23 @@ mod tests {
             let text = serde_json::to_vec(&Remembered { pid: me, started }).expect("json");
             std::fs::write(dir.path().join(FILE), text).expect("write");
             assert_eq!(Process::at(dir.path()).pid(), expected);
+        }
+    }
+
+    #[test]
+    fn the_last_error_since_it_was_started_says_why_it_ended() {
+        let dir = tempfile::tempdir().expect("dir");
+        let process = Process::at(dir.path());
+        assert_eq!(process.last_words(0), "it said nothing");
+        let before = "INFO started\nerror: of long ago\n";
+        for (said, expected) in [
+            ("INFO started\nerror: the port is taken\n", "the port is taken"),
+            ("error: first\nerror: second\nWARN a task was left\n", "second"),
+            ("INFO started\nINFO stopped\n\n", "INFO stopped"),
+            ("", "it said nothing"),
+        ] {
+            std::fs::write(process.log(), format!("{before}{said}")).expect("write");
+            assert_eq!(process.last_words(before.len() as u64), expected);
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::super::cluster;
 use super::super::credentials::Access;
+use super::super::progress::count;
 use super::Dir;
 use super::layout::Layout;
 
@@ -90,9 +91,12 @@ impl Show {
         print!("{}", render(&status));
         if status.leader().is_none() {
             let (all, living) = (status.masters.len(), status.masters.iter().filter(|one| one.pid.is_some()).count());
+            let needed = all / 2 + 1;
             println!(
-                "\nNobody leads: {living} of {all} masters run, {} are needed (`hactl local start NAME`).",
-                all / 2 + 1
+                "\nNobody leads: {living} of {} {}, {needed} {} needed (`hactl local start NAME`).",
+                count(all, "master"),
+                if living == 1 { "runs" } else { "run" },
+                if needed == 1 { "is" } else { "are" }
             );
         }
         println!("\nkubeconfig: {}", layout.kubeconfig().display());

@@ -1,12 +1,24 @@
 //! `down`, `kill` and `start` of a local cluster.
 
-use anyhow::{Context, Result};
+use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result, bail};
+use rpc::pki;
+
+use super::super::cluster;
+use super::super::credentials::Access;
 use super::super::installation::Installation;
 use super::super::progress::{Progress, note};
 use super::super::settings::Flags;
-use super::layout::Layout;
+use super::layout::{Layout, Master};
 use super::{Dir, up};
+
+/// How long a process may take until it serves; a master with a large state reads it first.
+const SERVES_WITHIN: Duration = Duration::from_secs(60);
+/// A node that has lived for so long is not about to end for its own reasons; without a leader it is not waited for longer.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// The pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Stop all its processes and pods
 #[derive(Debug, clap::Args)]
@@ -30,11 +42,14 @@ pub struct Kill {
     dir: Dir,
 }
 
-/// Start a killed process again
+/// Start a killed process again, and wait until it serves
 #[derive(Debug, clap::Args)]
 pub struct Start {
     /// `master-1`, `node-2`
     name: String,
+    /// Return at once, whatever becomes of it
+    #[arg(long, env = "HACTL_LOCAL_NO_WAIT", hide_env = true)]
+    no_wait: bool,
     #[command(flatten)]
     dir: Dir,
 }
@@ -126,12 +141,17 @@ impl Start {
     pub async fn run(self) -> Result<()> {
         let layout = self.dir.load()?;
         layout.check_name(&self.name)?;
-        let before = layout.process(&self.name).pid();
-        let pid = start(&layout, &self.name)?;
-        note(match before {
-            Some(_) => format!("{} runs already (pid {pid})", self.name),
-            None => format!("{} started; its log: {}", self.name, layout.process(&self.name).log().display()),
-        });
+        let process = layout.process(&self.name);
+        if let Some(pid) = process.pid() {
+            note(format!("{} runs already (pid {pid})", self.name));
+            return Ok(());
+        }
+        if self.no_wait {
+            start(&layout, &self.name)?;
+        } else {
+            start_and_wait(&layout, &self.name).await?;
+        }
+        note(format!("{} started; its log: {}", self.name, process.log().display()));
         Ok(())
     }
 }
@@ -141,12 +161,76 @@ pub fn kill(layout: &Layout, name: &str) -> Result<bool> {
     layout.process(name).kill()
 }
 
+/// Starts the process of one machine and waits until it serves: a master answers, a node has a session with one.
+///
+/// # Errors
+/// Why it ended, or that it takes long.
+pub async fn start_and_wait(layout: &Layout, name: &str) -> Result<()> {
+    let process = layout.process(name);
+    let (said, since) = (process.log_length(), Instant::now());
+    let mut progress = Progress::start(format!("starting {name}"));
+    start(layout, name)?;
+    let master = layout.plan.masters.iter().find(|master| master.name == name);
+    loop {
+        let missing = match master {
+            Some(master) => does_not_answer(layout, master).await,
+            None => has_no_session(layout, name, since.elapsed()).await,
+        };
+        // Before what was found out is believed: on its port somebody else may answer.
+        if process.pid().is_none() {
+            drop(progress);
+            bail!("{name} ended: {} (its log: {})", process.last_words(said), process.log().display());
+        }
+        let Some(missing) = missing else {
+            progress.done("serves");
+            return Ok(());
+        };
+        if since.elapsed() > SERVES_WITHIN {
+            drop(progress);
+            bail!(
+                "{name} runs and does not serve after {} s ({missing}); it said last: {} (its log: {})",
+                SERVES_WITHIN.as_secs(),
+                process.last_words(said),
+                process.log().display()
+            );
+        }
+        progress.detail(&missing);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What is missing until this master takes connections.
+async fn does_not_answer(layout: &Layout, master: &Master) -> Option<String> {
+    let address = format!("127.0.0.1:{}", master.api);
+    let connected = async {
+        // Without credentials of ours, which may have ended.
+        let bundles = pki::Dir::of(&layout.data_dir(&master.name)).bundles()?;
+        let tls = rpc::tls::api_client(&bundles.client, None)?;
+        anyhow::Ok(rpc::client::Masters::new(vec![address.clone()], tls).connect_to(&address).await.map(drop)?)
+    };
+    connected.await.err().map(|_| "it does not answer yet".to_owned())
+}
+
+/// What is missing until a master has a session of this node; nothing, where there is nobody to have one.
+async fn has_no_session(layout: &Layout, name: &str, since: Duration) -> Option<String> {
+    let status = cluster::status_of(&Access::of(layout.kubeconfig())).await.ok();
+    let status = status.filter(|status| cluster::leader_name(status).is_some());
+    let Some(status) = status else {
+        return (since < SETTLED_AFTER).then(|| "no master leads".to_owned());
+    };
+    let sessions = status.members.iter().filter_map(|member| member.status.as_ref()).flat_map(|own| &own.nodes);
+    (!sessions.into_iter().any(|node| node == name)).then(|| "no master has a session of it yet".to_owned())
+}
+
 /// Starts the process of one machine.
 ///
 /// # Errors
-/// When the machine never joined.
+/// When the machine never joined, or its data is gone.
 pub fn start(layout: &Layout, name: &str) -> Result<i32> {
     let data_dir = layout.data_dir(name);
+    if !Installation::exists(&data_dir) {
+        bail!("{name} has no data any more; `hactl local up --dir {}` makes it anew", layout.dir.display());
+    }
     Installation::load(&data_dir)?;
     up::start_machine(layout, name)
 }

@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::super::cluster::{self, prepare, recovery_key};
 use super::super::credentials::Access;
 use super::super::installation::Installation;
-use super::super::progress::{Progress, note};
+use super::super::progress::{Progress, count, note};
 use super::super::run;
 use super::super::settings::Flags;
 use super::Dir;
@@ -140,7 +140,7 @@ impl Up {
 
     /// Where `cluster init` shows the key, this keeps it in a file: the cluster and its key lie on one machine anyway.
     async fn recovery_key(&self, layout: &Layout) -> Result<()> {
-        let file = layout.dir.join("recovery.key");
+        let file = layout.dir.join(recovery_key::LOCAL_FILE);
         if file.exists() {
             return Ok(());
         }
@@ -171,6 +171,7 @@ impl Up {
         if !Installation::exists(&data_dir) {
             let progress = Progress::start(format!("joining {}", master.name));
             let token = Token::create(layout, true).await?;
+            let replaces = self.lost_member(layout, master).await?;
             let joined = prepare::join(prepare::Join {
                 data_dir,
                 name: master.name.clone(),
@@ -178,7 +179,7 @@ impl Up {
                 token: token.0.clone(),
                 master: Some((format!("127.0.0.1:{}", master.api), format!("127.0.0.1:{}", master.peer))),
                 node: None,
-                replaces: None,
+                replaces,
                 flags: self.master_settings(master),
             })
             .await;
@@ -187,6 +188,14 @@ impl Up {
             progress.done("joined");
         }
         start_machine(layout, &master.name).map(drop)
+    }
+
+    /// The member that this master was before its data dir was lost: it would stay a voter that never answers.
+    async fn lost_member(&self, layout: &Layout, master: &Master) -> Result<Option<String>> {
+        let status = cluster::status_of(&Access::of(layout.kubeconfig())).await?;
+        let same = |info: &&rpc::pb::MemberInfo| info.name == master.name;
+        let silent = status.members.iter().filter(|member| !member.reachable);
+        Ok(silent.filter_map(|member| member.member.as_ref()).find(same).map(|info| info.id.to_string()))
     }
 
     async fn join_node(&self, layout: &Layout, name: &str) -> Result<()> {
@@ -229,7 +238,8 @@ impl Up {
     async fn wait_for_masters(&self, layout: &Layout) -> Result<()> {
         let all = layout.plan.masters.len();
         let processes: Vec<Process> = layout.plan.masters.iter().map(|master| layout.process(&master.name)).collect();
-        self.wait(&format!("waiting until {all} masters vote"), &processes, async || {
+        let (who, verb) = (count(all, "master"), if all == 1 { "votes" } else { "vote" });
+        self.wait(&format!("waiting until {who} {verb}"), &processes, async || {
             let answer = match cluster::status_of(&Access::of(layout.kubeconfig())).await {
                 Ok(answer) => answer,
                 Err(error) => return Ok(Some(first_line(&error))),
@@ -252,7 +262,8 @@ impl Up {
         }
         let processes: Vec<Process> = names.iter().map(|name| layout.process(name)).collect();
         let client = Access::of(layout.kubeconfig()).kube().await?;
-        self.wait(&format!("waiting until {} nodes are Ready", names.len()), &processes, async || {
+        let (who, verb) = (count(names.len(), "node"), if names.len() == 1 { "is" } else { "are" });
+        self.wait(&format!("waiting until {who} {verb} Ready"), &processes, async || {
             let missing = match unready(&client, &names).await {
                 Ok(missing) => missing,
                 Err(error) => return Ok(Some(first_line(&error))),
@@ -356,7 +367,7 @@ pub fn lock(dir: &Path) -> Result<Flock<std::fs::File>> {
 fn refuse_orphans(layout: &Layout) -> Result<()> {
     let made = |name: &String| Installation::exists(&layout.data_dir(name));
     let nodes: Vec<&str> = layout.plan.nodes.iter().map(|node| node.name.as_str()).collect();
-    let left = nodes.iter().any(|name| made(&(*name).to_owned())) || layout.dir.join("recovery.key").exists();
+    let left = nodes.iter().any(|name| made(&(*name).to_owned())) || layout.dir.join(recovery_key::LOCAL_FILE).exists();
     if !left || layout.plan.masters.iter().any(|master| made(&master.name)) {
         return Ok(());
     }

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::super::progress::note;
+use super::super::sentence;
 use super::discovery::{Catalog, Resource};
 use super::{Scope, answered, ask, explain, is_code, request};
 
@@ -40,53 +41,86 @@ impl Get {
             bail!("--watch follows one resource; name one");
         }
         let objects = self.output.as_deref().filter(|format| *format != "wide");
-        let mut documents = Vec::new();
-        let several = targets.len() > 1;
-        let mut empty = true;
+        let (mut documents, mut failed) = (Vec::new(), Vec::new());
+        let mut tables: Vec<(&Resource, Value)> = Vec::new();
         for (resource, name) in &targets {
             let path = self.path(&client, resource, name.as_deref());
             let accept = if objects.is_some() { "application/json" } else { TABLE };
             let answer = match ask(&client, request("GET", &path, accept, None)?).await? {
-                Err(error) if is_code(&error, 404) && resource.namespaced && name.is_some() => {
-                    let hint = self.missing_namespace(&client).await?;
-                    bail!("{}{}", explain(error), hint.map_or(String::new(), |hint| format!("; {hint}")));
+                Ok(answer) => answer,
+                // Of several, those that are there are shown, as with kubectl.
+                Err(error) => {
+                    failed.push(self.why(&client, error, resource, name.is_some()).await?);
+                    continue;
                 }
-                answer => answer.map_err(explain)?,
             };
-            if objects.is_some() {
-                documents.push(answer);
-                continue;
+            match tables.last_mut() {
+                _ if objects.is_some() => documents.push(answer),
+                Some((last, table)) if std::ptr::eq(*last, *resource) => append(table, answer),
+                _ => tables.push((resource, answer)),
             }
-            let rows = answer["rows"].as_array().map_or(0, Vec::len);
-            if several && rows == 0 {
-                continue;
-            }
-            if several && !empty {
-                println!();
-            }
-            empty &= rows == 0;
-            let prefix = several.then(|| resource.label(""));
-            print!("{}", self.table(&answer, resource, prefix.as_deref(), true));
-            if self.watch {
-                self.follow(&client, resource, &path, &answer).await?;
+            if let (true, Some((_, table))) = (self.watch, tables.last()) {
+                print!("{}", self.table(table, resource, None, true));
+                self.follow(&client, resource, &path, table).await?;
             }
         }
         match objects {
-            Some(format) => print_objects(format, documents),
-            None if empty => {
-                let scoped = !self.all_namespaces && targets.iter().all(|(resource, _)| resource.namespaced);
-                if !scoped {
-                    note("No resources found.");
-                    return Ok(());
-                }
-                note(format!("No resources found in {} namespace.", self.scope.namespace(&client)));
-                if let Some(hint) = self.missing_namespace(&client).await? {
-                    note(hint);
-                }
-                Ok(())
+            Some(format) if !documents.is_empty() => print_objects(format, documents, targets.len() > 1)?,
+            None if !self.print_tables(&tables, &targets) && failed.is_empty() => {
+                self.say_none(&client, &targets).await?;
             }
-            None => Ok(()),
+            _ => {}
         }
+        let Some(last) = failed.pop() else { return Ok(()) };
+        for error in failed {
+            note(format!("error: {}", sentence(&error)));
+        }
+        Err(last)
+    }
+
+    /// Why one of the objects, or a whole kind, cannot be shown.
+    async fn why(
+        &self,
+        client: &kube::Client,
+        error: kube::Error,
+        resource: &Resource,
+        named: bool,
+    ) -> Result<anyhow::Error> {
+        let hint = match is_code(&error, 404) && resource.namespaced && named {
+            true => self.missing_namespace(client).await?,
+            false => None,
+        };
+        let error = explain(error);
+        Ok(match hint {
+            Some(hint) => anyhow::anyhow!("{}; {hint}", sentence(&error)),
+            None => error,
+        })
+    }
+
+    /// One below the other; false when there is nothing in them. Rows of several kinds say of which they are.
+    fn print_tables(&self, tables: &[(&Resource, Value)], targets: &[(&Resource, Option<String>)]) -> bool {
+        let kinds = targets.windows(2).any(|two| !std::ptr::eq(two[0].0, two[1].0));
+        let filled = |table: &Value| table["rows"].as_array().is_some_and(|rows| !rows.is_empty());
+        let texts = tables.iter().filter(|(_, table)| filled(table)).map(|(resource, table)| {
+            let prefix = kinds.then(|| resource.label(""));
+            self.table(table, resource, prefix.as_deref(), true)
+        });
+        let texts: Vec<String> = texts.collect();
+        print!("{}", texts.join("\n"));
+        !texts.is_empty()
+    }
+
+    async fn say_none(&self, client: &kube::Client, targets: &[(&Resource, Option<String>)]) -> Result<()> {
+        let scoped = !self.all_namespaces && targets.iter().all(|(resource, _)| resource.namespaced);
+        if !scoped {
+            note("No resources found.");
+            return Ok(());
+        }
+        note(format!("No resources found in {} namespace.", self.scope.namespace(client)));
+        if let Some(hint) = self.missing_namespace(client).await? {
+            note(hint);
+        }
+        Ok(())
     }
 
     /// Says so when the namespace that was asked for is not there: nothing will ever be found in it.
@@ -185,7 +219,15 @@ fn targets<'a>(catalog: &'a Catalog, what: &[String]) -> Result<Vec<(&'a Resourc
     Ok(found)
 }
 
-fn print_objects(format: &str, mut documents: Vec<Value>) -> Result<()> {
+/// The rows of a further object of the same kind.
+fn append(table: &mut Value, mut more: Value) {
+    if let (Some(rows), Some(more)) = (table["rows"].as_array_mut(), more["rows"].as_array_mut()) {
+        rows.append(more);
+    }
+}
+
+/// As they are, or in a List where `several` were asked for.
+fn print_objects(format: &str, mut documents: Vec<Value>, several: bool) -> Result<()> {
     if format == "name" {
         for document in &documents {
             let one = std::slice::from_ref(document);
@@ -201,9 +243,9 @@ fn print_objects(format: &str, mut documents: Vec<Value>) -> Result<()> {
         }
         return Ok(());
     }
-    let whole = match documents.len() {
-        1 => documents.remove(0),
-        _ => serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": documents }),
+    let whole = match several {
+        false => documents.remove(0),
+        true => serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": documents }),
     };
     if format == "yaml" {
         print!("{}", String::from_utf8(apiserver::yaml::from_json(&serde_json::to_vec(&whole)?)?)?);

@@ -7,7 +7,7 @@
 //! no Node object ─▶ its pods removed
 //! ```
 //!
-//! The condition Ready=Unknown itself is set by [`crate::nodelife`], which alone knows of silence.
+//! A silent node's conditions are made Unknown by [`crate::nodelife`], which alone knows of silence.
 //!
 //! **Invariant:** while not one node is Ready nothing is evicted: then it is more likely the masters that are cut off, and
 //! there is nowhere to go. When the first is back, the others have their pods' whole toleration to follow.
@@ -94,8 +94,7 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
     let status = json::condition_status(&node, "Ready").to_owned();
     sync_taints(&mut node, cx);
     if status != "Unknown" {
-        // Its kubelet has spoken for itself again.
-        json::remove_entry(&mut node, "metadata.annotations", nodelife::READY_BEFORE);
+        nodelife::forget(&mut node);
     }
     plan.commands.extend(emit::update_spec(key, present, &mut node));
     for pod_key in root.on_node(&key.name) {
@@ -316,6 +315,44 @@ mod tests {
         world.advance(Duration::from_secs(60));
         assert_eq!(on(&world, "node-1").len(), 2);
         assert!(on(&world, "node-1").iter().all(|(_, pod)| emit::field(pod, "ready") == "true"));
+    }
+
+    #[test]
+    fn a_silent_nodes_conditions_are_unknown_until_it_is_back() {
+        let conditions = |world: &World| -> Vec<String> {
+            let node = world.object(&Key::node("node-1"));
+            let said =
+                |one: &Value| ["type", "status", "reason", "message"].map(|field| json::text(one, field)).join("|");
+            json::items(&node, "status.conditions").iter().map(said).collect()
+        };
+        let mut world = World::with_nodes(2);
+        let said = |kind: &str, status: &str, reason: &str, message: &str| json!({ "type": kind, "status": status, "reason": reason, "message": message });
+        let all = vec![
+            said("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            said("DiskPressure", "True", "KubeletHasDiskPressure", "kubelet has disk pressure"),
+            said("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            said("NetworkUnavailable", "False", "RouteCreated", "a route was made"),
+            said("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        ];
+        let mut node = world.object(&Key::node("node-1"));
+        json::set(&mut node, "status.conditions", all.into());
+        world.put(&node, &Key::node("node-1"));
+        world.settle();
+        let before = conditions(&world);
+        assert_eq!(taints(&world, "node-1"), ["node.kubernetes.io/disk-pressure:NoSchedule"]);
+        world.hear(&[("node-1", 5_100), ("node-2", 0)]);
+        world.settle();
+        let silent = "Unknown|NodeStatusUnknown|Kubelet stopped posting node status.";
+        let mut expected: Vec<String> =
+            ["MemoryPressure", "DiskPressure", "PIDPressure"].map(|kind| format!("{kind}|{silent}")).to_vec();
+        expected.extend([before[3].clone(), format!("Ready|{silent}")]);
+        assert_eq!(conditions(&world), expected, "all of its kubelet, and no other");
+        assert_eq!(taints(&world, "node-1"), [format!("{UNREACHABLE}:NoSchedule"), format!("{UNREACHABLE}:NoExecute")]);
+        world.hear(&[("node-1", 0), ("node-2", 0)]);
+        world.settle_quietly();
+        assert_eq!(conditions(&world), before);
+        assert_eq!(taints(&world, "node-1"), ["node.kubernetes.io/disk-pressure:NoSchedule"]);
+        assert_eq!(json::at(&world.object(&Key::node("node-1")), "metadata.annotations"), &Value::Null);
     }
 
     #[test]

@@ -52,6 +52,13 @@ impl Heard {
         self.judged(Duration::ZERO)
     }
 
+    /// How long ago this node was heard by a session; `None` when it was not, or is only granted a grace.
+    pub fn silence(&self, node: &str) -> Option<Duration> {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sign = map.get(node).filter(|sign| !sign.granted)?;
+        Some(Instant::now().saturating_duration_since(sign.at))
+    }
+
     /// The silences to judge by. A grace that is granted, not earned, is no sign of life: it only puts the judgement off,
     /// or a new leader would find every dead node alive.
     pub fn judged(&self, grace: Duration) -> BTreeMap<String, u64> {

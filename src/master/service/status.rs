@@ -115,7 +115,7 @@ fn slow(status: &consensus::Status, limit: Duration) -> Option<String> {
     let syncs = status.syncs.filter(|syncs| syncs.p50 > limit)?;
     Some(format!(
         "has a slow disk: of {} syncs in the last minute half took more than {:.0?}, the longest {:.0?}; above {limit:?} (setting \
-         disk-slow) every write is slow, though nothing is lost. Give its data dir a disk of its own, or a faster one",
+         disk-slow) every write that waits for it is slow, though nothing is lost. Give its data dir a disk of its own, or a faster one",
         syncs.count, syncs.p50, syncs.max
     ))
 }
@@ -124,12 +124,21 @@ fn slow(status: &consensus::Status, limit: Duration) -> Option<String> {
 pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
     let known = shared.consensus.members();
     let asked = shared.members().into_iter().map(|member| async {
-        let status =
-            if member.id == shared.config.member_id { Some(own(shared).await) } else { ask(shared, &member).await };
+        let status = match member.id == shared.config.member_id {
+            true => Ok(own(shared).await),
+            false => asked_at(shared, &member, 0).await,
+        };
         let voter = known.iter().any(|known| known.member.id == member.id && known.voter);
-        pb::MemberStatus { voter, reachable: status.is_some(), status, member: Some(member), lag: 0 }
+        let (status, refused) = match status {
+            Ok(status) => (Some(status), None),
+            Err(refused) => (None, refused.map(|why| format!("master {} refuses this one: {why}", member.name))),
+        };
+        (pb::MemberStatus { voter, reachable: status.is_some(), status, member: Some(member), lag: 0 }, refused)
     });
-    let mut members: Vec<pb::MemberStatus> = futures::future::join_all(asked).await;
+    let (mut members, refused): (Vec<pb::MemberStatus>, Vec<Option<String>>) =
+        futures::future::join_all(asked).await.into_iter().unzip();
+    let refused: Vec<String> = refused.into_iter().flatten().collect();
+    confirm_lead(&mut members, shared.config.member_id);
     let newest = members.iter().filter_map(|m| m.status.as_ref()).map(|s| s.last_log_index).max().unwrap_or_default();
     for member in &mut members {
         member.lag = member.status.as_ref().map_or(0, |status| newest.saturating_sub(status.applied_index));
@@ -139,7 +148,7 @@ pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
     let leader = members.iter().find(leads).and_then(|member| member.member.as_ref()).map(|info| info.id);
     let root = shared.replica.root();
     let nodes = nodes(&root);
-    let mut problems = problems(&members, &nodes, leader, shared.unix());
+    let mut problems = problems(&members, &nodes, leader, &refused, shared.unix());
     let each = root.list("", "nodes", None);
     problems.extend(each.filter_map(|(key, record)| pressed(&key.name, &control::record::parse(record))));
     pb::ClusterStatusResponse {
@@ -149,6 +158,19 @@ pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
         members,
         nodes,
         problems,
+    }
+}
+
+/// A leader that asked the others just now, and was answered by no majority, leads no more: it only has not noticed.
+fn confirm_lead(members: &mut [pb::MemberStatus], me: u64) {
+    let voters = members.iter().filter(|member| member.voter).count();
+    let answering = members.iter().filter(|member| member.voter && member.reachable).count();
+    if answering > voters / 2 {
+        return;
+    }
+    let own = members.iter_mut().filter_map(|member| member.status.as_mut()).find(|status| status.id == me);
+    if let Some(own) = own.filter(|own| own.role == "leader") {
+        own.role = CUT_OFF.to_owned();
     }
 }
 
@@ -163,11 +185,24 @@ pub async fn ask_at(
     member: &pb::MemberInfo,
     hash_at_revision: u64,
 ) -> Option<pb::MemberStatusResponse> {
+    asked_at(shared, member, hash_at_revision).await.ok()
+}
+
+/// As [`ask_at`]; where it answers and refuses us, why.
+async fn asked_at(
+    shared: &Shared,
+    member: &pb::MemberInfo,
+    hash_at_revision: u64,
+) -> Result<pb::MemberStatusResponse, Option<String>> {
     let mut request = Request::new(pb::MemberStatusRequest { hash_at_revision });
     request.set_timeout(ANSWER_LIMIT);
     let mut client = shared.peers.client(member.id, &member.peer_address, Lane::General);
     let answer = tokio::time::timeout(ANSWER_LIMIT, client.member_status(request)).await;
-    answer.ok()?.ok().map(tonic::Response::into_inner)
+    match answer {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) if status.code() == tonic::Code::PermissionDenied => Err(Some(status.message().to_owned())),
+        Ok(Err(_)) | Err(_) => Err(None),
+    }
 }
 
 /// All nodes as they last reported.
@@ -217,20 +252,28 @@ fn certificate(name: &str, node: &serde_json::Value) -> Option<pb::CertificateIn
 }
 
 /// What is wrong, in words.
-fn problems(members: &[pb::MemberStatus], nodes: &[pb::NodeSummary], leader: Option<u64>, now: i64) -> Vec<String> {
-    let mut problems = Vec::new();
+fn problems(
+    members: &[pb::MemberStatus],
+    nodes: &[pb::NodeSummary],
+    leader: Option<u64>,
+    refused: &[String],
+    now: i64,
+) -> Vec<String> {
+    // Whoever is refused learns nothing more from the others, and must not be told to recover from itself.
+    let mut problems = refused.to_vec();
     let voters = members.iter().filter(|member| member.voter).count();
-    if leader.is_none() {
+    if leader.is_none() && refused.is_empty() {
         problems.push(leaderless(members, voters));
     }
     if voters > 1 && voters % 2 == 0 {
-        problems.push(format!("{voters} voting masters bear no more failures than {}: add one", voters - 1));
+        problems.push(format!("{voters} voting masters bear no more failures than {}: add one, or take out one that is lost for good (`hactl cluster remove NAME`)", voters - 1));
     }
     for member in members {
         let info = member.member.as_ref();
         let name = info.map_or("", |info| info.name.as_str());
         let peer = info.map_or("", |info| info.peer_address.as_str());
         match &member.status {
+            None if leader.is_none() && !refused.is_empty() => {}
             None => problems
                 .push(format!("master {name} does not answer at {peer}: is its machine up, and that port open?")),
             Some(status) => problems.extend(status.problems.iter().map(|problem| format!("master {name} {problem}"))),
@@ -278,13 +321,13 @@ fn problems(members: &[pb::MemberStatus], nodes: &[pb::NodeSummary], leader: Opt
 fn leaderless(members: &[pb::MemberStatus], voters: usize) -> String {
     let answering = members.iter().filter(|member| member.voter && member.reachable).count();
     let missing = (voters / 2 + 1).saturating_sub(answering);
+    let verb = if answering == 1 { "answers" } else { "answer" };
     if missing == 0 {
         return format!(
-            "{answering} of {voters} masters answer and none leads: an election takes a second as a rule; look again, and then at \
+            "{answering} of {voters} masters {verb} and none leads: an election takes a second as a rule; look again, and then at \
              whether they reach each other"
         );
     }
-    let verb = if answering == 1 { "answers" } else { "answer" };
     format!(
         "{answering} of {voters} masters {verb}: no majority, nothing can be changed, and containers run on. Start {missing} more \
          (`systemctl start hactl` there, `hactl local start NAME`); if those are lost for good, `hactl cluster recover --from-this-member` on \
@@ -329,12 +372,23 @@ mod tests {
             lag: 0,
         };
         let one = [member(1, "a", true), member(2, "b", false), member(3, "c", false)];
-        let said = problems(&one, &[], None, 0);
+        let said = problems(&one, &[], None, &[], 0);
         assert!(said[0].starts_with("1 of 3 masters answers: no majority, nothing can be changed"), "{said:?}");
         assert!(said[0].contains("Start 1 more") && said[0].contains("hactl cluster recover"), "{said:?}");
         assert!(said[1].contains("master b does not answer at 10.0.0.2:16444"), "{said:?}");
         let two = [member(1, "a", true), member(2, "b", true), member(3, "c", false)];
-        let said = problems(&two, &[], None, 0);
+        let said = problems(&two, &[], None, &[], 0);
         assert!(said[0].starts_with("2 of 3 masters answer and none leads: an election"), "{said:?}");
+        let removed = "master b refuses this one: member 1 was removed".to_owned();
+        assert_eq!(problems(&one, &[], None, std::slice::from_ref(&removed), 0), [removed], "and no word of recover");
+
+        // Within its lease a leader that lost its majority still believes that it leads.
+        let leads = |mut members: [pb::MemberStatus; 3]| {
+            members[0].status = Some(pb::MemberStatusResponse { id: 1, role: "leader".into(), ..Default::default() });
+            confirm_lead(&mut members, 1);
+            members[0].status.take().is_some_and(|own| own.role == "leader")
+        };
+        assert!(!leads(one));
+        assert!(leads(two));
     }
 }

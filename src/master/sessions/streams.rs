@@ -3,9 +3,11 @@
 //! ```text
 //! API request ─▶ session here? ── yes ─▶ StreamRequest(id) down ─▶ the node dials `Stream` with the id ─▶ frames
 //!                     └── no ─▶ Relay to each other master until one holds it; authorized again there
+//!                               └── nobody does ─▶ once more for a moment, unless the node is known to be silent
 //! ```
 //!
-//! **Invariant:** bulk never travels on a control connection, and a stream nobody took within its time is forgotten.
+//! **Invariant:** bulk never travels on a control connection, and a stream nobody took within its time is forgotten. Who asks
+//! for a node that is not there hears so at once, and is not told to try again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +20,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use rpc::pb;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -25,6 +28,11 @@ use super::Sessions;
 
 /// How long a node has to dial back for a stream.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// How old a node's last sign of life may be: it gives one each second. Beyond it nothing is asked of it.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// How long a node that no master is connected to may take to come back: it does within a second when its master ended.
+const RECONNECT_LIMIT: Duration = Duration::from_secs(2);
+const RECONNECT_LOOK: Duration = Duration::from_millis(100);
 /// Frames in flight towards a slow reader.
 const FRAMES_MAX: usize = 16;
 /// Streams of one master that nodes have not dialled back for yet.
@@ -52,14 +60,21 @@ impl Drop for Forget<'_> {
 /// The way to the other masters.
 #[async_trait::async_trait]
 pub trait Relay: Send + Sync + 'static {
-    /// Opens the stream at whichever other master holds the node's session.
-    async fn open(&self, open: pb::StreamOpen) -> Result<Uplink, StreamError>;
+    /// Opens the stream at whichever other master holds the node's session; `None`: no master does.
+    async fn open(&self, open: pb::StreamOpen) -> Result<Option<Uplink>, StreamError>;
 }
 
 impl Sessions {
     /// Opens a stream of a node whose session this master holds; `None` when it does not.
     pub async fn open_stream(&self, open: pb::StreamOpen) -> Option<Result<Uplink, Status>> {
         let connected = self.connected().get(&open.node).cloned()?;
+        if let Some(silence) = self.0.parts.heard.silence(&open.node).filter(|silence| *silence > SILENCE_MAX) {
+            return Some(Err(Status::deadline_exceeded(format!(
+                "node {} cannot be reached: it has said nothing for {} s",
+                open.node,
+                silence.as_secs()
+            ))));
+        }
         let id = self.uid();
         let (taken, dialled) = oneshot::channel();
         // Whoever asked may go away at any time.
@@ -130,11 +145,37 @@ pub struct NodeStreams {
 impl Streams for NodeStreams {
     async fn logs(&self, user: &User, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError> {
         let open = open_logs(user, pod, options);
-        let frames = match self.sessions.open_stream(open.clone()).await {
-            Some(opened) => opened.map_err(|status| StreamError::Unavailable(status.message().to_owned()))?,
-            None => self.relay.open(open).await?,
-        };
-        log_stream(frames).await
+        log_stream(self.open(open).await?).await
+    }
+}
+
+impl NodeStreams {
+    async fn open(&self, open: pb::StreamOpen) -> Result<Uplink, StreamError> {
+        let since = Instant::now();
+        loop {
+            if let Some(opened) = self.sessions.open_stream(open.clone()).await {
+                return opened.map_err(refused);
+            }
+            if let Some(opened) = self.relay.open(open.clone()).await? {
+                return Ok(opened);
+            }
+            if super::is_unknown(&self.sessions.root(), &open.node) || since.elapsed() > RECONNECT_LIMIT {
+                return Err(StreamError::Unreachable(format!(
+                    "node {} cannot be reached: it is connected to no master; is its machine up, and `hactl run` running there?",
+                    open.node
+                )));
+            }
+            tokio::time::sleep(RECONNECT_LOOK).await;
+        }
+    }
+}
+
+/// Why a node that has a session did not open the stream.
+fn refused(status: Status) -> StreamError {
+    let why = status.message().to_owned();
+    match status.code() {
+        tonic::Code::DeadlineExceeded => StreamError::Unreachable(why),
+        _ => StreamError::Unavailable(why),
     }
 }
 
@@ -223,10 +264,92 @@ pub fn relayed(frames: Uplink) -> ReceiverStream<Result<pb::StreamFrame, Status>
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
     use std::sync::atomic::Ordering::Relaxed;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
 
+    use serde_json::json;
+    use state::{Command, EntryId, Op, State};
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::{Connected, Parts};
     use super::*;
+
+    #[derive(Debug)]
+    struct Plain;
+
+    impl control::seal::Sealer for Plain {
+        fn seal(&self, _: &str, _: &[u8]) -> Result<Option<(String, Vec<u8>)>, String> {
+            Ok(None)
+        }
+
+        fn open(&self, _: &str, _: &str, blob: &[u8]) -> Result<Vec<u8>, String> {
+            Ok(blob.to_vec())
+        }
+    }
+
+    /// Other masters without a session of the node; how often they were asked.
+    #[derive(Default)]
+    struct Nobody(AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl Relay for Nobody {
+        async fn open(&self, _: pb::StreamOpen) -> Result<Option<Uplink>, StreamError> {
+            self.0.fetch_add(1, Relaxed);
+            Ok(None)
+        }
+    }
+
+    /// The sessions of a master that knows `well` to be Ready and `dead` to be silent.
+    fn sessions() -> Sessions {
+        let mut root = State::default();
+        for (name, ready) in [("well", "True"), ("dead", "Unknown")] {
+            let node = json!({"metadata": {"name": name, "uid": name},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]}});
+            let kind = objects::Kinds::builtin().by_resource("", "nodes").expect("a kind");
+            let put = control::record::put(kind, &node).expect("an object");
+            let id = EntryId { term: 1, index: root.revision() + 1 };
+            root.apply(id, &Command { ops: vec![Op::put(put)], ..Command::default() });
+        }
+        Sessions::new(Parts {
+            replica: replica::memory::start_with(root),
+            heard: crate::leader::Heard::default(),
+            cluster_id: "c".into(),
+            epoch: 1,
+            masters: tokio::sync::watch::channel(Vec::new()).1,
+            trust: tokio::sync::watch::channel(pb::Trust::default()).1,
+            now: Arc::new(|| jiff::Timestamp::UNIX_EPOCH),
+            seeds: Arc::new(control::Seeds::new(1)),
+            sealer: Arc::new(Plain),
+            epochs: None,
+            shutdown: CancellationToken::new(),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_without_a_session_is_waited_for_only_while_it_may_come_back() {
+        for (node, again) in [("well", true), ("dead", false)] {
+            let relay = Arc::new(Nobody::default());
+            let streams = NodeStreams { sessions: sessions(), relay: relay.clone() };
+            let answer = streams.open(pb::StreamOpen { node: node.into(), ..Default::default() }).await;
+            let Err(StreamError::Unreachable(why)) = answer.map(drop) else { panic!("{node} was reached") };
+            assert!(why.starts_with(&format!("node {node} cannot be reached: it is connected to no master")), "{why}");
+            assert_eq!(relay.0.load(Relaxed) > 1, again, "{node}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_asked_of_a_node_that_fell_silent_on_an_open_connection() {
+        let sessions = sessions();
+        let (down, mut asked) = tokio::sync::mpsc::channel(1);
+        let connected = Connected { serial: 1, down, ended: CancellationToken::new() };
+        sessions.connected().insert("well".into(), connected);
+        sessions.0.parts.heard.heard("well", SILENCE_MAX + Duration::from_secs(1));
+        let streams = NodeStreams { sessions, relay: Arc::new(Nobody::default()) };
+        let answer = streams.open(pb::StreamOpen { node: "well".into(), ..Default::default() }).await;
+        let Err(StreamError::Unreachable(why)) = answer.map(drop) else { panic!("it was reached") };
+        assert_eq!(why, "node well cannot be reached: it has said nothing for 4 s");
+        assert!(asked.try_recv().is_err());
+    }
 
     /// A stream without frames that notes its end.
     struct Quiet(Arc<AtomicBool>);
