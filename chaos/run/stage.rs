@@ -131,9 +131,22 @@ impl Stage {
         Ok(())
     }
 
+    /// Waits until all masters serve and vote: one that joined a moment ago is no part of a majority yet.
     pub async fn whole(&self, within: Duration) -> Result<()> {
+        let since = Instant::now();
         let names: Vec<String> = self.masters().into_iter().map(|master| master.name).collect();
-        self.serve(&names, within).await
+        self.serve(&names, within).await?;
+        loop {
+            let status = self.target.hactl(&["cluster", "status", "-o", "json"]).await;
+            let voters = status.as_ref().map_or(0, |status| voters(status));
+            if voters == names.len() {
+                return Ok(());
+            }
+            if since.elapsed() > within {
+                bail!("{voters} of {} masters vote after {} s", names.len(), within.as_secs());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 }
 
@@ -147,9 +160,25 @@ pub fn leader(seats: &[Seat]) -> Option<String> {
     leads.max_by_key(|seat| seat.term).map(|seat| seat.master.clone())
 }
 
+/// How many vote, by `hactl cluster status -o json`; none if a master is known that does not.
+fn voters(status: &str) -> usize {
+    let status: serde_json::Value = serde_json::from_str(status).unwrap_or_default();
+    let members = status["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if members.iter().all(|member| member["voter"] == true) { members.len() } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_learner_is_no_part_of_a_whole_cluster() {
+        let two = r#"{"members": [{"voter": true}, {"voter": true}]}"#;
+        let learner = r#"{"members": [{"voter": true}, {"voter": true}, {"voter": false}]}"#;
+        for (status, expected) in [(two, 2), (learner, 0), ("", 0), ("{}", 0)] {
+            assert_eq!(voters(status), expected, "{status}");
+        }
+    }
 
     #[test]
     fn the_latest_word_counts() {

@@ -266,7 +266,11 @@ fn problems(
         problems.push(leaderless(members, voters));
     }
     if voters > 1 && voters % 2 == 0 {
-        problems.push(format!("{voters} voting masters bear no more failures than {}: add one, or take out one that is lost for good (`hactl cluster remove NAME`)", voters - 1));
+        problems.push(format!(
+            "{voters} voting masters bear no more failures than {}: add one, or take out one that is lost for good (`hactl cluster \
+             remove NAME`)",
+            voters - 1
+        ));
     }
     for member in members {
         let info = member.member.as_ref();
