@@ -9,12 +9,12 @@
 //! A file of a quarter of the watermark is kept beside the databases. When a write fails all the same it goes, so that
 //! what is in memory can be written and the databases opened.
 //!
-//! **Invariant:** a full member goes on answering heartbeats, votes and reads; it only takes nothing new.
+//! **Invariant:** a full member goes on answering heartbeats and votes; it only takes nothing new, and so falls behind with reads.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
@@ -39,6 +39,8 @@ pub struct Disk {
     full: AtomicBool,
     free: AtomicU64,
     reserved: AtomicBool,
+    /// Why the log cannot be trusted, found while it was in use.
+    damage: OnceLock<String>,
     pub syncs: Syncs,
 }
 
@@ -51,6 +53,7 @@ impl Disk {
             full: AtomicBool::new(false),
             free: AtomicU64::new(u64::MAX),
             reserved: AtomicBool::new(false),
+            damage: OnceLock::new(),
             syncs: Syncs::default(),
         })
     }
@@ -70,6 +73,16 @@ impl Disk {
 
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the log is damaged: it is never opened again.
+    pub fn note_damage(&self, why: &str) {
+        // The first is the cause.
+        let _ = self.damage.set(why.to_owned());
+    }
+
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
     }
 
     fn reserve_file(&self) -> PathBuf {

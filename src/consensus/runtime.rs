@@ -1,8 +1,8 @@
 //! The thread that consensus runs on, and the peer port with it, so that nothing else in the process delays a heartbeat.
 //!
 //! One thread, without the scheduler of many: its tasks wake each other without a system call, which is most of what an
-//! idle member does. Where it may (root, `CAP_SYS_NICE`), it goes before other threads of the machine: with all cores kept busy by
-//! merges of tables, a leader's lease would lapse for want of its turn.
+//! idle member does. Where it may (root, `CAP_SYS_NICE`), it goes before the other threads of this process, and before others of its
+//! control group: with all cores kept busy by merges of tables, a leader's lease would lapse for want of its turn.
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -26,6 +26,8 @@ impl Runtime {
     pub fn start() -> Result<Self, std::io::Error> {
         let runtime = Builder::new_current_thread()
             .max_blocking_threads(BLOCKING_THREADS)
+            // A thread begins as the one that starts it: these and what they start, such as merges, are nothing special.
+            .on_thread_start(|| nice(0))
             .thread_name(NAME)
             .enable_all()
             .build()?;
@@ -33,9 +35,7 @@ impl Runtime {
         let (running, ended) = oneshot::channel();
         let (left, over) = oneshot::channel::<()>();
         std::thread::Builder::new().name(NAME.into()).spawn(move || {
-            if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
-                tracing::debug!(%error, "consensus runs with the priority of everybody");
-            }
+            nice(NICE);
             let _ = runtime.block_on(ended);
             runtime.shutdown_background();
             drop(left);
@@ -51,5 +51,12 @@ impl Runtime {
     pub async fn end(self) {
         drop(self.running);
         let _ = self.over.await;
+    }
+}
+
+/// Of this thread.
+fn nice(value: i32) {
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), value) {
+        tracing::debug!(%error, value, "a thread keeps its priority");
     }
 }

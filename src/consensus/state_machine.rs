@@ -168,7 +168,6 @@ pub struct StateMachine {
     snapshots: Arc<Snapshots>,
     rows: Vec<Write>,
     rows_bytes: usize,
-    evicted: rows::Evicted,
 }
 
 impl StateMachine {
@@ -182,7 +181,6 @@ impl StateMachine {
             snapshots,
             rows: Vec::new(),
             rows_bytes: 0,
-            evicted: rows::Evicted::default(),
         }
     }
 
@@ -221,7 +219,6 @@ impl StateMachine {
 
     async fn hand_on_rows(&mut self) -> io::Result<()> {
         let mut rows = std::mem::take(&mut self.rows);
-        self.evicted.gather(&mut rows);
         rows.push(rows::meta(&self.state));
         self.rows_bytes = 0;
         Ok(self.store.write(rows, self.applied, self.membership.clone()).await?)

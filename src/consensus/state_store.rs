@@ -104,8 +104,18 @@ impl StateStore {
         let (failed, failure) = watch::channel(None);
         let place = storage.place();
         let members = data_dir.join(MEMBERS);
-        let mut worker =
-            Worker { storage, dir, current, db, meta, members, noted: StoredMembership::default(), failed, newest };
+        let mut worker = Worker {
+            storage,
+            dir,
+            current,
+            db,
+            meta,
+            members,
+            noted: StoredMembership::default(),
+            failed,
+            newest,
+            evicted: rows::Evicted::from(&loaded.state),
+        };
         worker.note_members();
         let worker = place.start("hactl-state", worker.run(queue))?;
         Ok((Self { jobs, worker: Arc::new(Mutex::new(Some(worker))), failure, newest }, loaded))
@@ -258,6 +268,7 @@ struct Worker {
     noted: StoredMembership,
     failed: watch::Sender<Option<String>>,
     newest: u32,
+    evicted: rows::Evicted,
 }
 
 impl Worker {
@@ -287,7 +298,7 @@ impl Worker {
                 Job::Stop { flush } => {
                     if flush
                         && self.failed.borrow().is_none()
-                        && let Err(error) = self.db.flush()
+                        && let Err(error) = self.clear().and_then(|()| self.db.flush())
                     {
                         self.fail(&error);
                     }
@@ -321,6 +332,7 @@ impl Worker {
 
     fn write(&mut self, mut writes: Vec<Write>, meta: SnapshotMeta) -> Result<(), Error> {
         self.healthy()?;
+        self.evicted.gather(&mut writes);
         writes.push(Write::Put(META.to_vec(), wire::encode_snapshot_meta(&meta, None).into()));
         self.db.write(writes, Durability::Buffered)?;
         self.meta = meta;
@@ -341,8 +353,17 @@ impl Worker {
         }
     }
 
+    /// Removes what is no row of the state any more.
+    fn clear(&mut self) -> Result<(), Error> {
+        match self.evicted.take() {
+            Some(gone) => self.db.write(vec![gone], Durability::Buffered),
+            None => Ok(()),
+        }
+    }
+
     fn checkpoint(&mut self, dir: &Path) -> Result<SnapshotMeta, Error> {
         self.healthy()?;
+        self.clear()?;
         self.db.checkpoint(dir)?;
         Ok(self.meta.clone())
     }
@@ -358,6 +379,7 @@ impl Worker {
         let old = self.dir.join(std::mem::replace(&mut self.current, name));
         self.db = db;
         self.meta = SnapshotMeta { last_log_id: loaded.applied, last_membership: loaded.membership.clone() };
+        self.evicted = rows::Evicted::from(&loaded.state);
         self.note_members();
         self.storage.remove_directory(&old)?;
         Ok(loaded)

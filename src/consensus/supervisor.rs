@@ -113,6 +113,11 @@ impl Slot {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
+    fn end(&self, why: &Error) {
+        self.set_trouble(Some(why.to_string()));
+        self.over.send_replace(Some(why.to_string()));
+    }
+
     /// Waits until the disk will not be opened again, and says why.
     pub async fn over(&self) -> String {
         let mut over = self.over.subscribe();
@@ -169,6 +174,11 @@ async fn keep_open(slot: Arc<Slot>, lasting: Lasting) {
             let _ = tokio::time::timeout(HAND_OVER, inner.transfer_away()).await;
             inner.close(true).await;
         }
+        if let Some(why) = slot.disk.damage() {
+            let error = marked(&lasting, Error::Corrupt(why.to_owned())).await;
+            slot.end(&error);
+            return;
+        }
         if opened.elapsed() > CALM {
             pause = PAUSE_MIN;
         }
@@ -195,8 +205,7 @@ async fn keep_open(slot: Arc<Slot>, lasting: Lasting) {
                 }
                 Err(error @ (Error::Corrupt(_) | Error::Mismatch(_))) => {
                     let error = marked(&lasting, error).await;
-                    slot.set_trouble(Some(error.to_string()));
-                    slot.over.send_replace(Some(error.to_string()));
+                    slot.end(&error);
                     return;
                 }
                 Err(error) => {

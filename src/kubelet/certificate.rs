@@ -158,7 +158,7 @@ fn ended(why: &str) -> String {
 fn is_due(present: &Said, told: Option<&pb::Trust>, now: i64) -> bool {
     let end = expiry(present);
     let unwanted = told.is_some_and(|told| present.issuer != told.signs_with || end.issued() < told.renew_before);
-    unwanted || now >= end.renew_at()
+    unwanted || end.is_due(now)
 }
 
 fn expiry(said: &Said) -> pki::Expiry {
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_due_at_two_thirds_and_when_the_masters_say_so() {
+    fn a_certificate_is_due_at_two_thirds_before_it_begins_and_when_the_masters_say_so() {
         // Made at 1000, ends at 1060.
         let present = Said { not_before: 940, not_after: 1060, issuer: "a".into(), ..Said::default() };
         let told = |signs_with: &str, renew_before| pb::Trust {
@@ -193,6 +193,8 @@ mod tests {
             ..Default::default()
         };
         for (told, now, want) in [
+            (None, 939, true),
+            (None, 940, false),
             (None, 1039, false),
             (None, 1040, true),
             (Some(told("a", 0)), 1001, false),

@@ -1,9 +1,9 @@
-//! Keeps a data dir from taking part that must not: one of an epoch that is over, a copy of a member that runs, and an old
-//! copy of a member. Each of them would break a promise that the cluster has made.
+//! Keeps a data dir from taking part that must not: one of an epoch that is over, one of a member that was removed, a copy of
+//! a member that runs, and an old copy of a member. Each of them would break a promise that the cluster has made.
 //!
 //! ```text
 //!   before the ports are taken   does somebody answer at our own address?            a copy runs
-//!   before they are served       what do the others say of our epoch, and our log?   overtaken; an old copy
+//!   before they are served       what do the others say of us, our epoch, our log?   removed; overtaken; an old copy
 //!   while running                whoever refuses us for our epoch, calls us from a
 //!                                higher one, or proves one (nodes do); our address   overtaken; a copy runs
 //! ```
@@ -19,7 +19,7 @@ use std::time::Duration;
 use consensus::Consensus;
 use rpc::Identity;
 use rpc::pb;
-use rpc::peer::{Client, Lane, PeerClients, epoch_of};
+use rpc::peer::{Client, Lane, PeerClients, epoch_of, is_removed};
 use rpc::pki::{files, inspect};
 use tonic::Status;
 
@@ -72,6 +72,7 @@ pub async fn welcome(consensus: &Consensus, peers: &PeerClients, config: &Config
     let own = consensus.status().await.map_err(|error| error.to_string())?;
     for answer in answers {
         match answer {
+            Err(Some(status)) if is_removed(&status, config.member_id) => return Err(removed(config)),
             Err(Some(status)) => {
                 if let Some(epoch) = epoch_of(&status).filter(|epoch| *epoch > config.epoch) {
                     remember(config, epoch);
@@ -203,6 +204,17 @@ fn copied(config: &Config, address: &str) -> String {
          twice. Remove the copy, and join this machine under an id of its own (`hactl cluster join`)",
         config.member_id,
         config.name,
+        config.data_dir.display()
+    )
+}
+
+fn removed(config: &Config) -> String {
+    format!(
+        "{} (member {}) was removed from cluster {} (`hactl cluster remove`, or another took its place); {} must not take part any \
+         more. Empty it (`hactl cluster leave --force --data-dir {3}`) and join this machine again (`hactl cluster join … --master`)",
+        config.name,
+        config.member_id,
+        config.cluster_id,
         config.data_dir.display()
     )
 }

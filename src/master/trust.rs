@@ -28,7 +28,7 @@ use crate::config::first_service_ip;
 use crate::setup::api_hosts;
 
 /// How often the ends are looked at, at most and at least: a clock may be set.
-const LOOK_EVERY_MAX: Duration = Duration::from_secs(600);
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
 
 /// This master's certificates.
@@ -205,7 +205,7 @@ impl Trust {
         let Ok(pem) = kubeconfig::certificate(&text) else { return Ok(()) };
         let about = about(&pem, &issuers.own().client, "the kubeconfig's certificate")?;
         let trusts = kubeconfig::issuer(&text)? == issuers.bundles().client;
-        if trusts && !about.issuer.is_empty() && now < about.expiry.renew_at() {
+        if trusts && !about.issuer.is_empty() && !about.expiry.is_due(now) {
             return Ok(());
         }
         let credential = kubeconfig::admin_credential(issuers, &self.config.lifetimes, now)?;
@@ -329,7 +329,7 @@ fn is_of(issuers: &Issuers, about: &inspect::About) -> bool {
 }
 
 fn is_due(about: &inspect::About, issuers: &Issuers, now: i64) -> bool {
-    now >= about.expiry.renew_at() || !is_of(issuers, about)
+    about.expiry.is_due(now) || !is_of(issuers, about)
 }
 
 /// Under the key that is there.

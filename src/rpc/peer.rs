@@ -28,6 +28,7 @@ use crate::version;
 const CLUSTER: &str = "hactl-cluster";
 const EPOCH: &str = "hactl-epoch";
 const MEMBER: &str = "hactl-member";
+const REMOVED: &str = "hactl-removed";
 const WIRE: &str = "hactl-wire";
 const WIRE_NEEDS: &str = "hactl-wire-needs";
 const CONNECT_LIMIT: Duration = Duration::from_millis(500);
@@ -232,6 +233,21 @@ pub fn check(metadata: &MetadataMap, identity: &Identity, cluster_id: &str, epoc
         return Err(status);
     }
     Ok(*member)
+}
+
+/// To a member that was taken out of the cluster, which is for ever.
+pub fn removed(member: u64) -> Status {
+    let mut status = Status::permission_denied(format!(
+        "member {member} was removed from this cluster; `hactl cluster leave` on its machine, then join again"
+    ));
+    status.metadata_mut().insert(REMOVED, member.into());
+    status
+}
+
+/// Whether a member refused us because this one was removed.
+pub fn is_removed(status: &Status, member: u64) -> bool {
+    let named = status.metadata().get(REMOVED).and_then(|value| value.to_str().ok()?.parse().ok());
+    named == Some(member)
 }
 
 /// The epoch that a member is in which refused us for ours.

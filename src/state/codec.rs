@@ -197,6 +197,12 @@ fn object_key(key: &Key, revision: Revision) -> Vec<u8> {
 /// No row of the table of proposals comes before this.
 pub const FIRST_OUTCOME: &[u8] = &[OUTCOME];
 
+/// The key of the first outcome that a state still remembers; none while no outcome has left it.
+pub fn first_outcome(state: &State) -> Option<Vec<u8>> {
+    let (first, _) = state.outcomes.get_min()?;
+    (*first > 0).then(|| outcome_key(*first))
+}
+
 /// Whether a row is one of the table of proposals.
 pub fn is_outcome(key: &[u8]) -> bool {
     key.first() == Some(&OUTCOME)

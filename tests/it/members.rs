@@ -113,6 +113,8 @@ async fn leadership_moves_a_lost_database_is_replaced_and_a_master_is_removed() 
         }
     })
     .await;
+    let error = local.fails(&["local", "start", &leader]);
+    assert!(error.contains("was removed from cluster") && error.contains("hactl cluster leave --force"), "{error}");
 }
 
 #[test]

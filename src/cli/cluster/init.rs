@@ -129,8 +129,15 @@ async fn announce_first(data_dir: &Path) -> Result<()> {
     println!("On every machine that shall run pods:");
     println!("  hactl cluster join {} --node --token {node}", info.api_address);
     let key = master::snapshot::RecoveryKey::generate();
-    if recovery_key::set(&access, &key, true).await? {
-        recovery_key::show(&key);
+    match recovery_key::set(&access, &key, true).await {
+        Ok(true) => recovery_key::show(&key),
+        Ok(false) => {}
+        Err(error) => {
+            if matches!(error, recovery_key::NotSet::Unknown(_)) {
+                recovery_key::show(&key);
+            }
+            return Err(recovery_key::give_up(None, error));
+        }
     }
     Ok(())
 }

@@ -57,11 +57,12 @@ impl Recover {
         };
         recover(&data_dir, installation, &role, survey, lifetimes).await?;
         drop(lock);
-        if !ran || !super::next::start_now(&data_dir).await? {
+        let started = if ran { super::next::start_now(&data_dir).await } else { Ok(false) };
+        if matches!(started, Ok(false)) {
             super::next::start(&data_dir);
         }
         super::next::others(&data_dir, &role.advertise_api);
-        Ok(())
+        started.map(drop).context("it is recovered, which must not be done again, but does not start")
     }
 
     /// What this member and the others hold; an error when it is not to be recovered from.

@@ -54,10 +54,7 @@ impl Rotate {
             write(file, &key)?;
         }
         if let Err(error) = set(&self.access, &key, false).await {
-            if let Some(file) = file {
-                let _ = std::fs::remove_file(file);
-            }
-            return Err(error);
+            return Err(give_up(file.map(PathBuf::as_path), error));
         }
         println!("From now on snapshots are encrypted to a new recovery key; older ones still need the key before.");
         match (&self.output, local, draft) {
@@ -76,10 +73,43 @@ impl Rotate {
     }
 }
 
+/// After the cluster was told of a new key and has not said that it took it. One that was refused is of no use; else the cluster
+/// may encrypt to it from now on, so that it must not be lost.
+pub fn give_up(file: Option<&Path>, error: NotSet) -> anyhow::Error {
+    match (error, file) {
+        (NotSet::Refused(error), Some(file)) => {
+            let _ = std::fs::remove_file(file);
+            error
+        }
+        (NotSet::Refused(error), None) | (NotSet::Unknown(error), None) => error,
+        (NotSet::Unknown(error), Some(file)) => {
+            let file = file.display();
+            error.context(format!(
+                "it is not known whether the new key is in use; {file} has it: keep it, and once the cluster answers make \
+                 another with `hactl cluster recovery-key rotate`"
+            ))
+        }
+    }
+}
+
+/// Why a key is not known to be in use.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSet {
+    /// The cluster said no, or was never asked.
+    #[error(transparent)]
+    Refused(anyhow::Error),
+    /// It was asked, and its answer is missing.
+    #[error(transparent)]
+    Unknown(anyhow::Error),
+}
+
 /// The file in which a local cluster keeps its key, if these credentials are of one that has such a file.
 fn local_file(access: &Access) -> Result<Option<PathBuf>> {
     let kubeconfig = std::path::absolute(access.path()?)?;
     // The cluster's own kubeconfig, or that of one of its masters.
+    if kubeconfig.file_name().is_none_or(|name| name != "admin.kubeconfig") || access.context.is_some() {
+        return Ok(None);
+    }
     let dirs = kubeconfig.ancestors().skip(1).take(2);
     let file = dirs.filter(|dir| Layout::exists(dir)).map(|dir| dir.join(LOCAL_FILE)).next();
     Ok(file.filter(|file| file.exists()))
@@ -104,10 +134,20 @@ fn put_in_place(file: &Path, draft: &Path) -> Result<PathBuf> {
 }
 
 /// Tells the cluster. False: it has another key, which stays since only a first one was to be set.
-pub async fn set(access: &Access, key: &RecoveryKey, only_first: bool) -> Result<bool> {
-    let mut client = super::connect(access).await?;
+pub async fn set(access: &Access, key: &RecoveryKey, only_first: bool) -> Result<bool, NotSet> {
+    let mut client = super::connect(access).await.map_err(NotSet::Refused)?;
     let request = pb::SetRecoveryKeyRequest { recipient: key.recipient(), only_first };
-    Ok(client.set_recovery_key(super::timed(request)).await.map_err(super::refused)?.into_inner().changed)
+    match client.set_recovery_key(super::timed(request)).await {
+        Ok(answer) => Ok(answer.into_inner().changed),
+        Err(status) if says_no(status.code()) => Err(NotSet::Refused(super::refused(status))),
+        Err(status) => Err(NotSet::Unknown(super::refused(status))),
+    }
+}
+
+/// Codes of a server that did nothing; all others may also be of a connection that broke, or of an answer that came too late.
+fn says_no(code: tonic::Code) -> bool {
+    use tonic::Code::{FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated, Unimplemented};
+    matches!(code, FailedPrecondition | InvalidArgument | PermissionDenied | Unauthenticated | Unimplemented)
 }
 
 pub fn show(key: &RecoveryKey) {

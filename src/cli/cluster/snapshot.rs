@@ -319,8 +319,10 @@ impl Restore {
             super::next::others(&data_dir, &advertise_api);
             Ok(())
         };
-        if super::next::start_now(&data_dir).await? {
-            return announce.await;
+        let started = super::next::start_now(&data_dir).await;
+        if !matches!(started, Ok(false)) {
+            announce.await?;
+            return started.map(drop).context("it is restored, which must not be done again, but does not start");
         }
         init::serve(&data_dir, &installation, false, &self.flags, announce).await
     }

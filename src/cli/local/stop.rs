@@ -172,18 +172,21 @@ pub async fn start_and_wait(layout: &Layout, name: &str) -> Result<()> {
     start(layout, name)?;
     let master = layout.plan.masters.iter().find(|master| master.name == name);
     loop {
-        let missing = match master {
-            Some(master) => does_not_answer(layout, master).await,
-            None => has_no_session(layout, name, since.elapsed()).await,
+        let found = match master {
+            Some(master) => answers(layout, master).await,
+            None => has_session(layout, name, since.elapsed()).await,
         };
         // Before what was found out is believed: on its port somebody else may answer.
         if process.pid().is_none() {
             drop(progress);
             bail!("{name} ended: {} (its log: {})", process.last_words(said), process.log().display());
         }
-        let Some(missing) = missing else {
-            progress.done("serves");
-            return Ok(());
+        let missing = match found {
+            Ok(does) => {
+                progress.done(does);
+                return Ok(());
+            }
+            Err(missing) => missing,
         };
         if since.elapsed() > SERVES_WITHIN {
             drop(progress);
@@ -199,8 +202,8 @@ pub async fn start_and_wait(layout: &Layout, name: &str) -> Result<()> {
     }
 }
 
-/// What is missing until this master takes connections.
-async fn does_not_answer(layout: &Layout, master: &Master) -> Option<String> {
+/// That this master takes connections, or what is missing until it does.
+async fn answers(layout: &Layout, master: &Master) -> Result<&'static str, String> {
     let address = format!("127.0.0.1:{}", master.api);
     let connected = async {
         // Without credentials of ours, which may have ended.
@@ -208,18 +211,20 @@ async fn does_not_answer(layout: &Layout, master: &Master) -> Option<String> {
         let tls = rpc::tls::api_client(&bundles.client, None)?;
         anyhow::Ok(rpc::client::Masters::new(vec![address.clone()], tls).connect_to(&address).await.map(drop)?)
     };
-    connected.await.err().map(|_| "it does not answer yet".to_owned())
+    connected.await.map(|()| "serves").map_err(|_| "it does not answer yet".to_owned())
 }
 
-/// What is missing until a master has a session of this node; nothing, where there is nobody to have one.
-async fn has_no_session(layout: &Layout, name: &str, since: Duration) -> Option<String> {
+/// That a master has a session of this node, or what is missing until one does; without a leader there is nobody to have one.
+async fn has_session(layout: &Layout, name: &str, since: Duration) -> Result<&'static str, String> {
     let status = cluster::status_of(&Access::of(layout.kubeconfig())).await.ok();
     let status = status.filter(|status| cluster::leader_name(status).is_some());
     let Some(status) = status else {
-        return (since < SETTLED_AFTER).then(|| "no master leads".to_owned());
+        let settled = since >= SETTLED_AFTER;
+        return settled.then_some("runs, and no master leads").ok_or_else(|| "no master leads".to_owned());
     };
     let sessions = status.members.iter().filter_map(|member| member.status.as_ref()).flat_map(|own| &own.nodes);
-    (!sessions.into_iter().any(|node| node == name)).then(|| "no master has a session of it yet".to_owned())
+    let found = sessions.into_iter().any(|node| node == name);
+    found.then_some("serves").ok_or_else(|| "no master has a session of it yet".to_owned())
 }
 
 /// Starts the process of one machine.

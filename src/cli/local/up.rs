@@ -147,11 +147,11 @@ impl Up {
         let key = ::master::snapshot::RecoveryKey::generate();
         recovery_key::write(&file, &key)?;
         let first = recovery_key::set(&Access::of(layout.kubeconfig()), &key, true).await;
-        if !matches!(first, Ok(true)) {
-            std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        match first {
+            Ok(true) => give_to_caller(&file),
+            Ok(false) => std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display())),
+            Err(error) => Err(recovery_key::give_up(Some(&file), error)),
         }
-        first?;
-        give_to_caller(&file)
     }
 
     async fn forwarder(&self, layout: &Layout) -> Result<()> {

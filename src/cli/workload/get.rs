@@ -46,10 +46,14 @@ impl Get {
         for (resource, name) in &targets {
             let path = self.path(&client, resource, name.as_deref());
             let accept = if objects.is_some() { "application/json" } else { TABLE };
-            let answer = match ask(&client, request("GET", &path, accept, None)?).await? {
-                Ok(answer) => answer,
-                // Of several, those that are there are shown, as with kubectl.
+            let answer = match ask(&client, request("GET", &path, accept, None)?).await {
+                Ok(Ok(answer)) => answer,
                 Err(error) => {
+                    failed.push(error);
+                    continue;
+                }
+                // Of several, those that are there are shown, as with kubectl.
+                Ok(Err(error)) => {
                     failed.push(self.why(&client, error, resource, name.is_some()).await?);
                     continue;
                 }

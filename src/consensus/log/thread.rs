@@ -206,6 +206,10 @@ impl Worker {
             return Err(failed.clone());
         }
         action(self).map_err(|error| {
+            // A merge of tables reads what no start does: entries that were purged.
+            if let Error::Corrupt(why) = &error {
+                self.disk.note_damage(why);
+            }
             let message = format!("{error}; nothing more is written until the log is opened again");
             tracing::error!("{message}");
             self.failed = Some(message.clone());

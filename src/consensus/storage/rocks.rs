@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, DBRecoveryMode, IteratorMode, MemtableFactory,
-    Options, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
+    Options, ReadOptions, UniversalCompactOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 
 use super::{Cell, Database, Durability, Purpose, Storage, Visit, Write, wal};
@@ -31,8 +31,10 @@ const BLOCK_CACHE_BYTES: usize = 8 << 20;
 const LOG_WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// So many rows in a row with so many deletions among them, or such a share of a file, make it due for a merge with all that
 /// is older: much went at once. Under load every second row is a deletion, since an old version goes for each new one; merging
-/// for these too would write the whole state anew with every file.
-const DELETIONS: (usize, usize, f64) = (4096, 3686, 0.9);
+/// for these too would write the whole state anew with every file. What they free comes back when the newer tables together are
+/// as large as the oldest ([`AMPLIFICATION_PERCENT`]).
+const DELETIONS: (usize, usize, f64) = (4096, 2867, 0.7);
+const AMPLIFICATION_PERCENT: i32 = 100;
 const STATE_WRITE_BUFFER_BYTES: usize = 16 << 20;
 /// Files of the newest level that a merge begins with.
 const FILES_TO_MERGE: i32 = 8;
@@ -93,6 +95,9 @@ impl Rocks {
                 options.set_atomic_flush(true);
                 options.set_write_buffer_size(STATE_WRITE_BUFFER_BYTES);
                 options.set_compaction_style(DBCompactionStyle::Universal);
+                let mut universal = UniversalCompactOptions::default();
+                universal.set_max_size_amplification_percent(AMPLIFICATION_PERCENT);
+                options.set_universal_compaction_options(&universal);
                 options.set_level_zero_file_num_compaction_trigger(STATE_FILES_TO_MERGE);
                 options.set_level_zero_slowdown_writes_trigger(STATE_FILES_SLOW.0);
                 options.set_level_zero_stop_writes_trigger(STATE_FILES_SLOW.1);

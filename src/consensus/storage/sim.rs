@@ -80,6 +80,8 @@ struct Disk {
     hits: watch::Sender<u64>,
     /// Every sync of such a database fails from now on.
     failing: Option<Purpose>,
+    /// Every sync of such a database finds damage.
+    damaged: Option<Purpose>,
     /// Every write fails from now on.
     stuffed: bool,
     /// Bytes that are said to be free; none: more than enough.
@@ -279,6 +281,11 @@ impl Sim {
         self.lock().failing = of.into();
     }
 
+    /// Makes every sync of such databases find what was written before damaged, as a merge of tables does.
+    pub fn find_damage(&self, of: Purpose) {
+        self.lock().damaged = Some(of);
+    }
+
     /// Makes every write to a database fail for want of space, or no longer.
     pub fn stuff(&self, stuffed: bool) {
         self.lock().stuffed = stuffed;
@@ -400,6 +407,9 @@ impl SimDatabase {
     fn sync(&self, disk: &mut Disk) -> Result<(), Error> {
         if disk.failing == Some(self.purpose) {
             return Err(Error::Storage("the disk fails".into()));
+        }
+        if disk.damaged == Some(self.purpose) {
+            return Err(super::rocks::corrupt(&self.dir, "block checksum mismatch"));
         }
         disk.syncs += 1;
         self.table(disk)?.sync();

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use super::cluster::{LIMIT, accepted, create, key, put};
 use super::{Cluster, Disk};
 use crate::Error;
-use crate::storage::Purpose;
+use crate::storage::{Purpose, Storage as _};
 use openraft::async_runtime::watch::WatchReceiver as _;
 
 impl Cluster {
@@ -51,6 +51,19 @@ async fn a_failed_sync_closes_the_disk_and_the_others_go_on() {
     cluster.serves(leader).await;
     accepted(cluster.replica(leader).propose(create("afterwards")).await);
     assert!(cluster.root(leader).get(&key("in-spite")).is_some());
+}
+
+/// Not even purged entries may be damaged: no start reads them, but a merge of tables does, and fails each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_that_shows_while_the_log_is_in_use_is_quarantined_too() {
+    let cluster = Cluster::of(3, Disk::Sim).await;
+    let leader = cluster.leader().await;
+    cluster.sims[&leader].find_damage(Purpose::Log);
+    accepted(cluster.replica(another(leader)).propose(create("in-spite")).await);
+    let why = tokio::time::timeout(LIMIT, cluster.members[&leader].failed()).await.expect("it stops");
+    assert!(why.contains("block checksum mismatch") && why.contains("hactl cluster replace"), "{why}");
+    let mark = cluster.sims[&leader].read(&cluster.data_dir(leader).join("quarantine")).expect("readable");
+    assert!(String::from_utf8_lossy(&mark.expect("marked")).contains("block checksum mismatch"));
 }
 
 /// A snapshot may be larger than what is free: it is given up before it takes the room that the log needs.

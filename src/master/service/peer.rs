@@ -43,9 +43,7 @@ impl PeerService {
 impl Shared {
     fn still_member(&self, member: u64) -> Result<(), Status> {
         if records::is_removed(&self.replica.root(), member) {
-            return Err(Status::permission_denied(format!(
-                "member {member} was removed from this cluster; `hactl cluster leave` on its machine, then join again"
-            )));
+            return Err(peer::removed(member));
         }
         Ok(())
     }

@@ -138,7 +138,14 @@ pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
     let (mut members, refused): (Vec<pb::MemberStatus>, Vec<Option<String>>) =
         futures::future::join_all(asked).await.into_iter().unzip();
     let refused: Vec<String> = refused.into_iter().flatten().collect();
-    confirm_lead(&mut members, shared.config.member_id);
+    if !majority_answers(&members) {
+        // Within its lease a leader that was cut off just now still believes that it leads.
+        tokio::time::sleep(shared.config.timing.election_max).await;
+        let me = shared.config.member_id;
+        if let Some(status) = members.iter_mut().filter_map(|member| member.status.as_mut()).find(|own| own.id == me) {
+            *status = own(shared).await;
+        }
+    }
     let newest = members.iter().filter_map(|m| m.status.as_ref()).map(|s| s.last_log_index).max().unwrap_or_default();
     for member in &mut members {
         member.lag = member.status.as_ref().map_or(0, |status| newest.saturating_sub(status.applied_index));
@@ -161,17 +168,9 @@ pub async fn cluster(shared: &Shared) -> pb::ClusterStatusResponse {
     }
 }
 
-/// A leader that asked the others just now, and was answered by no majority, leads no more: it only has not noticed.
-fn confirm_lead(members: &mut [pb::MemberStatus], me: u64) {
+fn majority_answers(members: &[pb::MemberStatus]) -> bool {
     let voters = members.iter().filter(|member| member.voter).count();
-    let answering = members.iter().filter(|member| member.voter && member.reachable).count();
-    if answering > voters / 2 {
-        return;
-    }
-    let own = members.iter_mut().filter_map(|member| member.status.as_mut()).find(|status| status.id == me);
-    if let Some(own) = own.filter(|own| own.role == "leader") {
-        own.role = CUT_OFF.to_owned();
-    }
+    members.iter().filter(|member| member.voter && member.reachable).count() > voters / 2
 }
 
 /// What a member says of itself; `None` when it does not answer.
@@ -386,13 +385,7 @@ mod tests {
         let removed = "master b refuses this one: member 1 was removed".to_owned();
         assert_eq!(problems(&one, &[], None, std::slice::from_ref(&removed), 0), [removed], "and no word of recover");
 
-        // Within its lease a leader that lost its majority still believes that it leads.
-        let leads = |mut members: [pb::MemberStatus; 3]| {
-            members[0].status = Some(pb::MemberStatusResponse { id: 1, role: "leader".into(), ..Default::default() });
-            confirm_lead(&mut members, 1);
-            members[0].status.take().is_some_and(|own| own.role == "leader")
-        };
-        assert!(!leads(one));
-        assert!(leads(two));
+        assert!(!majority_answers(&one));
+        assert!(majority_answers(&two));
     }
 }

@@ -387,6 +387,11 @@ fn is_unknown(root: &State, name: &str) -> bool {
         .is_some_and(|record| record.header.fields.get("ready").is_some_and(|ready| ready == "unknown"))
 }
 
+/// Whether a node without a session is one that was there a moment ago.
+fn may_come_back(root: &State, name: &str) -> bool {
+    root.get(&Key::node(name)).is_some() && !is_unknown(root, name)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Changed {
     Node,

@@ -159,7 +159,7 @@ impl NodeStreams {
             if let Some(opened) = self.relay.open(open.clone()).await? {
                 return Ok(opened);
             }
-            if super::is_unknown(&self.sessions.root(), &open.node) || since.elapsed() > RECONNECT_LIMIT {
+            if !super::may_come_back(&self.sessions.root(), &open.node) || since.elapsed() > RECONNECT_LIMIT {
                 return Err(StreamError::Unreachable(format!(
                     "node {} cannot be reached: it is connected to no master; is its machine up, and `hactl run` running there?",
                     open.node
@@ -327,7 +327,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_node_without_a_session_is_waited_for_only_while_it_may_come_back() {
-        for (node, again) in [("well", true), ("dead", false)] {
+        for (node, again) in [("well", true), ("dead", false), ("none", false)] {
             let relay = Arc::new(Nobody::default());
             let streams = NodeStreams { sessions: sessions(), relay: relay.clone() };
             let answer = streams.open(pb::StreamOpen { node: node.into(), ..Default::default() }).await;

@@ -29,6 +29,11 @@ impl Expiry {
         self.issued() + (self.not_after - self.issued()) * 2 / 3
     }
 
+    /// It is to be renewed; also when it is not valid yet, because it was made while the clock was ahead.
+    pub fn is_due(&self, now: i64) -> bool {
+        now < self.not_before || now >= self.renew_at()
+    }
+
     /// It should have been renewed long ago: less than a quarter of its life is left.
     pub fn is_late(&self, now: i64) -> bool {
         (self.not_after - now) * 4 < self.not_after - self.issued()
