@@ -1,7 +1,6 @@
 //! The table proposal id → outcome, so that a proposal repeated after a lost leader is answered and not applied twice.
 //! It holds the last [`OUTCOMES_MAX`] proposals; the oldest leaves first.
 
-use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::{Arc, OnceLock};
 
@@ -33,7 +32,8 @@ pub(crate) type Outcomes = OrdMap<u64, (ProposalId, Arc<Outcome>)>;
 pub(crate) struct Numbers(OnceLock<ByProposal>);
 
 /// Hashed alike on every member and in every run: only masters choose ids.
-type ByProposal = HashMap<ProposalId, u64, BuildHasherDefault<SipHasher13>>;
+#[expect(clippy::disallowed_types, reason = "it is only looked up in: nothing depends on its order")]
+type ByProposal = std::collections::HashMap<ProposalId, u64, BuildHasherDefault<SipHasher13>>;
 
 impl Clone for Numbers {
     fn clone(&self) -> Self {
