@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use master::snapshot::RecoveryKey;
 use rpc::pb;
 
-use super::super::credentials::Access;
+use super::super::credentials::{Access, FILE};
 use super::super::installation;
 use super::super::local::Layout;
 
@@ -106,10 +106,11 @@ pub enum NotSet {
 /// The file in which a local cluster keeps its key, if these credentials are of one that has such a file.
 fn local_file(access: &Access) -> Result<Option<PathBuf>> {
     let kubeconfig = std::path::absolute(access.path()?)?;
-    // The cluster's own kubeconfig, or that of one of its masters.
-    if kubeconfig.file_name().is_none_or(|name| name != "admin.kubeconfig") || access.context.is_some() {
+    // Another that somebody keeps there may be of another cluster.
+    if kubeconfig.file_name().is_none_or(|name| name != FILE) || access.context.is_some() {
         return Ok(None);
     }
+    // The cluster's own kubeconfig, or that of one of its masters.
     let dirs = kubeconfig.ancestors().skip(1).take(2);
     let file = dirs.filter(|dir| Layout::exists(dir)).map(|dir| dir.join(LOCAL_FILE)).next();
     Ok(file.filter(|file| file.exists()))

@@ -5,7 +5,8 @@
 //! anybody else has the port, other keepers included; allowed to be reused from then on, it lets in the process that the
 //! port is for, since every server binds with SO_REUSEADDR.
 //!
-//! **Invariant:** what two clusters choose at the same time differs.
+//! **Invariant:** what two clusters choose at the same time differs. A lost master's port is taken back without asking who keeps
+//! it: that is its own cluster's forwarder, and another only if that one was down too.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
