@@ -254,11 +254,17 @@ async fn perform(session: &mut Session, script: &Script, enough: CancellationTok
     let from = history.now();
     history.record().faults_from = from;
     let mut conductor = Conductor::new(script.nemeses.clone(), script.at_once);
-    conductor.conduct(&mut session.stage, script.duration, &enough).await?;
+    if let Err(error) = conductor.conduct(&mut session.stage, script.duration, &enough).await {
+        // What was seen until then is judged all the same.
+        history.found(format!("the faults ended early: {error:#}"));
+    }
     let healed = history.now();
     history.record().healed = healed;
-    if let Err(error) = session.stage.whole(WHOLE_WITHIN).await {
-        history.found(format!("after all faults were undone: {error:#}"));
+    while let Err(error) = session.stage.whole(WHOLE_WITHIN).await {
+        if conductor::mend(&mut session.stage).await == 0 {
+            history.found(format!("after all faults were undone: {error:#}"));
+            break;
+        }
     }
     tokio::time::sleep(CALM).await;
     clients.end("a client").await?;

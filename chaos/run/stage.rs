@@ -26,6 +26,8 @@ pub struct Stage {
     pub upgrade_to: Option<PathBuf>,
     /// Lives of certificates are that short, if they are.
     pub certificate_life: Option<Duration>,
+    /// Masters with a file that was damaged since their disks were last new: some damage shows late.
+    pub damaged: BTreeSet<String>,
     busy: BTreeSet<String>,
 }
 
@@ -39,8 +41,8 @@ pub enum Prefer {
 
 impl Stage {
     pub fn new(target: Arc<dyn Target>, history: Arc<History>, doors: Doors, random: Random) -> Self {
-        let busy = BTreeSet::new();
-        Self { target, history, doors, random, upgrade_to: None, certificate_life: None, busy }
+        let (damaged, busy) = (BTreeSet::new(), BTreeSet::new());
+        Self { target, history, doors, random, upgrade_to: None, certificate_life: None, damaged, busy }
     }
 
     /// Who leads, as far as the masters say.
@@ -101,6 +103,16 @@ impl Stage {
         }
         self.busy.extend(names.iter().cloned());
         Some(names)
+    }
+
+    /// Masters that no fault has and that do not answer.
+    pub fn silent(&self) -> Vec<String> {
+        let record = self.history.record();
+        let answers = |name: &String| {
+            record.seats.iter().rev().find(|seat| seat.master == *name).is_some_and(|seat| seat.answers)
+        };
+        let free = self.masters().into_iter().map(|master| master.name).filter(|name| !self.busy.contains(name));
+        free.filter(|name| !answers(name)).collect()
     }
 
     pub fn free(&mut self, machine: &str) {

@@ -48,6 +48,9 @@ pub struct Sim {
     /// How many times as long as they might be all pauses are [default: what the seed says]
     #[arg(long, value_name = "NUMBER")]
     pace: Option<u64>,
+    /// How many times as long as by default heartbeats and elections take
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    timings: u64,
     /// Draw only faults of these names, as `chaos list` shows them: `kill,halves`
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = kind)]
     faults: Vec<String>,
@@ -136,6 +139,7 @@ impl Sim {
             nodes: self.nodes,
             duration: self.duration,
             pace: self.pace,
+            timings: self.timings,
             kinds: self.faults.clone(),
             only: self.only(),
             trace: self.trace.is_some(),
@@ -166,6 +170,9 @@ impl Sim {
         if let Some(pace) = self.pace {
             arguments.extend(["--pace".to_owned(), pace.to_string()]);
         }
+        if self.timings != 1 {
+            arguments.extend(["--timings".to_owned(), self.timings.to_string()]);
+        }
         if let Some(mutant) = &self.mutant {
             arguments.extend(["--mutant".to_owned(), mutant.clone()]);
         }
@@ -185,6 +192,7 @@ impl Sim {
             nodes: mutant.nodes,
             duration: mutant.duration,
             pace: None,
+            timings: 1,
             faults: mutant.faults.iter().map(ToString::to_string).collect(),
             only: None,
             trace: None,

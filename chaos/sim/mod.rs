@@ -63,6 +63,8 @@ pub struct Options {
     pub duration: Duration,
     /// One of [`PACES`] rather than the seed's.
     pub pace: Option<u64>,
+    /// How many times as long as by default heartbeats and elections take; a cluster's owner may set that.
+    pub timings: u64,
     /// Only faults of these names are drawn; none: all.
     pub kinds: Vec<String>,
     /// Only these of the scheduled faults, by number; none: all.
@@ -159,7 +161,7 @@ async fn simulate(options: &Options) -> Report {
     let drawn = random.pick(&PACES).copied().unwrap_or(1);
     let pace = options.pace.unwrap_or(drawn);
     let planned = schedule(&mut random.fork(), options.duration, pace, &options.kinds);
-    let world = World::new(random.fork(), pace, trace.clone(), laws.clone());
+    let world = World::new(random.fork(), pace, options.timings.max(1), trace.clone(), laws.clone());
     let mut names = Vec::new();
     tokio::select! {
         biased;

@@ -55,6 +55,8 @@ pub struct World {
     keep_entries: u64,
     /// How many times as long as they might be all pauses are.
     pace: u64,
+    /// How many times as long as by default heartbeats and elections take.
+    timings: u64,
     /// Bytes that all objects may take, where that is little; else 0.
     quota: u64,
     /// Of the hactl that the first machines have.
@@ -104,7 +106,7 @@ pub fn member(id: u64) -> Member {
 }
 
 impl World {
-    pub fn new(mut random: Random, pace: u64, trace: Arc<Trace>, laws: Arc<Laws>) -> Arc<Self> {
+    pub fn new(mut random: Random, pace: u64, timings: u64, trace: Arc<Trace>, laws: Arc<Laws>) -> Arc<Self> {
         let snapshot_entries = random.between(40, 600);
         let keep_entries = random.between(1, snapshot_entries);
         let first_version = random.between(1, u64::from(state::VERSION) + 1) as u32;
@@ -120,6 +122,7 @@ impl World {
             snapshot_entries,
             keep_entries,
             pace,
+            timings,
             first_version,
             quota,
             random: Mutex::new(random),
@@ -331,7 +334,7 @@ impl World {
         // All times of consensus are measured by the machine's own clock.
         let million = 1_000_000;
         let speed = million + self.clock(id).drift_ppm;
-        let measured = |ms: u64| ms * million as u64 / speed.max(1) as u64;
+        let measured = |ms: u64| ms * self.timings * million as u64 / speed.max(1) as u64;
         let config = Config {
             heartbeat_ms: measured(usual.heartbeat_ms),
             election_ms_min: measured(usual.election_ms_min),

@@ -1,7 +1,8 @@
 //! The node's certificate and what the node trusts: renewed at two thirds of its life, or when the masters say so, under the same
 //! key; taken up by the next connection.
 //!
-//! A certificate that has ended opens the masters for its renewal alone, for as long as they say (`certificate-grace`).
+//! A certificate that has ended opens the masters for its renewal alone, for as long as they say (`certificate-grace`); so does one
+//! that has not begun, since a clock was wrong when it was made.
 //!
 //! Invariant: what the masters said is on disk before it counts.
 
@@ -138,8 +139,13 @@ impl Keeper {
             Err(_) => return Err("no answer".to_owned()),
         };
         credential.certificate_pem = answer.certificate_pem;
-        // One that does not fit the key must not take the present one's place.
+        // One that does not fit the key, or does not hold now, must not take the present one's place.
         tls::Certificate::new(&credential, "node").map_err(|e| e.to_string())?;
+        let made = pki::expiry(&credential.certificate_pem, "the node certificate").map_err(|e| e.to_string())?;
+        if let Some(why) = not_now(made, pki::unix_now()) {
+            self.masters.move_on();
+            return Err(why);
+        }
         self.dir.write_certificate(files::NODE, &credential.certificate_pem).map_err(|e| e.to_string())?;
         self.certificate.replace(&credential, "node").map_err(|e| e.to_string())?;
         tracing::info!("the node's certificate was renewed");
@@ -153,6 +159,16 @@ fn ended(why: &str) -> String {
         "{why}. It has ended. Masters that run renew it for as long as their setting certificate-grace says: raise it there until this \
          node is back, or take this machine out (`hactl cluster leave --force`, `kubectl delete node`) and join it again"
     )
+}
+
+/// Why a new certificate is no use at this time of this machine.
+fn not_now(made: pki::Expiry, now: i64) -> Option<String> {
+    (!made.holds(now)).then(|| {
+        format!(
+            "a master made one that holds from {} to {}, and here it is {now} (seconds since 1970): set the clocks of both",
+            made.not_before, made.not_after
+        )
+    })
 }
 
 fn is_due(present: &Said, told: Option<&pb::Trust>, now: i64) -> bool {
@@ -182,6 +198,14 @@ fn said(dir: &Dir) -> Result<Said, pki::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_of_another_time_is_not_taken() {
+        let made = pki::Expiry { not_before: 940, not_after: 1060 };
+        for (now, taken) in [(939, false), (940, true), (1059, true), (1060, false)] {
+            assert_eq!(not_now(made, now).is_none(), taken, "{now}");
+        }
+    }
 
     #[test]
     fn a_certificate_is_due_at_two_thirds_before_it_begins_and_when_the_masters_say_so() {

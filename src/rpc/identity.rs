@@ -13,7 +13,7 @@ pub enum Identity {
         name: String,
         uid: String,
     },
-    /// A node whose certificate has ended, lately: it may have a new one, and nothing else.
+    /// A node whose certificate has ended, lately, or has not begun: it may have a new one, and nothing else.
     LateNode {
         cluster_id: String,
         name: String,
@@ -39,7 +39,7 @@ impl std::fmt::Display for Identity {
         match self {
             Identity::Peer { member, .. } => write!(f, "master {member}"),
             Identity::Node { name, .. } => write!(f, "node {name}"),
-            Identity::LateNode { name, .. } => write!(f, "node {name}, whose certificate has ended,"),
+            Identity::LateNode { name, .. } => write!(f, "node {name}, whose certificate does not hold now,"),
             Identity::User { name, .. } => write!(f, "user {name}"),
             Identity::Anonymous => f.write_str("a client without certificate"),
         }

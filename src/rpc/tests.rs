@@ -351,7 +351,7 @@ async fn a_call_that_found_nobody_says_so() {
 }
 
 #[tokio::test]
-async fn a_node_whose_certificate_ended_lately_is_let_in_as_such_and_nobody_else() {
+async fn a_node_whose_certificate_does_not_hold_now_is_let_in_as_such_and_nobody_else() {
     let world = World::new();
     let certificate = |credential: Credential| tls::Certificate::new(&credential, "test").expect("pair");
     let server = tls::api_server(&certificate(world.api()), &world.bundles, GRACE).expect("server");
@@ -361,13 +361,16 @@ async fn a_node_whose_certificate_ended_lately_is_let_in_as_such_and_nobody_else
     let ended = |ago: i64| world.now - 60 - ago;
     let node_of = |ago| world.made(|issuers, csr| issuers.issue_node(csr, &node, minute, ended(ago)));
     let late = Identity::LateNode { cluster_id: CLUSTER.into(), name: "node-1".into(), uid: "u-1".into() };
-    let user = world.made(|issuers, csr| issuers.issue_user(csr, "admin", Some("system:masters"), minute, ended(10)));
+    let user_of =
+        |ago| world.made(|issuers, csr| issuers.issue_user(csr, "admin", Some("system:masters"), minute, ended(ago)));
     let strangers = World::new();
     let stranger = strangers.made(|issuers, csr| issuers.issue_node(csr, &node, minute, ended(10)));
     for (what, credential, want) in [
-        ("a node of a moment ago", node_of(10), Some(late)),
+        ("a node of a moment ago", node_of(10), Some(late.clone())),
         ("a node of long ago", node_of(700), None),
-        ("a user", user, None),
+        ("a node of a master whose clock was ahead", node_of(-7200), Some(late)),
+        ("a user", user_of(10), None),
+        ("a user of later", user_of(-7200), None),
         ("a node of another cluster", stranger, None),
     ] {
         let own = certificate(credential);

@@ -136,7 +136,7 @@ fn server(
 }
 
 /// Of port 6443: node and client certificates are welcome, none is required. A node's certificate opens it for as long as
-/// `grace` after its end, as [`Identity::LateNode`].
+/// `grace` after its end, and before it begins, as [`Identity::LateNode`].
 ///
 /// # Errors
 /// When an issuer is malformed.
@@ -152,8 +152,8 @@ pub fn api_server(certificate: &Certificate, bundles: &Bundles, grace: Duration)
     server(certificate, Arc::new(LateNodes { all, nodes, grace }), &[H2, HTTP1])
 }
 
-/// Verifies as `all` does, but lets certificates of nodes in that have ended within `grace`. What they may then do is not
-/// decided here.
+/// Verifies as `all` does, but lets certificates of nodes in that have ended within `grace`, or that a master made whose
+/// clock was ahead. What they may then do is not decided here.
 #[derive(Debug)]
 struct LateNodes {
     all: Arc<dyn ClientCertVerifier>,
@@ -162,11 +162,21 @@ struct LateNodes {
 }
 
 impl LateNodes {
-    /// The last moment at which a certificate held that ended lately.
-    fn last_valid(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> Option<UnixTime> {
-        let last = u64::try_from(inspect::ends(leaf)?).ok()?.checked_sub(1)?;
-        let grace = self.grace.as_secs();
-        (now.as_secs().saturating_sub(last) <= grace).then(|| UnixTime::since_unix_epoch(Duration::from_secs(last)))
+    /// A moment at which a certificate holds that is refused now: the last of one that ended lately, the first of one that
+    /// has not begun.
+    fn held(&self, leaf: &CertificateDer<'_>, refused: &rustls::Error, now: UnixTime) -> Option<UnixTime> {
+        use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+        let rustls::Error::InvalidCertificate(why) = refused else { return None };
+        let inspect::Expiry { not_before, not_after } = inspect::validity(leaf)?;
+        let at = match why {
+            Expired | ExpiredContext { .. } => {
+                let last = u64::try_from(not_after).ok()?.checked_sub(1)?;
+                (now.as_secs().saturating_sub(last) <= self.grace.as_secs()).then_some(last)?
+            }
+            NotValidYet | NotValidYetContext { .. } => u64::try_from(not_before).ok()?,
+            _ => return None,
+        };
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(at)))
     }
 }
 
@@ -193,11 +203,7 @@ impl ClientCertVerifier for LateNodes {
             Ok(verified) => return Ok(verified),
             Err(refused) => refused,
         };
-        let ended = matches!(
-            refused,
-            rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })
-        );
-        match self.last_valid(leaf, now).filter(|_| ended) {
+        match self.held(leaf, &refused, now) {
             Some(then) => self.nodes.verify_client_cert(leaf, intermediates, then).map_err(|_| refused),
             None => Err(refused),
         }
@@ -390,13 +396,13 @@ impl Identifier {
     }
 
     /// Of the chain that the other end presented, at a time in seconds since 1970. `None`: a verified certificate that
-    /// names nobody we know, or one that has just ended.
+    /// names nobody we know, or one that does not hold at that time.
     pub fn identify(&self, chain: Option<&[CertificateDer<'_>]>, now: i64) -> Option<Identity> {
         let Some(leaf) = chain.and_then(<[_]>::first) else { return Some(Identity::Anonymous) };
         let identity = inspect::identity(leaf, &self.0.load())?;
-        match (identity, inspect::ends(leaf)? <= now) {
-            (identity, false) => Some(identity),
-            (Identity::Node { cluster_id, name, uid }, true) => Some(Identity::LateNode { cluster_id, name, uid }),
+        match (identity, inspect::validity(leaf)?.holds(now)) {
+            (identity, true) => Some(identity),
+            (Identity::Node { cluster_id, name, uid }, false) => Some(Identity::LateNode { cluster_id, name, uid }),
             _ => None,
         }
     }

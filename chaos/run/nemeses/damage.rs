@@ -52,6 +52,7 @@ impl Nemesis for Damage {
             Ok(_) => format!("{victim} killed, a file of {part} {how}"),
             Err(_) => format!("{victim} killed, {part} holds no file yet"),
         };
+        stage.damaged.insert(victim.clone());
         stage.target.start(&victim).await?;
         Ok(Some(Strike { what, leader: leads }))
     }
@@ -60,10 +61,8 @@ impl Nemesis for Damage {
         let Some(victim) = self.victim.clone() else { return Ok(()) };
         let served = stage.serve(std::slice::from_ref(&victim), SAYS_WITHIN).await;
         if let Err(error) = served {
-            let dir = stage.target.data_dir(&victim);
             // Whoever neither serves nor says that it is damaged is a finding, and is replaced all the same.
-            if stage.target.shell(&victim, &format!("test -e {}", quoted(&format!("{dir}/quarantine")))).await.is_err()
-            {
+            if !is_quarantined(stage, &victim).await {
                 stage.history.found(format!("{victim}, whose files were damaged, does not say so: {error:#}"));
             }
             replace(stage, &victim).await?;
@@ -74,11 +73,18 @@ impl Nemesis for Damage {
     }
 }
 
+/// Whether the product has marked a master's disk as one that must not be used.
+pub async fn is_quarantined(stage: &Stage, master: &str) -> bool {
+    let mark = quoted(&format!("{}/quarantine", stage.target.data_dir(master)));
+    stage.target.shell(master, &format!("test -e {mark}")).await.is_ok()
+}
+
 /// What the product prints as the cure.
-pub async fn replace(stage: &Stage, victim: &str) -> Result<()> {
+pub async fn replace(stage: &mut Stage, victim: &str) -> Result<()> {
     stage.target.signal(victim, Signal::Kill).await?;
     let (program, dir) = (quoted(&stage.target.program(victim)), quoted(&stage.target.data_dir(victim)));
     stage.target.shell(victim, &format!("{program} cluster replace --no-start --data-dir {dir}")).await?;
+    stage.damaged.remove(victim);
     stage.target.start(victim).await?;
     stage.serve(&[victim.to_owned()], WHOLE_WITHIN).await?;
     // What was put aside is not needed, and disks are small.

@@ -31,6 +31,7 @@ use super::stage::Stage;
 use super::targets::Ability;
 
 pub use certificates::LIFE as CERTIFICATE_LIFE;
+pub use damage::{is_quarantined, replace};
 
 /// What was done, in words.
 pub struct Strike {

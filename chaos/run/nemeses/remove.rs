@@ -32,6 +32,7 @@ impl Nemesis for Remove {
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {
         let Some(victim) = self.victim.clone() else { return Ok(()) };
         stage.target.join_anew(&victim).await?;
+        stage.damaged.remove(&victim);
         stage.serve(std::slice::from_ref(&victim), WHOLE_WITHIN).await?;
         stage.free(&victim);
         self.victim = None;

@@ -42,6 +42,11 @@ impl Expiry {
     pub fn is_over(&self, now: i64) -> bool {
         now >= self.not_after
     }
+
+    /// It has begun and is not over.
+    pub fn holds(&self, now: i64) -> bool {
+        now >= self.not_before && !self.is_over(now)
+    }
 }
 
 /// The certificates of a PEM bundle; `what` names it in the error.
@@ -63,9 +68,7 @@ pub fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>
 /// When it is malformed.
 pub fn expiry(pem: &str, what: &str) -> Result<Expiry, Error> {
     let chain = certificates(pem, what)?;
-    let certificate = parse(&chain[0], what)?;
-    let validity = certificate.validity();
-    Ok(Expiry { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+    Ok(valid(&parse(&chain[0], what)?))
 }
 
 /// What is shown of a certificate.
@@ -103,9 +106,19 @@ pub fn fingerprint_of(certificate: &[u8]) -> String {
 
 const FINGERPRINT_CHARS: usize = 16;
 
+/// When a certificate holds.
+pub fn validity(certificate: &[u8]) -> Option<Expiry> {
+    parse(certificate, "the certificate").ok().map(|certificate| valid(&certificate))
+}
+
 /// The end of a certificate, in seconds since 1970.
 pub fn ends(certificate: &[u8]) -> Option<i64> {
-    parse(certificate, "the certificate").ok().map(|certificate| certificate.validity().not_after.timestamp())
+    validity(certificate).map(|validity| validity.not_after)
+}
+
+fn valid(certificate: &X509Certificate<'_>) -> Expiry {
+    let validity = certificate.validity();
+    Expiry { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() }
 }
 
 fn signed_by(certificate: &X509Certificate<'_>, issuer: &CertificateDer<'_>) -> bool {
