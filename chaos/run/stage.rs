@@ -143,6 +143,14 @@ impl Stage {
         Ok(())
     }
 
+    /// Whether the cluster counts this master among its members.
+    pub async fn is_member(&self, master: &str) -> Result<bool> {
+        let status = self.target.hactl(&["cluster", "status", "-o", "json"]).await?;
+        let status: serde_json::Value = serde_json::from_str(&status)?;
+        let members = status["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(members.iter().any(|member| member["name"] == master))
+    }
+
     /// Waits until all masters serve and vote: one that joined a moment ago is no part of a majority yet.
     pub async fn whole(&self, within: Duration) -> Result<()> {
         let since = Instant::now();

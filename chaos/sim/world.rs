@@ -428,7 +428,7 @@ impl World {
             let fresh = machines.keys().max().map_or(1, |id| id + 1);
             if let Some(machine) = machines.get_mut(&id) {
                 machine.retired = true;
-                machine.disk.kill(|_| 0);
+                machine.disk.discard();
                 self.end(id, machine);
             }
             fresh
@@ -451,7 +451,7 @@ impl World {
         self.change(id, "remove", |consensus| async move { consensus.remove(id).await }).await;
         if let Some(machine) = self.machines().get_mut(&id) {
             machine.retired = true;
-            machine.disk.kill(|_| 0);
+            machine.disk.discard();
             self.end(id, machine);
         }
         self.replacing.store(false, Ordering::Relaxed);

@@ -31,6 +31,12 @@ impl Nemesis for Remove {
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {
         let Some(victim) = self.victim.clone() else { return Ok(()) };
+        if stage.is_member(&victim).await? {
+            // It was refused: nothing was changed.
+            stage.free(&victim);
+            self.victim = None;
+            return Ok(());
+        }
         stage.target.join_anew(&victim).await?;
         stage.damaged.remove(&victim);
         stage.serve(std::slice::from_ref(&victim), WHOLE_WITHIN).await?;

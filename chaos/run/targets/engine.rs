@@ -26,7 +26,7 @@ impl Engine {
     }
 
     pub async fn start(&mut self) -> Result<()> {
-        if self.child.is_some() {
+        if self.runs() {
             return Ok(());
         }
         std::fs::create_dir_all(&self.dir)?;
@@ -56,12 +56,18 @@ impl Engine {
         self.child = Some(command.spawn().context("cannot start dockerd; install Docker")?);
         let since = Instant::now();
         while self.docker(&["version"]).await.is_err() {
-            if since.elapsed() > ANSWERS_WITHIN {
-                bail!("the engine does not answer; see {}", at("dockerd.log").display());
+            // On a busy machine it gives its containerd up, and ends.
+            if !self.runs() || since.elapsed() > ANSWERS_WITHIN {
+                bail!("the engine does not answer; see {}", self.dir.join("dockerd.log").display());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(())
+    }
+
+    /// Whether it was started and has not ended.
+    fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     pub async fn kill(&mut self) -> Result<()> {

@@ -276,6 +276,16 @@ impl Sim {
         }
     }
 
+    /// Ends the process and throws the disk away with all that is on it.
+    pub fn discard(&self) {
+        let mut disk = self.lock();
+        disk.end();
+        disk.databases.clear();
+        disk.files.clear();
+        disk.unsynced.clear();
+        disk.cells.clear();
+    }
+
     /// Makes every sync of such databases fail until it is called with none, or the next crash.
     pub fn fail_syncs(&self, of: impl Into<Option<Purpose>>) {
         self.lock().failing = of.into();
