@@ -11,6 +11,7 @@
 //!
 //! **Invariant:** every function is a pure function of its arguments; no clock, no randomness, no hash order.
 
+pub mod apply;
 mod at;
 mod error;
 pub mod kinds;

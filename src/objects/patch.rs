@@ -440,6 +440,30 @@ mod tests {
         json!({"spec": {"containers": list}})
     }
 
+    /// Merge keys and the list types of server-side apply say the same of a list, but where Kubernetes itself does not.
+    #[test]
+    fn merge_keys_agree_with_list_types() {
+        const APART: &[&str] = &["Pod.status.hostIPs", "Job.status.conditions"];
+        fn check(of: &Type, typed: crate::apply::Type<'_>, path: &str) {
+            for (name, member) in of.0 {
+                let (path, typed) = (format!("{path}.{name}"), typed.descend(name));
+                let keys = typed.list_keys();
+                match member {
+                    _ if APART.contains(&path.as_str()) => assert_eq!(keys, None, "{path}"),
+                    Object(of) => check(of, typed, &path),
+                    Set => assert_eq!(keys, Some(vec![]), "{path}"),
+                    Merge(key, of) => {
+                        assert_eq!(keys.and_then(|keys| keys.first().copied()), Some(*key), "{path}");
+                        typed.item_type().into_iter().for_each(|items| check(of, items, &path));
+                    }
+                }
+            }
+        }
+        for kind in Kinds::builtin().all() {
+            check(kind.lists(), crate::apply::Type::of(kind), kind.kind);
+        }
+    }
+
     #[test]
     fn lists_too_long_to_merge_are_refused() {
         let names: Vec<String> = (0..=MERGED_MAX).map(|n| format!("a.b/{n}")).collect();
