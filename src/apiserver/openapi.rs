@@ -14,8 +14,12 @@ use crate::discovery::{etag, hash};
 use crate::query::Query;
 use crate::status::{Failure, Result};
 
-const PATCH_MEDIA: &[&str] =
-    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const PATCH_MEDIA: &[&str] = &[
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 
 /// The index and one document per group and version, written once at start.
 pub struct OpenApi {

@@ -112,6 +112,11 @@ impl Failure {
         Self::new(409, "Conflict", message).about(kind, name)
     }
 
+    /// Others own what a configuration would change; each is a cause.
+    pub fn apply_conflict(message: impl Into<String>) -> Self {
+        Self::new(409, "Conflict", message)
+    }
+
     /// History no longer reaches back that far. `token` continues an inconsistent list.
     pub fn expired(message: impl Into<String>, token: Option<String>) -> Self {
         Self { token, ..Self::new(410, "Expired", message) }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use control::admission::{self, Denied, Operation};
 use control::{record, seal};
+use objects::apply::{self, ApplyError};
 use objects::{FieldError, Kind, Part, Reason, meta};
 use serde_json::Value;
 use state::{Command, Expect, Op, Outcome, Put, Record, Refusal, State};
@@ -87,10 +88,18 @@ fn check_place(call: &Call, object: &mut Value) -> Result<()> {
     Ok(())
 }
 
-/// Makes a decoded object a new one: default, admit, default, stamp, validate. Returns warnings.
-pub fn admit_create(call: &Call, object: &mut Value, cx: &mut control::Context, root: &State) -> Result<Vec<String>> {
+/// Makes a decoded object a new one: default, note the owners of its fields, admit, default, stamp, validate. Returns
+/// warnings.
+pub fn admit_create(
+    call: &Call,
+    object: &mut Value,
+    writer: &Writer<'_>,
+    cx: &mut control::Context,
+    root: &State,
+) -> Result<Vec<String>> {
     let kind = call.kind;
     kind.default(object);
+    writer.note(kind, None, object, cx);
     let warnings = admit(call, Operation::Create, object, None, cx, root)?;
     kind.default(object);
     kind.prepare_create(object);
@@ -103,23 +112,87 @@ pub fn admit_create(call: &Call, object: &mut Value, cx: &mut control::Context, 
 /// Makes a decoded object the next version of `old`.
 pub fn admit_update(
     call: &Call,
-    part: Part,
+    writer: &Writer<'_>,
     object: &mut Value,
     old: &Value,
     cx: &mut control::Context,
     root: &State,
 ) -> Result<Vec<String>> {
-    let kind = call.kind;
+    let (kind, part) = (call.kind, writer.part());
     kind.default(object);
+    let sent = meta::remove(object, MANAGED_FIELDS);
     kind.prepare_update(object, old, part);
+    set_managed(object, sent);
+    writer.note(kind, Some(old), object, cx);
+    let managed = meta::at(object, MANAGED_FIELDS).cloned();
     let warnings = admit(call, Operation::Update, object, Some(old), cx, root)?;
     kind.default(object);
     // Admission may have changed the spec: the generation is counted from what will be written.
     if part == Part::Main {
         kind.prepare_update(object, old, part);
+        set_managed(object, managed);
     }
+    apply::keep_times(Some(old), object);
     judge(call, Operation::Update, object, Some(old), cx, root)?;
     Ok(warnings)
+}
+
+const MANAGED_FIELDS: &[&str] = &["metadata", "managedFields"];
+
+fn set_managed(object: &mut Value, managed: Option<Value>) {
+    match managed {
+        Some(managed) => meta::set(object, MANAGED_FIELDS, managed),
+        None => drop(meta::remove(object, MANAGED_FIELDS)),
+    }
+}
+
+/// Who writes what of an object, and so owns it.
+pub struct Writer<'a> {
+    pub manager: &'a str,
+    /// `status`, `scale`; empty for the object itself.
+    pub subresource: &'a str,
+    /// The owners are in the object already: it comes out of an apply.
+    pub applies: bool,
+}
+
+impl Writer<'_> {
+    pub fn part(&self) -> Part {
+        match self.subresource {
+            "status" => Part::Status,
+            "scale" => Part::Scale,
+            _ => Part::Main,
+        }
+    }
+
+    fn note(&self, kind: &Kind, old: Option<&Value>, object: &mut Value, cx: &control::Context) {
+        if !self.applies {
+            let version = kind.api_version();
+            let write = apply::Write::new(kind, &version, self.manager, self.subresource, cx.now);
+            apply::updated(old, object, &write);
+        }
+    }
+
+    /// The object that an applied configuration makes of the present one.
+    pub fn apply(
+        &self,
+        kind: &Kind,
+        live: Option<&Value>,
+        applied: &Value,
+        force: bool,
+        cx: &control::Context,
+    ) -> Result<Value> {
+        let version = kind.api_version();
+        let write = apply::Write::new(kind, &version, self.manager, self.subresource, cx.now);
+        apply::apply(live, applied, &write, force).map_err(|error| match &error {
+            ApplyError::Malformed(why) => Failure::bad_request(why),
+            ApplyError::Conflicts(conflicts) => {
+                let failure = Failure::apply_conflict(error.to_string());
+                conflicts.iter().fold(failure, |failure, conflict| {
+                    failure.cause("FieldManagerConflict", conflict.message(), &conflict.field())
+                })
+            }
+        })
+    }
 }
 
 fn admit(

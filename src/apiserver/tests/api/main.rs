@@ -1,5 +1,7 @@
 //! The HTTP contract over a store in memory: verbs, refusals, lists, watches, forms.
 
+mod apply;
+
 use std::sync::Arc;
 
 use apiserver::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
@@ -272,7 +274,7 @@ async fn refusals_are_worded_as_in_kubernetes() {
     for (media, code) in [("application/cbor", 415), ("text/plain", 415)] {
         assert_eq!(api.send("POST", MAPS, &[("content-type", media)], b"{}".to_vec()).await.status.as_u16(), code);
     }
-    let apply = api.patch(&format!("{MAPS}/a"), "apply-patch+yaml", json!({})).await;
+    let apply = api.patch(&format!("{MAPS}/a"), "apply-patch+cbor", json!({})).await;
     assert_eq!((apply.status.as_u16(), apply.body["reason"].as_str()), (415, Some("UnsupportedMediaType")));
     let picky = api.send("GET", MAPS, &[("accept", "text/html")], Vec::new()).await;
     assert_eq!(picky.status, StatusCode::NOT_ACCEPTABLE);
