@@ -23,4 +23,4 @@ pub mod selector;
 
 pub use at::{At, Errors};
 pub use error::{FieldError, Reason, aggregate};
-pub use kinds::{Column, Kind, Kinds, Part, Subresource};
+pub use kinds::{Column, Kind, Kinds, Part, Subresource, View};

@@ -44,6 +44,7 @@ mod storageclass;
 mod template;
 #[cfg(test)]
 mod tests;
+mod views;
 mod volume;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ use decode::{decode, typed};
 
 pub use pod::{References, pod_references};
 pub use printed::human_duration;
+pub use views::View;
 
 /// Selectable and planned-on fields by their JSON path.
 pub type Fields = BTreeMap<String, String>;
@@ -474,6 +476,21 @@ impl Kinds {
 
     pub fn by_kind(&self, group: &str, kind: &str) -> Option<&Kind> {
         self.rows.iter().find(|row| row.group == group && row.kind == kind)
+    }
+
+    /// By the place in the API: the kind, and where this is not the stored version, the view that makes it.
+    pub fn by_version(&self, group: &str, version: &str, plural: &str) -> Option<(&Kind, Option<&'static View>)> {
+        let stored = self.by_resource(group, plural).filter(|kind| kind.version == version);
+        if let Some(kind) = stored {
+            return Some((kind, None));
+        }
+        let view = self.views().find(|view| (view.group, view.version, view.plural) == (group, version, plural))?;
+        Some((self.by_resource(view.of_group, plural)?, Some(view)))
+    }
+
+    /// Every version that is not stored.
+    pub fn views(&self) -> impl Iterator<Item = &'static View> {
+        views::ALL.iter()
     }
 
     /// By the `apiVersion` and `kind` of an object or an owner reference; the version may be any.

@@ -3,6 +3,7 @@
 mod behavior;
 mod cells;
 mod metrics;
+pub(super) mod v1;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use serde_json::{Value, json};

@@ -9,6 +9,7 @@ mod limits;
 mod minimal;
 mod networking;
 mod storage;
+mod views;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
