@@ -45,6 +45,14 @@ pub fn list<'a>(object: &'a Value, path: &[&str]) -> &'a [Value] {
     at(object, path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
+/// The list at a path, to be changed; empty where there is none.
+pub fn list_mut<'a>(object: &'a mut Value, path: &[&str]) -> &'a mut [Value] {
+    match path.iter().try_fold(object, |value, name| value.get_mut(*name)) {
+        Some(Value::Array(list)) => list,
+        _ => &mut [],
+    }
+}
+
 /// The map of strings at a path.
 pub fn strings(object: &Value, path: &[&str]) -> BTreeMap<String, String> {
     at(object, path)
@@ -66,6 +74,20 @@ pub fn set(object: &mut Value, path: &[&str], value: Value) {
         here = map_mut(here).entry(*name).or_insert(Value::Null);
     }
     map_mut(here).insert((*last).to_owned(), value);
+}
+
+/// [`set`] where there is nothing yet.
+pub fn set_absent(object: &mut Value, path: &[&str], value: Value) {
+    if at(object, path).is_none() {
+        set(object, path, value);
+    }
+}
+
+/// [`set`] where there is nothing yet, or what Go calls the zero value.
+pub fn set_empty(object: &mut Value, path: &[&str], value: Value) {
+    if at(object, path).is_none_or(is_empty) {
+        set(object, path, value);
+    }
 }
 
 /// Removes the member at a path, keeping the order of the others.

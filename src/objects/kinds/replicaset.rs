@@ -37,7 +37,7 @@ pub(super) const KIND: Kind = Kind {
     rules: Rules {
         typed: typed::<ReplicaSet>,
         default: template::default,
-        validate: |new, old, errors| template::validate(new, old, "replicaset", errors),
+        validate: |new, old, errors| template::validate(new, old, "ReplicaSet", errors),
         create: |object| meta::set(object, &["status"], json!({"replicas": 0})),
         generation: Some(|new, old| new.get("spec") != old.get("spec")),
         fields: template::fields,
