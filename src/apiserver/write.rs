@@ -100,11 +100,13 @@ pub fn admit_create(
     let kind = call.kind;
     kind.default(object);
     writer.note(kind, None, object, cx);
+    let managed = meta::at(object, MANAGED_FIELDS).cloned();
     let warnings = admit(call, Operation::Create, object, None, cx, root)?;
     kind.default(object);
     kind.prepare_create(object);
     let uid = cx.uid();
     meta::stamp(object, &uid, cx.now);
+    set_managed(object, managed);
     judge(call, Operation::Create, object, None, cx, root)?;
     Ok(warnings)
 }
@@ -166,9 +168,7 @@ impl Writer<'_> {
 
     fn note(&self, kind: &Kind, old: Option<&Value>, object: &mut Value, cx: &control::Context) {
         if !self.applies {
-            let version = kind.api_version();
-            let write = apply::Write::new(kind, &version, self.manager, self.subresource, cx.now);
-            apply::updated(old, object, &write);
+            apply::updated(old, object, &apply::Write::new(kind, self.manager, self.subresource, cx.now));
         }
     }
 
@@ -181,8 +181,7 @@ impl Writer<'_> {
         force: bool,
         cx: &control::Context,
     ) -> Result<Value> {
-        let version = kind.api_version();
-        let write = apply::Write::new(kind, &version, self.manager, self.subresource, cx.now);
+        let write = apply::Write::new(kind, self.manager, self.subresource, cx.now);
         apply::apply(live, applied, &write, force).map_err(|error| match &error {
             ApplyError::Malformed(why) => Failure::bad_request(why),
             ApplyError::Conflicts(conflicts) => {

@@ -20,6 +20,7 @@ pub mod names;
 pub mod patch;
 pub mod quantity;
 pub mod schedule;
+pub mod schemas;
 pub mod selector;
 
 pub use at::{At, Errors};

@@ -110,6 +110,23 @@ impl Type {
         self.0.iter().find(|(member, _)| *member == name).map(|(_, member)| member)
     }
 
+    /// Whether the list `name` merges, and by which key; a set has none.
+    pub(crate) fn merges(&self, name: &str) -> Option<Option<&'static str>> {
+        match self.member(name)? {
+            Merge(key, _) => Some(Some(key)),
+            Set => Some(None),
+            Object(_) => None,
+        }
+    }
+
+    /// The type of the map `name`, or of the items of the list.
+    pub(crate) fn below(&self, name: &str) -> &'static Type {
+        match self.member(name) {
+            Some(Object(of) | Merge(_, of)) => of,
+            _ => &PLAIN,
+        }
+    }
+
     /// The type of the map `name`; of an unknown one nothing special is known.
     fn object(&self, name: &str) -> &'static Type {
         match self.member(name) {

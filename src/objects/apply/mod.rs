@@ -32,6 +32,7 @@ use compare::{Comparison, fields};
 pub use conflict::{ApplyError, Conflict};
 use managers::{Entry, Managers, Operation};
 pub use path::{Element, Scalar};
+pub(crate) use schema::ListType;
 pub use schema::{Schema, Type};
 pub use set::FieldSet;
 pub use times::keep_times;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use serde_json::{Value, json};
 
-use super::{Column, Fields, Kind, Part, Rules, Subresource, printed, typed};
+use super::{Column, Fields, Kind, Part, Rules, Subresource, Typed, printed};
 use crate::{At, Errors, Reason, meta, names};
 
 const EXPIRATION_SECONDS_MIN: i64 = 600;
@@ -80,7 +80,15 @@ pub(super) const KIND: Kind = Kind {
     }],
     selectable: &["spec.signerName"],
     columns: COLUMNS,
-    rules: Rules { typed: typed::<CertificateSigningRequest>, validate, create, update, fields, row, ..Rules::NONE },
+    rules: Rules {
+        typed: Typed::of::<CertificateSigningRequest>(),
+        validate,
+        create,
+        update,
+        fields,
+        row,
+        ..Rules::NONE
+    },
     ..Kind::BASE
 };
 

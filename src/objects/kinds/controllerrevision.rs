@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use serde_json::Value;
 
-use super::{Column, Kind, Rules, printed, typed};
+use super::{Column, Kind, Rules, Typed, printed};
 use crate::{At, Errors, meta};
 
 static COLUMNS: &[Column] = &[
@@ -20,7 +20,7 @@ pub(super) const KIND: Kind = Kind {
     plural: "controllerrevisions",
     singular: "controllerrevision",
     columns: COLUMNS,
-    rules: Rules { typed: typed::<ControllerRevision>, validate, row, ..Rules::NONE },
+    rules: Rules { typed: Typed::of::<ControllerRevision>(), validate, row, ..Rules::NONE },
     ..Kind::BASE
 };
 

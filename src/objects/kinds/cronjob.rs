@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::CronJob;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, job, printed, template, typed};
+use super::{Column, Kind, Rules, Typed, job, printed, template};
 use crate::schedule::Schedule;
 use crate::{At, Errors, meta, names, patch};
 
@@ -39,7 +39,7 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<CronJob>,
+        typed: Typed::of::<CronJob>(),
         default,
         validate,
         create: |object| meta::set(object, &["status"], json!({})),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, amount, printed, template, typed};
+use super::{Column, Kind, Rules, Typed, amount, printed, template};
 use crate::{At, Errors, meta, patch};
 
 static COLUMNS: &[Column] = &[
@@ -56,7 +56,7 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<DaemonSet>,
+        typed: Typed::of::<DaemonSet>(),
         default,
         validate,
         create: |object| {

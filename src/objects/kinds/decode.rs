@@ -1,12 +1,35 @@
 //! Passing a client's object through its typed struct, which knows the fields there are and the types of their values.
 
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{FieldError, Reason, meta};
 
+/// What the typed struct of a kind knows.
+#[derive(Clone, Copy)]
+pub(super) struct Typed {
+    /// Passes an object through it.
+    pub pass: fn(&Value) -> Result<Value, FieldError>,
+    /// Defines its schema; the name it has.
+    pub schema: fn(&mut SchemaGenerator) -> Option<String>,
+}
+
+impl Typed {
+    pub const NONE: Typed = Typed { pass: |value| Ok(value.clone()), schema: |_| None };
+
+    pub const fn of<T: DeserializeOwned + Serialize + JsonSchema>() -> Self {
+        Self { pass: typed::<T>, schema: define::<T> }
+    }
+}
+
+fn define<T: JsonSchema>(generator: &mut SchemaGenerator) -> Option<String> {
+    generator.subschema_for::<T>();
+    Some(T::schema_name().into_owned())
+}
+
 /// Passes a value through `T`, naming the path of a value that does not fit.
-pub(super) fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Result<Value, FieldError> {
+fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Result<Value, FieldError> {
     let object: T = serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { String::new() } else { path };
@@ -20,7 +43,7 @@ pub(super) fn decode(
     object: &mut Value,
     api_version: &str,
     kind: &str,
-    typed: fn(&Value) -> Result<Value, FieldError>,
+    typed: Typed,
 ) -> Result<Vec<String>, FieldError> {
     drop_nulls(object);
     if !object.is_object() {
@@ -28,7 +51,7 @@ pub(super) fn decode(
     }
     meta::set(object, &["apiVersion"], api_version.into());
     meta::set(object, &["kind"], kind.into());
-    let known = typed(object).map_err(|mut error| {
+    let known = (typed.pass)(object).map_err(|mut error| {
         let place = if error.field.is_empty() { String::new() } else { format!("{}: ", error.field) };
         error.message =
             format!("{kind} in version {api_version:?} cannot be handled as a {kind}: {place}{}", error.message);

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Part, Rules, amount, printed, template, typed};
+use super::{Column, Kind, Part, Rules, Typed, amount, printed, template};
 use crate::{At, Errors, meta, patch};
 
 static COLUMNS: &[Column] = &[
@@ -39,7 +39,7 @@ pub(super) const KIND: Kind = Kind {
     scale: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<Deployment>,
+        typed: Typed::of::<Deployment>(),
         default,
         validate,
         create: |object| meta::set(object, &["status"], json!({})),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Endpoints;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, address, printed, typed};
+use super::{Column, Kind, Rules, Typed, address, printed};
 use crate::{At, Errors, meta, names};
 
 static COLUMNS: &[Column] = &[
@@ -20,7 +20,7 @@ pub(super) const KIND: Kind = Kind {
     short_names: &["ep"],
     create_on_update: true,
     columns: COLUMNS,
-    rules: Rules { typed: typed::<Endpoints>, default, validate, row, ..Rules::NONE },
+    rules: Rules { typed: Typed::of::<Endpoints>(), default, validate, row, ..Rules::NONE },
     ..Kind::BASE
 };
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::Value;
 
-use super::{Column, Kind, Rules, printed, typed};
+use super::{Column, Kind, Rules, Typed, printed};
 use crate::{At, Errors, Reason, meta, names};
 
 const ENDPOINTS_MAX: usize = 1000;
@@ -36,7 +36,7 @@ pub(super) const KIND: Kind = Kind {
     singular: "endpointslice",
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<EndpointSlice>,
+        typed: Typed::of::<EndpointSlice>(),
         default,
         validate,
         generation: Some(|new, old| {

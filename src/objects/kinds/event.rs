@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use serde_json::Value;
 
-use super::{Column, Fields, Kind, Rules, printed, typed};
+use super::{Column, Fields, Kind, Rules, Typed, printed};
 use crate::{At, Errors, meta};
 
 static COLUMNS: &[Column] = &[
@@ -60,7 +60,7 @@ pub(super) const KIND: Kind = Kind {
         "type",
     ],
     columns: COLUMNS,
-    rules: Rules { typed: typed::<Event>, validate, fields, row, ..Rules::NONE },
+    rules: Rules { typed: Typed::of::<Event>(), validate, fields, row, ..Rules::NONE },
     ..Kind::BASE
 };
 

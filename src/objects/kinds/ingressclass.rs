@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::IngressClass;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, printed, typed};
+use super::{Column, Kind, Rules, Typed, printed};
 use crate::{At, Errors, meta, names};
 
 const CONTROLLER_BYTES_MAX: usize = 250;
@@ -24,7 +24,7 @@ pub(super) const KIND: Kind = Kind {
     namespaced: false,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<IngressClass>,
+        typed: Typed::of::<IngressClass>(),
         default: |object| {
             if meta::at(object, &["spec", "parameters"]).is_some() {
                 meta::set_absent(object, &["spec", "parameters", "scope"], json!("Cluster"));

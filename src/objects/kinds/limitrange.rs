@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::LimitRange;
 use serde_json::Value;
 
-use super::{Kind, Rules, amount, typed};
+use super::{Kind, Rules, Typed, amount};
 use crate::quantity::Quantity;
 use crate::{At, Errors, meta, names};
 
@@ -25,7 +25,7 @@ pub(super) const KIND: Kind = Kind {
     singular: "limitrange",
     short_names: &["limits"],
     create_on_update: true,
-    rules: Rules { typed: typed::<LimitRange>, default, validate, ..Rules::NONE },
+    rules: Rules { typed: Typed::of::<LimitRange>(), default, validate, ..Rules::NONE },
     ..Kind::BASE
 };
 

@@ -54,7 +54,7 @@ use serde_json::{Map, Value, json};
 
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::{At, Errors, FieldError, meta, names, patch};
-use decode::{decode, typed};
+use decode::{Typed, decode};
 
 pub use pod::{References, pod_references};
 pub use printed::human_duration;
@@ -175,8 +175,7 @@ pub struct Kind {
 
 /// What a kind adds to the rules all kinds share. Every function gets objects that have passed [`Kind::decode`].
 struct Rules {
-    /// Passes the object through its typed struct.
-    typed: fn(&Value) -> Result<Value, FieldError>,
+    typed: Typed,
     name: fn(&str) -> Vec<String>,
     default: fn(&mut Value),
     validate: fn(&At<'_>, Option<&At<'_>>, &mut Errors),
@@ -196,7 +195,7 @@ struct Rules {
 
 impl Rules {
     const NONE: Rules = Rules {
-        typed: |value| Ok(value.clone()),
+        typed: Typed::NONE,
         name: names::subdomain,
         default: |_| {},
         validate: |_, _, _| {},
@@ -438,6 +437,11 @@ impl Kind {
 
     pub(crate) fn check_name(&self, name: &str) -> Vec<String> {
         (self.rules.name)(name)
+    }
+
+    /// Defines the kind's schema; its name.
+    pub(crate) fn define(&self, generator: &mut schemars::SchemaGenerator) -> Option<String> {
+        (self.rules.typed.schema)(generator)
     }
 
     pub(crate) fn lists(&self) -> &'static patch::Type {

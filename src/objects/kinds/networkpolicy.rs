@@ -3,7 +3,7 @@
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, address, printed, template, typed};
+use super::{Column, Kind, Rules, Typed, address, printed, template};
 use crate::{At, Errors, meta, names, selector};
 
 static COLUMNS: &[Column] = &[
@@ -25,7 +25,7 @@ pub(super) const KIND: Kind = Kind {
     short_names: &["netpol"],
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<NetworkPolicy>,
+        typed: Typed::of::<NetworkPolicy>(),
         default,
         validate,
         generation: Some(|new, old| new.get("spec") != old.get("spec")),

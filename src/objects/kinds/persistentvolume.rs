@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, amount, printed, typed, volume};
+use super::{Column, Kind, Rules, Typed, amount, printed, volume};
 use crate::{At, Errors, Reason, meta};
 
 static COLUMNS: &[Column] = &[
@@ -86,7 +86,7 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<PersistentVolume>,
+        typed: Typed::of::<PersistentVolume>(),
         default,
         validate,
         create: |object| meta::set(object, &["status"], json!({"phase": "Pending"})),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, amount, printed, typed, volume};
+use super::{Column, Kind, Rules, Typed, amount, printed, volume};
 use crate::quantity::Quantity;
 use crate::{At, Errors, meta, patch, selector};
 
@@ -41,7 +41,7 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<PersistentVolumeClaim>,
+        typed: Typed::of::<PersistentVolumeClaim>(),
         default,
         validate,
         create: |object| meta::set(object, &["status"], json!({"phase": "Pending"})),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, amount, printed, template, typed};
+use super::{Column, Kind, Rules, Typed, amount, printed, template};
 use crate::{At, Errors, meta, patch, selector};
 
 static COLUMNS: &[Column] = &[
@@ -30,7 +30,7 @@ pub(super) const KIND: Kind = Kind {
     versioned_update: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<PodDisruptionBudget>,
+        typed: Typed::of::<PodDisruptionBudget>(),
         validate,
         create: |object| {
             let none = json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0});

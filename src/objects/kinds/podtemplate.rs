@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodTemplate;
 use serde_json::Value;
 
-use super::{Column, Kind, Rules, printed, template, typed};
+use super::{Column, Kind, Rules, Typed, printed, template};
 use crate::patch;
 
 static COLUMNS: &[Column] = &[
@@ -20,7 +20,7 @@ pub(super) const KIND: Kind = Kind {
     singular: "podtemplate",
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<PodTemplate>,
+        typed: Typed::of::<PodTemplate>(),
         default: |object| template::default_template(object, &["template"]),
         validate: |new, _, errors| template::validate_template(&new.field("template"), errors),
         generation: Some(|new, old| new.get("template") != old.get("template")),

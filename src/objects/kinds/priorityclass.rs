@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, printed, typed};
+use super::{Column, Kind, Rules, Typed, printed};
 use crate::{At, Errors, meta};
 
 const SYSTEM_PREFIX: &str = "system-";
@@ -39,7 +39,7 @@ pub(super) const KIND: Kind = Kind {
     namespaced: false,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<PriorityClass>,
+        typed: Typed::of::<PriorityClass>(),
         default: |object| {
             meta::set_absent(object, &["value"], json!(0));
             meta::set_absent(object, &["preemptionPolicy"], json!("PreemptLowerPriority"));

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, printed, template, typed};
+use super::{Column, Kind, Rules, Typed, printed, template};
 use crate::{meta, patch};
 
 static COLUMNS: &[Column] = &[
@@ -35,7 +35,7 @@ pub(super) const KIND: Kind = Kind {
     selectable: &["status.replicas"],
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<ReplicaSet>,
+        typed: Typed::of::<ReplicaSet>(),
         default: template::default,
         validate: |new, old, errors| template::validate(new, old, "ReplicaSet", errors),
         create: |object| meta::set(object, &["status"], json!({"replicas": 0})),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ReplicationController;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, printed, template, typed};
+use super::{Column, Kind, Rules, Typed, printed, template};
 use crate::selector::LabelSelector;
 use crate::{At, Errors, meta, names, patch};
 
@@ -30,7 +30,7 @@ pub(super) const KIND: Kind = Kind {
     selectable: &["status.replicas"],
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<ReplicationController>,
+        typed: Typed::of::<ReplicationController>(),
         default,
         validate,
         create: |object| meta::set(object, &["status"], json!({"replicas": 0})),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, amount, printed, typed};
+use super::{Column, Kind, Rules, Typed, amount, printed};
 use crate::{At, Errors, meta, names, quantity};
 
 /// Counted in whole objects.
@@ -59,7 +59,7 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<ResourceQuota>,
+        typed: Typed::of::<ResourceQuota>(),
         default: |object| amount::canonical(object, &["spec", "hard"]),
         validate,
         create: |object| meta::set(object, &["status"], json!({})),

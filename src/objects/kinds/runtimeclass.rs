@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::node::v1::RuntimeClass;
 
-use super::{Column, Kind, Rules, amount, printed, typed};
+use super::{Column, Kind, Rules, Typed, amount, printed};
 use crate::{At, Errors, meta, names};
 
 static COLUMNS: &[Column] = &[
@@ -25,7 +25,7 @@ pub(super) const KIND: Kind = Kind {
     versioned_update: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<RuntimeClass>,
+        typed: Typed::of::<RuntimeClass>(),
         default: |object| amount::canonical(object, &["overhead", "podFixed"]),
         validate,
         row: |object, now| {

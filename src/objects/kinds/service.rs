@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use super::{Column, Fields, Kind, Part, Rules, printed, template, typed};
+use super::{Column, Fields, Kind, Part, Rules, Typed, printed, template};
 use crate::{At, Errors, meta, names, patch};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -42,7 +42,7 @@ pub(super) const KIND: Kind = Kind {
     selectable: &["spec.clusterIP", "spec.type"],
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<Service>,
+        typed: Typed::of::<Service>(),
         name: names::label_1035,
         default,
         validate,

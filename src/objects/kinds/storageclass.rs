@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, printed, typed};
+use super::{Column, Kind, Rules, Typed, printed};
 use crate::{At, Errors, Reason, meta, names};
 
 const PARAMETERS_MAX: usize = 512;
@@ -46,7 +46,7 @@ pub(super) const KIND: Kind = Kind {
     namespaced: false,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<StorageClass>,
+        typed: Typed::of::<StorageClass>(),
         default: |object| {
             meta::set_absent(object, &["reclaimPolicy"], json!("Delete"));
             meta::set_absent(object, &["volumeBindingMode"], json!("Immediate"));

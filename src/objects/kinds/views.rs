@@ -7,7 +7,7 @@ use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use k8s_openapi::api::events::v1::Event;
 use serde_json::Value;
 
-use super::{decode, horizontalpodautoscaler, typed};
+use super::{Typed, decode, horizontalpodautoscaler};
 use crate::{FieldError, meta};
 
 /// One resource as it is served beside its stored version.
@@ -18,7 +18,7 @@ pub struct View {
     pub plural: &'static str,
     /// The group of the stored version.
     pub of_group: &'static str,
-    typed: fn(&Value) -> Result<Value, FieldError>,
+    typed: Typed,
     /// Members that only have another name: here, and in the stored version.
     renamed: &'static [(&'static str, &'static str)],
     show: fn(&mut Value),
@@ -32,7 +32,7 @@ pub(super) static ALL: &[View] = &[
         kind: "HorizontalPodAutoscaler",
         plural: "horizontalpodautoscalers",
         of_group: "autoscaling",
-        typed: typed::<HorizontalPodAutoscaler>,
+        typed: Typed::of::<HorizontalPodAutoscaler>(),
         renamed: &[],
         show: horizontalpodautoscaler::v1::show,
         store: horizontalpodautoscaler::v1::store,
@@ -43,7 +43,7 @@ pub(super) static ALL: &[View] = &[
         kind: "Event",
         plural: "events",
         of_group: "",
-        typed: typed::<Event>,
+        typed: Typed::of::<Event>(),
         renamed: &[
             ("regarding", "involvedObject"),
             ("note", "message"),
