@@ -1,4 +1,5 @@
-//! The table of kinds. A kind is one file here and one row in [`ALL`]; routes, discovery, Tables and watches follow.
+//! The table of kinds. A kind is one file here (RBAC's four are two) and one row in [`ALL`]; routes, discovery, Tables and
+//! watches follow.
 //!
 //! [`Kind`] holds what is the same for all kinds (metadata, status, generation); a row's functions add what is its own.
 
@@ -138,7 +139,7 @@ pub struct Subresource {
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     pub name: &'static str,
-    /// `string`, `integer` or `date`.
+    /// `string`, `integer`, `boolean` or `date`.
     pub kind: &'static str,
     /// `name` for the object's name, else empty.
     pub format: &'static str,
@@ -209,6 +210,11 @@ impl Rules {
         row: printed::name_and_created,
         lists: &patch::OBJECT,
     };
+}
+
+/// Whether something else is desired now: for [`Rules::generation`] of most kinds.
+fn spec_changed(new: &Value, old: &Value) -> bool {
+    !meta::alike(new.get("spec").unwrap_or(&Value::Null), old.get("spec").unwrap_or(&Value::Null))
 }
 
 impl Kind {
