@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use control::admission::{self, Denied, Operation};
+use control::authz::User;
 use control::{record, seal};
 use objects::apply::{self, ApplyError};
-use objects::{FieldError, Kind, Part, Reason, meta};
+use objects::{FieldError, Kind, Part, Reason, Requester, meta};
 use serde_json::Value;
 use state::{Command, Expect, Op, Outcome, Put, Record, Refusal, State};
 
@@ -103,9 +104,11 @@ pub fn admit_create(
     let managed = meta::at(object, MANAGED_FIELDS).cloned();
     let warnings = admit(call, Operation::Create, object, None, cx, root)?;
     kind.default(object);
-    kind.prepare_create(object);
     let uid = cx.uid();
     meta::stamp(object, &uid, cx.now);
+    kind.prepare_create(object);
+    let User { name, uid, groups, extra } = &call.user;
+    kind.note_requester(object, &Requester { name, uid, groups, extra });
     set_managed(object, managed);
     judge(call, Operation::Create, object, None, cx, root)?;
     Ok(warnings)
@@ -162,6 +165,7 @@ impl Writer<'_> {
         match self.subresource {
             "status" => Part::Status,
             "scale" => Part::Scale,
+            "approval" => Part::Approval,
             _ => Part::Main,
         }
     }

@@ -59,7 +59,7 @@ pub async fn write(call: &Call, body: Body) -> Result<Response> {
     let writer = Writer {
         manager: &options.manager,
         subresource: match call.resource.subresource.as_str() {
-            part @ ("status" | "scale") => part,
+            part @ ("status" | "scale" | "approval") => part,
             _ => "",
         },
         applies: sent == Sent::Apply,

@@ -84,6 +84,7 @@ pub(super) const KIND: Kind = Kind {
         typed: Typed::of::<CertificateSigningRequest>(),
         validate,
         create,
+        names_requester: true,
         update,
         fields,
         row,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::CronJob;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, Typed, job, printed, template};
+use super::{Column, Kind, Rules, job, printed, spec_changed, template, Typed};
 use crate::schedule::Schedule;
 use crate::{At, Errors, meta, names, patch};
 
@@ -43,7 +43,7 @@ pub(super) const KIND: Kind = Kind {
         default,
         validate,
         create: |object| meta::set(object, &["status"], json!({})),
-        generation: Some(|new, old| new.get("spec") != old.get("spec")),
+        generation: Some(spec_changed),
         row,
         lists: &patch::CRON_JOB,
         ..Rules::NONE

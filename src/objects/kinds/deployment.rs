@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Part, Rules, Typed, amount, printed, template};
+use super::{Column, Kind, Part, Rules, amount, printed, spec_changed, template, Typed};
 use crate::{At, Errors, meta, patch};
 
 static COLUMNS: &[Column] = &[
@@ -49,9 +49,7 @@ pub(super) const KIND: Kind = Kind {
             }
         },
         // Annotations too: they hold the revision.
-        generation: Some(|new, old| {
-            new.get("spec") != old.get("spec") || meta::annotations(new) != meta::annotations(old)
-        }),
+        generation: Some(|new, old| spec_changed(new, old) || meta::annotations(new) != meta::annotations(old)),
         fields: template::fields,
         row,
         lists: &patch::WORKLOAD,

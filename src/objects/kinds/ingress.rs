@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, Typed, printed};
+use super::{Column, Kind, Rules, printed, spec_changed, Typed};
 use crate::{At, Errors, meta, names};
 
 /// Names the class as long as there was no field for it.
@@ -39,7 +39,7 @@ pub(super) const KIND: Kind = Kind {
         typed: Typed::of::<Ingress>(),
         validate,
         create: |object| meta::set(object, &["status"], json!({"loadBalancer": {}})),
-        generation: Some(|new, old| new.get("spec") != old.get("spec")),
+        generation: Some(spec_changed),
         row,
         ..Rules::NONE
     },

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::IngressClass;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, Typed, printed};
+use super::{Column, Kind, Rules, printed, spec_changed, Typed};
 use crate::{At, Errors, meta, names};
 
 const CONTROLLER_BYTES_MAX: usize = 250;
@@ -31,7 +31,7 @@ pub(super) const KIND: Kind = Kind {
             }
         },
         validate,
-        generation: Some(|new, old| new.get("spec") != old.get("spec")),
+        generation: Some(spec_changed),
         row,
         ..Rules::NONE
     },

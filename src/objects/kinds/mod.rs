@@ -1,4 +1,5 @@
-//! The table of kinds. A kind is one file here and one row in [`ALL`]; routes, discovery, Tables and watches follow.
+//! The table of kinds. A kind is one file here (RBAC's four are two) and one row in [`ALL`]; routes, discovery, Tables and
+//! watches follow.
 //!
 //! [`Kind`] holds what is the same for all kinds (metadata, status, generation); a row's functions add what is its own.
 
@@ -134,11 +135,20 @@ pub struct Subresource {
     pub kind: &'static str,
 }
 
+/// Who makes a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Requester<'a> {
+    pub name: &'a str,
+    pub uid: &'a str,
+    pub groups: &'a [String],
+    pub extra: &'a BTreeMap<String, Vec<String>>,
+}
+
 /// One column of a Table.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     pub name: &'static str,
-    /// `string`, `integer` or `date`.
+    /// `string`, `integer`, `boolean` or `date`.
     pub kind: &'static str,
     /// `name` for the object's name, else empty.
     pub format: &'static str,
@@ -181,6 +191,8 @@ struct Rules {
     validate: fn(&At<'_>, Option<&At<'_>>, &mut Errors),
     /// A new object's first status and whatever else a client may not choose.
     create: fn(&mut Value),
+    /// The object says in its spec who asked for it: a CertificateSigningRequest.
+    names_requester: bool,
     /// What must survive an update; runs after the rules all kinds share.
     update: fn(&mut Value, &Value, Part),
     /// Whether the generation rises from old to new; kinds without generation have no such function.
@@ -200,6 +212,7 @@ impl Rules {
         default: |_| {},
         validate: |_, _, _| {},
         create: |_| {},
+        names_requester: false,
         update: |_, _, _| {},
         generation: None,
         selector: |object| LabelSelector::of(object.pointer("/spec/selector").unwrap_or(&Value::Null)),
@@ -208,6 +221,11 @@ impl Rules {
         row: printed::name_and_created,
         lists: &patch::OBJECT,
     };
+}
+
+/// Whether something else is desired now: for [`Rules::generation`] of most kinds.
+fn spec_changed(new: &Value, old: &Value) -> bool {
+    !meta::alike(new.get("spec").unwrap_or(&Value::Null), old.get("spec").unwrap_or(&Value::Null))
 }
 
 impl Kind {
@@ -289,6 +307,22 @@ impl Kind {
             meta::set(object, &["metadata", "generation"], 1.into());
         }
         (self.rules.create)(object);
+    }
+
+    /// Writes into a new object who asks for it, if it says so; after [`Self::prepare_create`].
+    pub fn note_requester(&self, object: &mut Value, requester: &Requester<'_>) {
+        if !self.rules.names_requester {
+            return;
+        }
+        meta::set(object, &["spec", "username"], requester.name.into());
+        let rest = [
+            ("uid", json!(requester.uid)),
+            ("groups", json!(requester.groups)),
+            ("extra", json!(requester.extra)),
+        ];
+        for (field, value) in rest.into_iter().filter(|(_, value)| !meta::is_empty(value)) {
+            meta::set(object, &["spec", field], value);
+        }
     }
 
     /// Takes from `old` all that a write of `part` may not change, and counts the generation.

@@ -3,7 +3,7 @@
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, Typed, address, printed, template};
+use super::{Column, Kind, Rules, address, printed, spec_changed, template, Typed};
 use crate::{At, Errors, meta, names, selector};
 
 static COLUMNS: &[Column] = &[
@@ -28,7 +28,7 @@ pub(super) const KIND: Kind = Kind {
         typed: Typed::of::<NetworkPolicy>(),
         default,
         validate,
-        generation: Some(|new, old| new.get("spec") != old.get("spec")),
+        generation: Some(spec_changed),
         fields: |object, fields| template::demand(object, &["spec", "podSelector", "matchLabels"], fields),
         row: |object, now| {
             let pods = printed::selector(object, &["spec", "podSelector"]);

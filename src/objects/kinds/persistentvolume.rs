@@ -166,7 +166,7 @@ fn host_path(source: &At<'_>, policy: &str, errors: &mut Errors) {
 
 /// Where the storage is does not change under a claim.
 fn update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
-    if SOURCES.iter().any(|field| new.field(field).value != old.field(field).value) {
+    if SOURCES.iter().any(|field| !meta::alike(new.field(field).value, old.field(field).value)) {
         let at = new.field("persistentvolumesource");
         errors.push(at.error(Reason::Forbidden, "spec.persistentvolumesource is immutable after creation"));
     }

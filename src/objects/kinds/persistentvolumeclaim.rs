@@ -104,7 +104,9 @@ fn update(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
         meta::copy(&mut same, before.value, &size);
         meta::copy(&mut same, before.value, &["volumeAttributesClassName"]);
     }
-    if same != *before.value {
+    // "" is no class at all, and another thing than not to say one.
+    let class = meta::at(&same, &["storageClassName"]) != meta::at(before.value, &["storageClassName"]);
+    if class || !meta::alike(&same, before.value) {
         errors.push(spec.forbidden(ONLY));
     }
     let amount = |at: &At<'_>| Quantity::parse(at.text()).unwrap_or(Quantity::ZERO);

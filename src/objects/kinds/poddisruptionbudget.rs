@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, Typed, amount, printed, template};
+use super::{Column, Kind, Rules, amount, printed, spec_changed, template, Typed};
 use crate::{At, Errors, meta, patch, selector};
 
 static COLUMNS: &[Column] = &[
@@ -36,7 +36,7 @@ pub(super) const KIND: Kind = Kind {
             let none = json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0});
             meta::set(object, &["status"], none);
         },
-        generation: Some(|new, old| new.get("spec") != old.get("spec")),
+        generation: Some(spec_changed),
         fields: |object, fields| template::demand(object, &["spec", "selector", "matchLabels"], fields),
         row,
         lists: &patch::CONDITIONED,

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodTemplate;
 use serde_json::Value;
 
-use super::{Column, Kind, Rules, Typed, printed, template};
-use crate::patch;
+use super::{Column, Kind, Rules, printed, template, Typed};
+use crate::{meta, patch};
 
 static COLUMNS: &[Column] = &[
     printed::NAME,
@@ -23,7 +23,9 @@ pub(super) const KIND: Kind = Kind {
         typed: Typed::of::<PodTemplate>(),
         default: |object| template::default_template(object, &["template"]),
         validate: |new, _, errors| template::validate_template(&new.field("template"), errors),
-        generation: Some(|new, old| new.get("template") != old.get("template")),
+        generation: Some(|new, old| {
+            !meta::alike(new.get("template").unwrap_or(&Value::Null), old.get("template").unwrap_or(&Value::Null))
+        }),
         row,
         lists: &patch::POD_TEMPLATE,
         ..Rules::NONE

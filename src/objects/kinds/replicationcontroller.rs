@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ReplicationController;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, Typed, printed, template};
+use super::{Column, Kind, Rules, printed, spec_changed, template, Typed};
 use crate::selector::LabelSelector;
 use crate::{At, Errors, meta, names, patch};
 
@@ -34,7 +34,7 @@ pub(super) const KIND: Kind = Kind {
         default,
         validate,
         create: |object| meta::set(object, &["status"], json!({"replicas": 0})),
-        generation: Some(|new, old| new.get("spec") != old.get("spec")),
+        generation: Some(spec_changed),
         selector: |object| LabelSelector::from_map(&meta::strings(object, &["spec", "selector"])),
         fields: |object, fields| {
             template::count(object, fields);

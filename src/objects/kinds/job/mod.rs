@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 
-use super::{Column, Fields, Kind, Rules, printed, template, typed};
+use super::{Column, Fields, Kind, Rules, printed, spec_changed, template, typed};
 use crate::selector::{self, LabelSelector};
 use crate::{At, Errors, meta, names, patch};
 
@@ -46,7 +46,7 @@ pub(super) const KIND: Kind = Kind {
             meta::set(object, &["status"], json!({}));
             select_own_pods(object);
         },
-        generation: Some(|new, old| new.get("spec") != old.get("spec")),
+        generation: Some(spec_changed),
         fields,
         row,
         lists: &patch::WORKLOAD,

@@ -1,8 +1,6 @@
 //! What of a job may change: how many pods run at once, whether it is suspended, and while it has not started where its
 //! pods may go.
 
-use serde_json::Value;
-
 use crate::{At, Errors, meta};
 
 const IMMUTABLE: &[&str] =
@@ -32,7 +30,7 @@ pub(super) fn validate(spec: &At<'_>, old: &At<'_>, errors: &mut Errors) {
             meta::copy(&mut same, template.value, path);
         }
     }
-    if !alike(template.value, &same) {
+    if !meta::alike(template.value, &same) {
         errors.push(template.invalid("field is immutable"));
     }
 }
@@ -47,18 +45,5 @@ fn completions(spec: &At<'_>, before: &At<'_>, errors: &mut Errors) {
         errors.push(new.invalid("field is immutable"));
     } else if spec.field("parallelism").value != new.value {
         errors.push(new.invalid("can only be modified in tandem with spec.parallelism"));
-    }
-}
-
-/// Equal, an empty map standing for none.
-fn alike(new: &Value, old: &Value) -> bool {
-    match (new, old) {
-        (Value::Object(new), Value::Object(old)) => {
-            let or_null = |value: Option<&Value>| value.cloned().unwrap_or_default();
-            new.keys().chain(old.keys()).all(|key| alike(&or_null(new.get(key)), &or_null(old.get(key))))
-        }
-        (Value::Object(map), Value::Null) | (Value::Null, Value::Object(map)) => map.is_empty(),
-        (Value::Array(list), Value::Null) | (Value::Null, Value::Array(list)) => list.is_empty(),
-        _ => new == old,
     }
 }

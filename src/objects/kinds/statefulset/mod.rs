@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, persistentvolumeclaim, printed, template, typed};
+use super::{Column, Kind, Rules, persistentvolumeclaim, printed, spec_changed, template, typed};
 use crate::{meta, names, patch};
 
 static COLUMNS: &[Column] = &[
@@ -34,7 +34,7 @@ pub(super) const KIND: Kind = Kind {
         default,
         validate: validate::validate,
         create: |object| meta::set(object, &["status"], json!({"replicas": 0, "availableReplicas": 0})),
-        generation: Some(|new, old| new.get("spec") != old.get("spec")),
+        generation: Some(spec_changed),
         fields: template::fields,
         row,
         lists: &patch::WORKLOAD,

@@ -41,7 +41,7 @@ pub(super) fn validate(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) 
         for field in CHANGEABLE {
             meta::copy(&mut same, old.value, &[field]);
         }
-        if same != *old.value {
+        if !meta::alike(&same, old.value) {
             errors.push(spec.forbidden(ONLY));
         }
     }

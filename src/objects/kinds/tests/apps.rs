@@ -167,6 +167,7 @@ fn changes() {
             json!({"spec": {"serviceName": "other"}}),
             "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', ",
         ),
+        ("statefulsets", json!({"spec": {"serviceName": ""}}), json!({"spec": {"serviceName": null}}), ""),
         ("statefulsets", json!({}), label.clone(), "spec: Forbidden: updates to statefulset spec"),
         (
             "statefulsets",

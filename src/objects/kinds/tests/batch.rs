@@ -174,6 +174,13 @@ fn changes() {
     check_changes(&[
         ("jobs", json!({}), json!({"spec": {"parallelism": 4, "suspend": true}}), ""),
         ("jobs", json!({}), image.clone(), "spec.template: Invalid value: "),
+        // A typed client writes what is empty, or leaves out what another wrote.
+        (
+            "jobs",
+            json!({"spec": {"template": {"spec": {"hostNetwork": false}}}}),
+            json!({"spec": {"template": {"spec": {"hostNetwork": null, "nodeSelector": {}}}}}),
+            "",
+        ),
         ("jobs", json!({}), place.clone(), "spec.template: Invalid value: "),
         ("jobs", json!({"spec": {"suspend": true}}), place.clone(), ""),
         (

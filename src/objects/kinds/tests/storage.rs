@@ -147,6 +147,12 @@ fn changes() {
             json!({"spec": {"storageClassName": "b"}}),
             immutable,
         ),
+        (
+            "persistentvolumeclaims",
+            json!({"spec": {"storageClassName": ""}}),
+            json!({"spec": {"storageClassName": null}}),
+            immutable,
+        ),
         ("persistentvolumeclaims", bound.clone(), size("4Gi"), ""),
         ("persistentvolumeclaims", bound.clone(), size("2Gi"), ""),
         (
