@@ -8,7 +8,7 @@ pub(super) mod v1;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, printed, typed};
+use super::{Column, Kind, Rules, printed, Typed};
 use crate::{At, Errors, meta, names, patch};
 
 const UTILIZATION_PERCENT: i64 = 80;
@@ -49,7 +49,7 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<HorizontalPodAutoscaler>,
+        typed: Typed::of::<HorizontalPodAutoscaler>(),
         default,
         validate,
         create: |object| meta::set(object, &["status"], json!({"desiredReplicas": 0})),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 
-use super::{Column, Fields, Kind, Rules, printed, spec_changed, template, typed};
+use super::{Column, Fields, Kind, Rules, printed, spec_changed, template, Typed};
 use crate::selector::{self, LabelSelector};
 use crate::{At, Errors, meta, names, patch};
 
@@ -39,7 +39,7 @@ pub(super) const KIND: Kind = Kind {
     selectable: &["status.successful"],
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<Job>,
+        typed: Typed::of::<Job>(),
         default,
         validate,
         create: |object| {

@@ -6,7 +6,7 @@ use k8s_openapi::api::rbac::v1 as api;
 use serde_json::{Value, json};
 
 use super::{BASE, GROUP, RULES};
-use crate::kinds::{Column, Kind, Rules, printed, typed};
+use crate::kinds::{Column, Kind, Rules, printed, Typed};
 use crate::{At, Errors, meta, names};
 
 const fn wide(name: &'static str, description: &'static str) -> Column {
@@ -37,7 +37,7 @@ pub(in crate::kinds) const ROLE_BINDING: Kind = Kind {
     singular: "rolebinding",
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<api::RoleBinding>,
+        typed: Typed::of::<api::RoleBinding>(),
         default,
         validate: |new, old, errors| validate(new, old, &["ClusterRole", "Role"], errors),
         row,
@@ -53,7 +53,7 @@ pub(in crate::kinds) const CLUSTER_ROLE_BINDING: Kind = Kind {
     namespaced: false,
     columns: CLUSTER_COLUMNS,
     rules: Rules {
-        typed: typed::<api::ClusterRoleBinding>,
+        typed: Typed::of::<api::ClusterRoleBinding>(),
         default,
         validate: |new, old, errors| validate(new, old, &["ClusterRole"], errors),
         row,

@@ -3,7 +3,7 @@
 use k8s_openapi::api::rbac::v1 as api;
 
 use super::{BASE, RULES};
-use crate::kinds::{Kind, Rules, typed};
+use crate::kinds::{Kind, Rules, Typed};
 use crate::{At, Errors, selector};
 
 pub(in crate::kinds) const ROLE: Kind = Kind {
@@ -11,7 +11,7 @@ pub(in crate::kinds) const ROLE: Kind = Kind {
     plural: "roles",
     singular: "role",
     rules: Rules {
-        typed: typed::<api::Role>,
+        typed: Typed::of::<api::Role>(),
         validate: |new, _, errors| rules(&new.field("rules"), true, errors),
         ..RULES
     },
@@ -24,7 +24,7 @@ pub(in crate::kinds) const CLUSTER_ROLE: Kind = Kind {
     singular: "clusterrole",
     namespaced: false,
     rules: Rules {
-        typed: typed::<api::ClusterRole>,
+        typed: Typed::of::<api::ClusterRole>(),
         validate: |new, _, errors| {
             rules(&new.field("rules"), false, errors);
             aggregation(&new.field("aggregationRule"), errors);

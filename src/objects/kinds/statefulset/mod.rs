@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, persistentvolumeclaim, printed, spec_changed, template, typed};
+use super::{Column, Kind, Rules, persistentvolumeclaim, printed, spec_changed, template, Typed};
 use crate::{meta, names, patch};
 
 static COLUMNS: &[Column] = &[
@@ -28,7 +28,7 @@ pub(super) const KIND: Kind = Kind {
     scale: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<StatefulSet>,
+        typed: Typed::of::<StatefulSet>(),
         // Its pods' names begin with it.
         name: names::label,
         default,
