@@ -5,7 +5,7 @@
 //! its own Node, the pods bound to it, what those pods name, and its Lease; whether a created or changed object is its
 //! own is checked where the object is at hand, in `admission`.
 //!
-//! **Invariant:** a watch or list is granted only if every object it can ever show would be granted to a get.
+//! **Invariant:** a node's watch or list is granted only if every object it can ever show would be granted to a get.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
