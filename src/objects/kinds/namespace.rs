@@ -36,7 +36,7 @@ pub(super) const KIND: Kind = Kind {
             let phase = meta::text(object, &["status", "phase"]);
             vec![printed::name(object), phase.into(), printed::age(object, now)]
         },
-        lists: &patch::NAMESPACE,
+        lists: &patch::CONDITIONED,
         ..Rules::NONE
     },
     ..Kind::BASE

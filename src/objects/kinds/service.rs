@@ -304,16 +304,8 @@ fn external_ips(object: &Value) -> String {
     match kind_of(object) {
         "ExternalName" => meta::text(object, &["spec", "externalName"]).to_owned(),
         "LoadBalancer" => {
-            let ingress = meta::list(object, &["status", "loadBalancer", "ingress"]);
-            let mut all: Vec<&str> = ingress
-                .iter()
-                .map(|entry| match meta::text(entry, &["ip"]) {
-                    "" => meta::text(entry, &["hostname"]),
-                    ip => ip,
-                })
-                .filter(|address| !address.is_empty())
-                .collect();
-            all.extend(Some(given.as_str()).filter(|given| !given.is_empty()));
+            let all: Vec<String> =
+                [printed::balancer(object), given].into_iter().filter(|text| !text.is_empty()).collect();
             if all.is_empty() { "<pending>".to_owned() } else { all.join(",") }
         }
         _ if given.is_empty() => "<none>".to_owned(),

@@ -11,7 +11,7 @@ mod validate;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::{Fields, Kind, Part, Rules, Subresource, typed};
+use super::{Fields, Kind, Part, Rules, Subresource, spec_changed, typed};
 use crate::quantity::Quantity;
 use crate::{At, Errors, meta, patch};
 
@@ -57,7 +57,7 @@ pub(super) const KIND: Kind = Kind {
                 meta::copy(new, old, &["status", "qosClass"]);
             }
         },
-        generation: Some(|new, old| new.get("spec") != old.get("spec")),
+        generation: Some(spec_changed),
         fields,
         row: cells::row,
         lists: &patch::POD,
