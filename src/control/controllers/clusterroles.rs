@@ -73,6 +73,7 @@ fn changed_rules(root: &State, key: &Key, role: &Value) -> Option<Vec<Rule>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::harness::World;
     use crate::rbac::testing::{key, put};
 
     fn role(labels: &Value, selectors: Option<&Value>, resources: &[&str]) -> Value {
@@ -133,5 +134,31 @@ mod tests {
         assert!(resources(&root, "sum").is_some());
         put(&mut root, "clusterroles/2", role(&part, None, &[&format!("y{long}")]));
         assert_eq!(resources(&root, "sum"), None);
+    }
+
+    #[test]
+    fn a_sum_follows_its_parts() {
+        let mut world = World::new();
+        let made = |name: &str, labels: Value| {
+            let mut role = role(&labels, None, &["widgets"]);
+            role["metadata"]["name"] = name.into();
+            role
+        };
+        let has = |world: &World, sum: &str| {
+            let sum = world.object(&key(&format!("clusterroles/{sum}")));
+            json::items(&sum, "rules").iter().any(|rule| rule["resources"] == json!(["widgets"]))
+        };
+        let to_view = json!({"rbac.authorization.k8s.io/aggregate-to-view": "true"});
+        let part = world.create(GROUP, CLUSTER_ROLES, made("widgets", to_view));
+        world.settle_quietly();
+        // A sum of sums too.
+        assert!(has(&world, "view") && has(&world, "edit") && has(&world, "admin"));
+        world.edit(&part, |role| role["metadata"]["labels"] = json!({}));
+        world.settle_quietly();
+        assert!(!has(&world, "view") && !has(&world, "edit") && !has(&world, "admin"));
+        // Its own rules are not its own.
+        world.edit(&key("clusterroles/view"), |view| view["rules"] = json!([]));
+        world.settle_quietly();
+        assert!(!json::items(&world.object(&key("clusterroles/view")), "rules").is_empty());
     }
 }
