@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use control::Seeds;
-use control::authz::{self, Attributes, User};
+use control::authz::{self, Attributes, Authorizer, User};
 use control::seal::{self, Sealer};
 use futures::FutureExt;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -36,6 +36,7 @@ pub struct Server {
     pub frames: SharedFrames,
     gates: Gates,
     seeds: Seeds,
+    pub authorizer: Authorizer,
 }
 
 /// One authorized request on one kind.
@@ -54,10 +55,11 @@ impl Server {
         Self {
             kinds,
             discovery: Discovery::new(kinds),
-            openapi: OpenApi::new(kinds),
+            openapi: OpenApi::new(kinds, &format!("{} {}", config.version, config.commit)),
             frames: SharedFrames::default(),
             gates: Gates::new(&config.limits),
             seeds: Seeds::new(config.seed),
+            authorizer: Authorizer::default(),
             config,
         }
     }
@@ -116,19 +118,15 @@ impl Server {
             Route::Path { verb, path } => {
                 Attributes { verb: verb.clone(), path: path.clone(), ..Attributes::default() }
             }
-            Route::Resource(resource) => Attributes {
-                verb: resource.verb.into(),
-                group: resource.group.clone(),
-                resource: resource.resource.clone(),
-                subresource: resource.subresource.clone(),
-                namespace: resource.namespace.clone(),
-                name: resource.name.clone(),
-                path: String::new(),
-                fields: FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default(),
-            },
+            Route::Resource(resource) => attributes(resource, query, resource.verb),
         };
+        self.permit(user, &attributes)
+    }
+
+    fn permit(&self, user: &User, attributes: &Attributes) -> Result<()> {
         let anonymous = user.is_in(authz::UNAUTHENTICATED);
-        authz::authorize(user, &attributes, &self.config.replica.root())
+        self.authorizer
+            .authorize(user, attributes, &self.config.replica.root())
             .map_err(|message| if anonymous { Failure::unauthorized() } else { Failure::denied(message) })
     }
 
@@ -178,7 +176,28 @@ impl Server {
     }
 }
 
+fn attributes(resource: &Resource, query: &Query, verb: &str) -> Attributes {
+    Attributes {
+        verb: verb.into(),
+        group: resource.group.clone(),
+        resource: resource.resource.clone(),
+        subresource: resource.subresource.clone(),
+        namespace: resource.namespace.clone(),
+        name: resource.name.clone(),
+        path: String::new(),
+        fields: FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default(),
+    }
+}
+
 impl Call {
+    /// Whether the user may make the object that an update finds absent.
+    ///
+    /// # Errors
+    /// When not.
+    pub fn may_create(&self) -> Result<()> {
+        self.server.permit(&self.user, &attributes(&self.resource, &self.query, "create"))
+    }
+
     pub fn replica(&self) -> &replica::Replica {
         &self.server.config.replica
     }

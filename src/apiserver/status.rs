@@ -63,6 +63,11 @@ impl Failure {
         Self::named(404, "NotFound", kind, name, "not found")
     }
 
+    /// A binding names it, and it is not there.
+    pub fn role_missing(message: impl Into<String>) -> Self {
+        Self::new(404, "NotFound", message)
+    }
+
     /// The store has it, its node has not.
     pub fn gone_from_node(kind: &Kind, name: &str, why: &str) -> Self {
         Self::new(404, "NotFound", why).about(kind, name)

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use control::admission::{self, Denied, Operation};
 use control::authz::User;
-use control::{record, seal};
+use control::rbac::escalation::{self, Refused};
+use control::{rbac, record, seal};
 use objects::apply::{self, ApplyError};
 use objects::{FieldError, Kind, Part, Reason, Requester, meta};
 use serde_json::Value;
@@ -221,6 +222,14 @@ fn judge(
     let errors = call.kind.validate(object, old);
     if !errors.is_empty() {
         return Err(Failure::invalid(call.kind, &name, &errors));
+    }
+    if call.kind.group == rbac::GROUP {
+        let (user, resource, path) = (&call.user, call.kind.plural, call.resource.name.as_str());
+        let write = escalation::Write { user, resource, name: path, object, old };
+        escalation::check(&write, &call.server.authorizer.index(root)).map_err(|refused| match refused {
+            Refused::Forbidden(why) => Failure::forbidden(call.kind, &name, why),
+            Refused::NotFound(why) => Failure::role_missing(why),
+        })?;
     }
     permit(call, operation, object, old, cx, root)
 }

@@ -258,6 +258,7 @@ fn check_preconditions(call: &Call, object: &Value, record: &Record) -> Result<b
 }
 
 async fn create_by_put(call: &Call, parsed: &Parsed, writer: &Writer<'_>, options: &WriteOptions) -> Result<Response> {
+    call.may_create()?;
     if !meta::resource_version(&parsed.value).is_empty() {
         return Err(Failure::not_found(call.kind, &call.resource.name));
     }
@@ -272,6 +273,7 @@ async fn create_by_apply(
     writer: &Writer<'_>,
     options: &WriteOptions,
 ) -> Result<Response> {
+    call.may_create()?;
     let uid = meta::uid(applied);
     if !uid.is_empty() {
         let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");

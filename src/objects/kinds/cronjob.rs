@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::CronJob;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, job, printed, spec_changed, template, Typed};
+use super::{Column, Kind, Rules, Typed, job, printed, spec_changed, template};
 use crate::schedule::Schedule;
 use crate::{At, Errors, meta, names, patch};
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, amount, printed, spec_changed, template, Typed};
+use super::{Column, Kind, Rules, Typed, amount, printed, spec_changed, template};
 use crate::{At, Errors, meta, patch};
 
 static COLUMNS: &[Column] = &[

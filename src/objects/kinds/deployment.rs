@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Part, Rules, amount, printed, spec_changed, template, Typed};
+use super::{Column, Kind, Part, Rules, Typed, amount, printed, spec_changed, template};
 use crate::{At, Errors, meta, patch};
 
 static COLUMNS: &[Column] = &[

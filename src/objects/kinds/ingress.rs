@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, printed, spec_changed, Typed};
+use super::{Column, Kind, Rules, Typed, printed, spec_changed};
 use crate::{At, Errors, meta, names};
 
 /// Names the class as long as there was no field for it.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::IngressClass;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, printed, spec_changed, Typed};
+use super::{Column, Kind, Rules, Typed, printed, spec_changed};
 use crate::{At, Errors, meta, names};
 
 const CONTROLLER_BYTES_MAX: usize = 250;

@@ -315,11 +315,8 @@ impl Kind {
             return;
         }
         meta::set(object, &["spec", "username"], requester.name.into());
-        let rest = [
-            ("uid", json!(requester.uid)),
-            ("groups", json!(requester.groups)),
-            ("extra", json!(requester.extra)),
-        ];
+        let rest =
+            [("uid", json!(requester.uid)), ("groups", json!(requester.groups)), ("extra", json!(requester.extra))];
         for (field, value) in rest.into_iter().filter(|(_, value)| !meta::is_empty(value)) {
             meta::set(object, &["spec", field], value);
         }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, address, printed, spec_changed, template, Typed};
+use super::{Column, Kind, Rules, Typed, address, printed, spec_changed, template};
 use crate::{At, Errors, meta, names, selector};
 
 static COLUMNS: &[Column] = &[

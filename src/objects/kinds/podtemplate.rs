@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodTemplate;
 use serde_json::Value;
 
-use super::{Column, Kind, Rules, printed, template, Typed};
+use super::{Column, Kind, Rules, Typed, printed, template};
 use crate::{meta, patch};
 
 static COLUMNS: &[Column] = &[

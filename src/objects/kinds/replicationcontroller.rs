@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ReplicationController;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, printed, spec_changed, template, Typed};
+use super::{Column, Kind, Rules, Typed, printed, spec_changed, template};
 use crate::selector::LabelSelector;
 use crate::{At, Errors, meta, names, patch};
 

@@ -8,7 +8,7 @@ pub(super) mod v1;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, printed, Typed};
+use super::{Column, Kind, Rules, Typed, printed};
 use crate::{At, Errors, meta, names, patch};
 
 const UTILIZATION_PERCENT: i64 = 80;

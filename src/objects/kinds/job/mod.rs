@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 
-use super::{Column, Fields, Kind, Rules, printed, spec_changed, template, Typed};
+use super::{Column, Fields, Kind, Rules, Typed, printed, spec_changed, template};
 use crate::selector::{self, LabelSelector};
 use crate::{At, Errors, meta, names, patch};
 

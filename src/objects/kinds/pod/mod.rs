@@ -11,7 +11,7 @@ mod validate;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::{Fields, Kind, Part, Rules, Subresource, spec_changed, Typed};
+use super::{Fields, Kind, Part, Rules, Subresource, Typed, spec_changed};
 use crate::quantity::Quantity;
 use crate::{At, Errors, meta, patch};
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::rbac::v1 as api;
 use serde_json::{Value, json};
 
 use super::{BASE, GROUP, RULES};
-use crate::kinds::{Column, Kind, Rules, printed, Typed};
+use crate::kinds::{Column, Kind, Rules, Typed, printed};
 use crate::{At, Errors, meta, names};
 
 const fn wide(name: &'static str, description: &'static str) -> Column {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, persistentvolumeclaim, printed, spec_changed, template, Typed};
+use super::{Column, Kind, Rules, Typed, persistentvolumeclaim, printed, spec_changed, template};
 use crate::{meta, names, patch};
 
 static COLUMNS: &[Column] = &[
