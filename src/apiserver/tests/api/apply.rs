@@ -46,13 +46,12 @@ async fn an_apply_creates_changes_and_takes_away() {
     assert_eq!(fewer.body["data"], json!({"k": "3"}), "{}", fewer.text);
     assert_eq!(owners(&fewer.body), mine(json!({"f:k": {}})));
 
-    let dry = api.apply(&format!("{MAPS}/b"), "fieldManager=me&dryRun=All", {
-        let mut other = map(json!({}));
-        other["metadata"]["name"] = "b".into();
-        other
-    });
-    assert_eq!(dry.await.status, StatusCode::CREATED);
-    assert_eq!(api.get(&format!("{MAPS}/b")).await.status, StatusCode::NOT_FOUND);
+    let mut other = map(json!({}));
+    other["metadata"]["name"] = "b".into();
+    let path = format!("{MAPS}/b");
+    let dry = api.apply(&path, "fieldManager=me&dryRun=All", other).await;
+    assert_eq!(dry.status, StatusCode::CREATED, "{}", dry.text);
+    assert_eq!(api.get(&path).await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -89,9 +88,9 @@ async fn every_way_of_writing_owns_what_it_wrote() {
     let container = &fields["f:spec"]["f:template"]["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"];
     assert_eq!(container["f:image"], json!({}), "{fields}");
 
-    let scaled =
-        api.patch(&format!("{path}/scale?fieldManager=hpa"), "merge-patch+json", json!({"spec": {"replicas": 5}}));
-    assert_eq!(scaled.await.status, StatusCode::OK);
+    let scale = format!("{path}/scale?fieldManager=hpa");
+    let scaled = api.patch(&scale, "merge-patch+json", json!({"spec": {"replicas": 5}})).await;
+    assert_eq!(scaled.status, StatusCode::OK, "{}", scaled.text);
     let status = json!({"status": {"observedGeneration": 1}});
     let reported = api.patch(&format!("{path}/status?fieldManager=ctl"), "merge-patch+json", status).await;
     let owned = owners(&reported.body);
