@@ -103,7 +103,8 @@ pub fn admit_create(
     kind.default(object);
     writer.note(kind, None, object, cx);
     let managed = meta::at(object, MANAGED_FIELDS).cloned();
-    let warnings = admit(call, Operation::Create, object, None, cx, root)?;
+    let mut warnings = admit(call, Operation::Create, object, None, cx, root)?;
+    warnings.extend(kind.warning());
     kind.default(object);
     let uid = cx.uid();
     meta::stamp(object, &uid, cx.now);

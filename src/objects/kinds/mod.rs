@@ -105,6 +105,22 @@ static ALL: &[Kind] = &[
     storageclass::KIND,
 ];
 
+/// Kinds that are kept and shown, and that no controller acts on yet.
+static KEPT_ONLY: &[&str] = &[
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+    "ReplicationController",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+    "PersistentVolumeClaim",
+    "Ingress",
+    "NetworkPolicy",
+    "ResourceQuota",
+    "LimitRange",
+];
+
 /// Which part of an object a write is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -268,6 +284,12 @@ impl Kind {
     /// `Pod`, `Deployment.apps`: how messages name the kind.
     pub fn qualified_kind(&self) -> String {
         if self.group.is_empty() { self.kind.to_owned() } else { format!("{}.{}", self.kind, self.group) }
+    }
+
+    /// What whoever makes one of this kind should know: that nothing acts on it yet.
+    pub fn warning(&self) -> Option<String> {
+        let kept_only = KEPT_ONLY.contains(&self.kind);
+        kept_only.then(|| format!("hactl keeps this {} and does not act on it yet", self.kind))
     }
 
     /// Whether `metadata.generation` counts the changes of this kind's objects.
