@@ -17,6 +17,7 @@ use state::Record;
 
 use crate::config::Config;
 use crate::discovery::Discovery;
+use crate::impersonate;
 use crate::limits::Gates;
 use crate::negotiate::{self, Encoding};
 use crate::openapi::OpenApi;
@@ -105,6 +106,7 @@ impl Server {
     ) -> Result<Response> {
         let user = user.unwrap_or_else(User::anonymous);
         let seats = self.gates.enter(route, query, &user)?;
+        let user = self.act_as(user, request.headers())?;
         self.authorize(route, query, &user)?;
         let response = match route {
             Route::Path { path, .. } => self.path(request.method(), path, query, request.headers())?,
@@ -121,6 +123,19 @@ impl Server {
             Route::Resource(resource) => attributes(resource, query, resource.verb),
         };
         self.permit(user, &attributes)
+    }
+
+    /// Who the request is made as from here on.
+    fn act_as(&self, user: User, headers: &HeaderMap) -> Result<User> {
+        let requested = impersonate::requested(headers)?;
+        if requested.is_empty() {
+            return Ok(user);
+        }
+        for check in requested.checks().map_err(Failure::bad_request)? {
+            self.permit(&user, &check)?;
+        }
+        tracing::info!(target: "audit", user = user.name, acts_as = requested.user, groups = ?requested.groups);
+        Ok(requested.user())
     }
 
     fn permit(&self, user: &User, attributes: &Attributes) -> Result<()> {

@@ -343,6 +343,24 @@ async fn who_may_what_follows_roles_and_bindings() {
 }
 
 #[tokio::test]
+async fn who_acts_as_another_may_what_the_other_may() {
+    let mut api = Api::new().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let eve = [("impersonate-user", "eve"), ("impersonate-group", "dev")];
+    let refused = api.send("GET", secrets, &eve, Vec::new()).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
+    assert!(refused.text.contains("User \\\"eve\\\" cannot list"), "{}", refused.text);
+    let masters = [("impersonate-user", "eve"), ("impersonate-group", MASTERS)];
+    assert_eq!(api.send("GET", secrets, &masters, Vec::new()).await.status, StatusCode::OK);
+    let nobody = api.send("GET", secrets, &[("impersonate-group", "dev")], Vec::new()).await;
+    assert_eq!(nobody.status, StatusCode::BAD_REQUEST, "{}", nobody.text);
+    api.user = Some(User::authenticated("eve", vec![]));
+    let refused = api.send("GET", "/apis", &[("impersonate-user", "admin")], Vec::new()).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
+    assert!(refused.text.contains("cannot impersonate resource"), "{}", refused.text);
+}
+
+#[tokio::test]
 async fn who_may_not_is_told_so() {
     let mut api = Api::new().await;
     api.user = None;
