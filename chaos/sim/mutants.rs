@@ -48,13 +48,13 @@ pub const ALL: &[Mutant] = &[
     ),
     shown_by(&["kill", "halves"], 10, "lost-event", "a watcher steps over what did not fit into its batch", 1),
     shown_by(&["isolate-leader", "power-all", "restart-all"], 20, "forgotten-vote", "a vote is not written down", 4),
-    shown_by(&["deposed"], 60, "kept-tail", "what a new leader replaced is not removed from the log", 15),
+    shown_by(&["deposed"], 60, "kept-tail", "what a new leader replaced is not removed from the log", 19),
     shown_by(
         &["kill-leader", "slow-disk", "delay", "power", "transfer"],
         60,
         "fresh-proposal",
         "a proposal that is made again has another id",
-        25,
+        39,
     ),
     shown_by(
         &["reseed", "snapshot", "power"],
@@ -68,7 +68,7 @@ pub const ALL: &[Mutant] = &[
         20,
         "reused-revision",
         "the revisions of the last deletions are free again after a restart",
-        5,
+        6,
     ),
     shown_by(
         &["relieve", "replace", "transfer", "kill-leader"],

@@ -16,6 +16,7 @@ mod body;
 mod config;
 mod discovery;
 mod health;
+mod impersonate;
 mod json;
 mod limits;
 mod negotiate;

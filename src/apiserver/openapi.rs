@@ -1,7 +1,10 @@
-//! OpenAPI v3, as much as kubectl needs to create, apply, replace, edit and diff: per kind a `patch` operation that names
-//! the kind and the `fieldValidation` parameter. Schemas are not published yet, so `kubectl explain` has nothing to show.
+//! OpenAPI v3: per kind its schema, which `kubectl explain` shows, and its operations, of which kubectl needs a `patch` that names
+//! the kind and the `fieldValidation` parameter.
+//!
+//! A document is written when it is asked for first: they are large, and most are never asked for.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -14,31 +17,47 @@ use crate::discovery::{etag, hash};
 use crate::query::Query;
 use crate::status::{Failure, Result};
 
-const PATCH_MEDIA: &[&str] =
-    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const PATCH_MEDIA: &[&str] = &[
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 
-/// The index and one document per group and version, written once at start.
+/// The index and one document per group and version.
 pub struct OpenApi {
     index: Bytes,
     /// By `api/v1`, `apis/apps/v1`.
-    documents: BTreeMap<String, Bytes>,
+    documents: BTreeMap<String, Document>,
+}
+
+struct Document {
+    kinds: Vec<&'static Kind>,
+    body: OnceLock<Bytes>,
+}
+
+impl Document {
+    fn body(&self) -> &Bytes {
+        self.body.get_or_init(|| document(&self.kinds).to_string().into())
+    }
 }
 
 impl OpenApi {
-    pub fn new(kinds: &Kinds) -> Self {
-        let mut groups: BTreeMap<String, Vec<&Kind>> = BTreeMap::new();
+    /// `build` names the program: another one's documents have other addresses.
+    pub fn new(kinds: &'static Kinds, build: &str) -> Self {
+        let mut groups: BTreeMap<String, Vec<&'static Kind>> = BTreeMap::new();
         for kind in kinds.all() {
             groups.entry(root_of(kind)).or_default().push(kind);
         }
-        let documents: BTreeMap<String, Bytes> =
-            groups.iter().map(|(root, kinds)| (root.clone(), Bytes::from(document(kinds).to_string()))).collect();
-        let paths: Map<String, Value> = documents
-            .iter()
-            .map(|(root, body)| {
-                let url = format!("/openapi/v3/{root}?hash={:016X}", hash(body));
+        let paths: Map<String, Value> = groups
+            .keys()
+            .map(|root| {
+                let url = format!("/openapi/v3/{root}?hash={:016X}", hash(format!("{build} {root}").as_bytes()));
                 (root.clone(), json!({"serverRelativeURL": url}))
             })
             .collect();
+        let documents =
+            groups.into_iter().map(|(root, kinds)| (root, Document { kinds, body: OnceLock::new() })).collect();
         Self { index: Bytes::from(json!({"paths": paths}).to_string()), documents }
     }
 
@@ -47,7 +66,7 @@ impl OpenApi {
         let rest = path.strip_prefix("/openapi/v3")?;
         let body = match rest.trim_matches('/') {
             "" => &self.index,
-            root => self.documents.get(root)?,
+            root => self.documents.get(root)?.body(),
         };
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
         if !accept.contains("application/json") && !accept.contains("*/*") {
@@ -104,7 +123,7 @@ fn document(kinds: &[&Kind]) -> Value {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": format!("v{}.{}.0", crate::health::MAJOR, crate::health::MINOR)},
         "paths": paths,
-        "components": {"schemas": {}},
+        "components": {"schemas": objects::schemas::schemas(kinds.iter().copied())},
     })
 }
 
@@ -133,9 +152,9 @@ mod tests {
 
     #[test]
     fn every_kind_can_be_patched_with_field_validation() {
-        let openapi = OpenApi::new(Kinds::builtin());
+        let openapi = OpenApi::new(Kinds::builtin(), "1");
         for kind in Kinds::builtin().all() {
-            let document: Value = serde_json::from_slice(&openapi.documents[&root_of(kind)]).unwrap_or_default();
+            let document: Value = serde_json::from_slice(openapi.documents[&root_of(kind)].body()).unwrap_or_default();
             let found = document["paths"].as_object().into_iter().flatten().any(|(_, path)| {
                 let patch = &path["patch"];
                 patch["x-kubernetes-group-version-kind"]["kind"] == kind.kind

@@ -1,6 +1,6 @@
 //! Query parameters: of lists and watches, of writes, of deletions.
 
-use http::Uri;
+use http::{HeaderMap, Uri, header};
 use objects::selector::{FieldSelector, LabelSelector};
 use objects::{FieldError, Kind, Reason};
 use serde_json::Value;
@@ -227,15 +227,48 @@ pub enum FieldValidation {
 pub struct WriteOptions {
     pub dry_run: bool,
     pub field_validation: FieldValidation,
+    /// Who owns what is written.
+    pub manager: String,
+    /// An apply takes what others own.
+    pub force: bool,
+}
+
+/// How the object comes that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    Create,
+    Update,
+    Patch,
+    Apply,
+}
+
+impl Sent {
+    /// What messages call the query.
+    fn options(self) -> &'static str {
+        match self {
+            Sent::Create => "CreateOptions",
+            Sent::Update => "UpdateOptions",
+            Sent::Patch | Sent::Apply => "PatchOptions",
+        }
+    }
 }
 
 impl WriteOptions {
-    pub fn parse(query: &Query) -> Result<Self> {
+    pub fn parse(query: &Query, headers: &HeaderMap, sent: Sent) -> Result<Self> {
         let manager = query.get("fieldManager");
         if manager.len() > FIELD_MANAGER_MAX || manager.chars().any(char::is_control) {
             let message = format!("must be printable and no more than {FIELD_MANAGER_MAX} bytes");
             let error = FieldError::new("fieldManager", Reason::Invalid, message).with_value(manager.into());
-            return Err(Failure::invalid_options("CreateOptions", &[error]));
+            return Err(Failure::invalid_options(sent.options(), &[error]));
+        }
+        if sent == Sent::Apply && manager.is_empty() {
+            let error = FieldError::new("fieldManager", Reason::Required, "is required for apply patch");
+            return Err(Failure::invalid_options(sent.options(), &[error]));
+        }
+        let force = query.flag("force");
+        if sent != Sent::Apply && query.has("force") {
+            let error = FieldError::new("force", Reason::Forbidden, "may not be specified for non-apply patch");
+            return Err(Failure::invalid_options(sent.options(), &[error]));
         }
         let field_validation = match query.get("fieldValidation") {
             "" | "Warn" => FieldValidation::Warn,
@@ -244,11 +277,19 @@ impl WriteOptions {
             other => {
                 let message = "supported values: \"Ignore\", \"Strict\", \"Warn\"";
                 let error = FieldError::new("fieldValidation", Reason::NotSupported, message).with_value(other.into());
-                return Err(Failure::invalid_options("CreateOptions", &[error]));
+                return Err(Failure::invalid_options(sent.options(), &[error]));
             }
         };
-        Ok(Self { dry_run: dry_run(query.all("dryRun"))?, field_validation })
+        let manager = if manager.is_empty() { user_agent(headers) } else { manager.to_owned() };
+        Ok(Self { dry_run: dry_run(query.all("dryRun"))?, field_validation, manager, force })
     }
+}
+
+/// A client that names no manager is known by its program: `kubectl` of `kubectl/v1.33.0 (linux/amd64)`.
+fn user_agent(headers: &HeaderMap) -> String {
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let program = agent.split('/').next().unwrap_or_default();
+    program.chars().take(FIELD_MANAGER_MAX).collect()
 }
 
 /// `All` is the only value there is.

@@ -97,7 +97,7 @@ impl Resource {
 }
 
 /// Undoes percent-encoding; `None` where the result is no UTF-8.
-fn decode(segment: &str) -> Option<String> {
+pub fn decode(segment: &str) -> Option<String> {
     if !segment.contains('%') {
         return Some(segment.to_owned());
     }

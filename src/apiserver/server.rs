@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use control::Seeds;
-use control::authz::{self, Attributes, User};
+use control::authz::{self, Attributes, Authorizer, User};
 use control::seal::{self, Sealer};
 use futures::FutureExt;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -17,6 +17,7 @@ use state::Record;
 
 use crate::config::Config;
 use crate::discovery::Discovery;
+use crate::impersonate;
 use crate::limits::Gates;
 use crate::negotiate::{self, Encoding};
 use crate::openapi::OpenApi;
@@ -36,6 +37,7 @@ pub struct Server {
     pub frames: SharedFrames,
     gates: Gates,
     seeds: Seeds,
+    pub authorizer: Authorizer,
 }
 
 /// One authorized request on one kind.
@@ -54,10 +56,11 @@ impl Server {
         Self {
             kinds,
             discovery: Discovery::new(kinds),
-            openapi: OpenApi::new(kinds),
+            openapi: OpenApi::new(kinds, &format!("{} {}", config.version, config.commit)),
             frames: SharedFrames::default(),
             gates: Gates::new(&config.limits),
             seeds: Seeds::new(config.seed),
+            authorizer: Authorizer::default(),
             config,
         }
     }
@@ -103,6 +106,7 @@ impl Server {
     ) -> Result<Response> {
         let user = user.unwrap_or_else(User::anonymous);
         let seats = self.gates.enter(route, query, &user)?;
+        let user = self.act_as(user, request.headers())?;
         self.authorize(route, query, &user)?;
         let response = match route {
             Route::Path { path, .. } => self.path(request.method(), path, query, request.headers())?,
@@ -116,19 +120,28 @@ impl Server {
             Route::Path { verb, path } => {
                 Attributes { verb: verb.clone(), path: path.clone(), ..Attributes::default() }
             }
-            Route::Resource(resource) => Attributes {
-                verb: resource.verb.into(),
-                group: resource.group.clone(),
-                resource: resource.resource.clone(),
-                subresource: resource.subresource.clone(),
-                namespace: resource.namespace.clone(),
-                name: resource.name.clone(),
-                path: String::new(),
-                fields: FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default(),
-            },
+            Route::Resource(resource) => attributes(resource, query, resource.verb),
         };
+        self.permit(user, &attributes)
+    }
+
+    /// Who the request is made as from here on.
+    fn act_as(&self, user: User, headers: &HeaderMap) -> Result<User> {
+        let requested = impersonate::requested(headers)?;
+        if requested.is_empty() {
+            return Ok(user);
+        }
+        for check in requested.checks().map_err(Failure::bad_request)? {
+            self.permit(&user, &check)?;
+        }
+        tracing::info!(target: "audit", user = user.name, acts_as = requested.user, groups = ?requested.groups);
+        Ok(requested.user())
+    }
+
+    fn permit(&self, user: &User, attributes: &Attributes) -> Result<()> {
         let anonymous = user.is_in(authz::UNAUTHENTICATED);
-        authz::authorize(user, &attributes, &self.config.replica.root())
+        self.authorizer
+            .authorize(user, attributes, &self.config.replica.root())
             .map_err(|message| if anonymous { Failure::unauthorized() } else { Failure::denied(message) })
     }
 
@@ -178,7 +191,28 @@ impl Server {
     }
 }
 
+fn attributes(resource: &Resource, query: &Query, verb: &str) -> Attributes {
+    Attributes {
+        verb: verb.into(),
+        group: resource.group.clone(),
+        resource: resource.resource.clone(),
+        subresource: resource.subresource.clone(),
+        namespace: resource.namespace.clone(),
+        name: resource.name.clone(),
+        path: String::new(),
+        fields: FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default(),
+    }
+}
+
 impl Call {
+    /// Whether the user may make the object that an update finds absent.
+    ///
+    /// # Errors
+    /// When not.
+    pub fn may_create(&self) -> Result<()> {
+        self.server.permit(&self.user, &attributes(&self.resource, &self.query, "create"))
+    }
+
     pub fn replica(&self) -> &replica::Replica {
         &self.server.config.replica
     }

@@ -63,6 +63,11 @@ impl Failure {
         Self::named(404, "NotFound", kind, name, "not found")
     }
 
+    /// A binding names it, and it is not there.
+    pub fn role_missing(message: impl Into<String>) -> Self {
+        Self::new(404, "NotFound", message)
+    }
+
     /// The store has it, its node has not.
     pub fn gone_from_node(kind: &Kind, name: &str, why: &str) -> Self {
         Self::new(404, "NotFound", why).about(kind, name)
@@ -110,6 +115,11 @@ impl Failure {
     pub fn conflict(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Self {
         let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.qualified_plural());
         Self::new(409, "Conflict", message).about(kind, name)
+    }
+
+    /// Others own what a configuration would change; each is a cause.
+    pub fn apply_conflict(message: impl Into<String>) -> Self {
+        Self::new(409, "Conflict", message)
     }
 
     /// History no longer reaches back that far. `token` continues an inconsistent list.

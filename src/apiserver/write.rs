@@ -4,8 +4,11 @@
 use std::sync::Arc;
 
 use control::admission::{self, Denied, Operation};
-use control::{record, seal};
-use objects::{FieldError, Kind, Part, Reason, meta};
+use control::authz::User;
+use control::rbac::escalation::{self, Refused};
+use control::{rbac, record, seal};
+use objects::apply::{self, ApplyError};
+use objects::{FieldError, Kind, Part, Reason, Requester, meta};
 use serde_json::Value;
 use state::{Command, Expect, Op, Outcome, Put, Record, Refusal, State};
 
@@ -87,15 +90,28 @@ fn check_place(call: &Call, object: &mut Value) -> Result<()> {
     Ok(())
 }
 
-/// Makes a decoded object a new one: default, admit, default, stamp, validate. Returns warnings.
-pub fn admit_create(call: &Call, object: &mut Value, cx: &mut control::Context, root: &State) -> Result<Vec<String>> {
+/// Makes a decoded object a new one: default, note the owners of its fields, admit, default, stamp, validate. Returns
+/// warnings.
+pub fn admit_create(
+    call: &Call,
+    object: &mut Value,
+    writer: &Writer<'_>,
+    cx: &mut control::Context,
+    root: &State,
+) -> Result<Vec<String>> {
     let kind = call.kind;
     kind.default(object);
-    let warnings = admit(call, Operation::Create, object, None, cx, root)?;
+    writer.note(kind, None, object, cx);
+    let managed = meta::at(object, MANAGED_FIELDS).cloned();
+    let mut warnings = admit(call, Operation::Create, object, None, cx, root)?;
+    warnings.extend(kind.warning());
     kind.default(object);
-    kind.prepare_create(object);
     let uid = cx.uid();
     meta::stamp(object, &uid, cx.now);
+    kind.prepare_create(object);
+    let User { name, uid, groups, extra } = &call.user;
+    kind.note_requester(object, &Requester { name, uid, groups, extra });
+    set_managed(object, managed);
     judge(call, Operation::Create, object, None, cx, root)?;
     Ok(warnings)
 }
@@ -103,23 +119,85 @@ pub fn admit_create(call: &Call, object: &mut Value, cx: &mut control::Context, 
 /// Makes a decoded object the next version of `old`.
 pub fn admit_update(
     call: &Call,
-    part: Part,
+    writer: &Writer<'_>,
     object: &mut Value,
     old: &Value,
     cx: &mut control::Context,
     root: &State,
 ) -> Result<Vec<String>> {
-    let kind = call.kind;
+    let (kind, part) = (call.kind, writer.part());
     kind.default(object);
+    let sent = meta::remove(object, MANAGED_FIELDS);
     kind.prepare_update(object, old, part);
+    set_managed(object, sent);
+    writer.note(kind, Some(old), object, cx);
+    let managed = meta::at(object, MANAGED_FIELDS).cloned();
     let warnings = admit(call, Operation::Update, object, Some(old), cx, root)?;
     kind.default(object);
     // Admission may have changed the spec: the generation is counted from what will be written.
     if part == Part::Main {
         kind.prepare_update(object, old, part);
+        set_managed(object, managed);
     }
+    apply::keep_times(Some(old), object);
     judge(call, Operation::Update, object, Some(old), cx, root)?;
     Ok(warnings)
+}
+
+const MANAGED_FIELDS: &[&str] = &["metadata", "managedFields"];
+
+fn set_managed(object: &mut Value, managed: Option<Value>) {
+    match managed {
+        Some(managed) => meta::set(object, MANAGED_FIELDS, managed),
+        None => drop(meta::remove(object, MANAGED_FIELDS)),
+    }
+}
+
+/// Who writes what of an object, and so owns it.
+pub struct Writer<'a> {
+    pub manager: &'a str,
+    /// `status`, `scale`; empty for the object itself.
+    pub subresource: &'a str,
+    /// The owners are in the object already: it comes out of an apply.
+    pub applies: bool,
+}
+
+impl Writer<'_> {
+    pub fn part(&self) -> Part {
+        match self.subresource {
+            "status" => Part::Status,
+            "scale" => Part::Scale,
+            "approval" => Part::Approval,
+            _ => Part::Main,
+        }
+    }
+
+    fn note(&self, kind: &Kind, old: Option<&Value>, object: &mut Value, cx: &control::Context) {
+        if !self.applies {
+            apply::updated(old, object, &apply::Write::new(kind, self.manager, self.subresource, cx.now));
+        }
+    }
+
+    /// The object that an applied configuration makes of the present one.
+    pub fn apply(
+        &self,
+        kind: &Kind,
+        live: Option<&Value>,
+        applied: &Value,
+        force: bool,
+        cx: &control::Context,
+    ) -> Result<Value> {
+        let write = apply::Write::new(kind, self.manager, self.subresource, cx.now);
+        apply::apply(live, applied, &write, force).map_err(|error| match &error {
+            ApplyError::Malformed(why) => Failure::bad_request(why),
+            ApplyError::Conflicts(conflicts) => {
+                let failure = Failure::apply_conflict(error.to_string());
+                conflicts.iter().fold(failure, |failure, conflict| {
+                    failure.cause("FieldManagerConflict", conflict.message(), &conflict.field())
+                })
+            }
+        })
+    }
 }
 
 fn admit(
@@ -145,6 +223,14 @@ fn judge(
     let errors = call.kind.validate(object, old);
     if !errors.is_empty() {
         return Err(Failure::invalid(call.kind, &name, &errors));
+    }
+    if call.kind.group == rbac::GROUP {
+        let (user, resource, path) = (&call.user, call.kind.plural, call.resource.name.as_str());
+        let write = escalation::Write { user, resource, name: path, object, old };
+        escalation::check(&write, &call.server.authorizer.index(root)).map_err(|refused| match refused {
+            Refused::Forbidden(why) => Failure::forbidden(call.kind, &name, why),
+            Refused::NotFound(why) => Failure::role_missing(why),
+        })?;
     }
     permit(call, operation, object, old, cx, root)
 }

@@ -1,31 +1,44 @@
-//! Who may do what. Until RBAC comes: `system:masters` everything, a node what the allow-list below says, everyone who
-//! is authenticated discovery, version and health; the rest is forbidden.
+//! Who may do what, in this order: `system:masters` everything, a node what the allow-list below says, and everyone what
+//! roles and bindings allow ([`crate::rbac`]); the rest is forbidden.
 //!
 //! A node is known by the group `system:nodes` and the name `system:node:<node>`, which its certificate carries. It sees
 //! its own Node, the pods bound to it, what those pods name, and its Lease; whether a created or changed object is its
 //! own is checked where the object is at hand, in `admission`.
 //!
-//! **Invariant:** a watch or list is granted only if every object it can ever show would be granted to a get.
+//! **Invariant:** a node's watch or list is granted only if every object it can ever show would be granted to a get.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use objects::selector::FieldSelector;
 use state::{Key, State};
 
+use crate::rbac::{Decision, Index, Rules};
 use crate::record;
 
 pub const MASTERS: &str = "system:masters";
 pub const NODES: &str = "system:nodes";
 pub const AUTHENTICATED: &str = "system:authenticated";
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The name of someone without credentials.
+pub const ANONYMOUS: &str = "system:anonymous";
+/// The group of all ServiceAccounts; with `:<namespace>` behind it, of those of one namespace.
+pub const ACCOUNTS: &str = "system:serviceaccounts";
 const NODE_PREFIX: &str = "system:node:";
+const ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// Where the Leases of nodes live.
 pub const NODE_LEASES: &str = "kube-node-lease";
 
-/// What anyone may read.
-const PUBLIC_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
-/// What anyone with a name may read besides.
-const DISCOVERY_PATHS: &[&str] = &["/api", "/apis", "/openapi"];
+/// The user that a ServiceAccount acts as.
+pub fn service_account(namespace: &str, name: &str) -> String {
+    format!("{ACCOUNT_PREFIX}{namespace}:{name}")
+}
+
+/// Namespace and name of the ServiceAccount that acts as this user.
+pub fn split_service_account(user: &str) -> Option<(&str, &str)> {
+    user.strip_prefix(ACCOUNT_PREFIX)?.split_once(':').filter(|(_, name)| !name.contains(':'))
+}
 
 /// Whoever makes a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +52,7 @@ pub struct User {
 impl User {
     /// Someone without credentials.
     pub fn anonymous() -> Self {
-        Self { name: "system:anonymous".into(), groups: vec![UNAUTHENTICATED.into()], ..Self::default() }
+        Self { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..Self::default() }
     }
 
     /// A user of a certificate or token; everyone with a name is authenticated.
@@ -81,15 +94,69 @@ pub struct Attributes {
     pub fields: FieldSelector,
 }
 
-/// Decides one request.
+/// Decides requests, and keeps what roles and bindings say from one to the next. One per server, for the one state it
+/// serves: a state that is older than one seen before is judged by the newer one's roles.
+#[derive(Debug, Default)]
+pub struct Authorizer(Mutex<Index>);
+
+impl Authorizer {
+    /// What roles and bindings say in this state, or a newer one.
+    pub fn index(&self, root: &State) -> Index {
+        // Nothing under this lock leaves an index half changed in a way that following again would not mend.
+        let mut index = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        index.follow(root);
+        index.clone()
+    }
+
+    /// Decides one request.
+    pub fn decide(&self, user: &User, attributes: &Attributes, root: &State) -> Decision {
+        let attributes = &*located(attributes);
+        if user.is_in(MASTERS) || user.as_node().is_some_and(|node| node_may(node, attributes, root)) {
+            return Decision { allowed: true, reason: String::new() };
+        }
+        self.index(root).allows(user, attributes)
+    }
+
+    /// Decides one request.
+    ///
+    /// # Errors
+    /// The complete message of the 403, worded as Kubernetes does.
+    pub fn authorize(&self, user: &User, attributes: &Attributes, root: &State) -> Result<(), String> {
+        let Decision { allowed, reason } = self.decide(user, attributes, root);
+        if allowed {
+            return Ok(());
+        }
+        let message = forbidden(user, &located(attributes));
+        Err(if reason.is_empty() { message } else { format!("{message}: {reason}") })
+    }
+
+    /// What the user may do in a namespace, as far as rules tell.
+    pub fn rules_for(&self, user: &User, namespace: &str, root: &State) -> Rules {
+        let mut rules = self.index(root).rules_for(user, namespace);
+        if user.as_node().is_some() {
+            rules.incomplete = true;
+            let nodes = "node authorizer does not support user rule resolution";
+            rules.error = if rules.error.is_empty() { nodes.into() } else { format!("[{nodes}, {}]", rules.error) };
+        }
+        rules
+    }
+}
+
+/// A single decision, for who makes few: it reads all roles and bindings. See [`Authorizer`].
 ///
 /// # Errors
 /// The complete message of the 403, worded as Kubernetes does.
 pub fn authorize(user: &User, attributes: &Attributes, root: &State) -> Result<(), String> {
-    let allowed = user.is_in(MASTERS)
-        || may_read_path(user, attributes)
-        || user.as_node().is_some_and(|node| node_may(node, attributes, root));
-    if allowed { Ok(()) } else { Err(forbidden(user, attributes)) }
+    Authorizer::default().authorize(user, attributes, root)
+}
+
+/// A request for a Namespace is one in that namespace: who reads all in it reads it too.
+fn located(attributes: &Attributes) -> Cow<'_, Attributes> {
+    let Attributes { group, resource, namespace, name, .. } = attributes;
+    if group.is_empty() && resource == "namespaces" && namespace.is_empty() && !name.is_empty() {
+        return Cow::Owned(Attributes { namespace: name.clone(), ..attributes.clone() });
+    }
+    Cow::Borrowed(attributes)
 }
 
 /// The message of a refusal.
@@ -107,19 +174,6 @@ fn forbidden(user: &User, attributes: &Attributes) -> String {
         namespace => format!("in the namespace {namespace:?}"),
     };
     format!("{object} is forbidden: User {user:?} cannot {verb} resource {resource:?} in API group {group:?} {scope}")
-}
-
-fn may_read_path(user: &User, attributes: &Attributes) -> bool {
-    if !attributes.resource.is_empty() || attributes.verb != "get" {
-        return false;
-    }
-    let below = |roots: &[&str]| {
-        roots.iter().any(|root| match attributes.path.strip_prefix(root) {
-            Some(rest) => rest.is_empty() || rest.starts_with('/'),
-            None => false,
-        })
-    };
-    below(PUBLIC_PATHS) || (user.is_in(AUTHENTICATED) && below(DISCOVERY_PATHS))
 }
 
 /// The allow-list of nodes.
@@ -180,26 +234,10 @@ fn used_on(node: &str, attributes: &Attributes, root: &State) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    fn attributes(verb: &str, path: &str) -> Attributes {
-        if let Some(path) = path.strip_prefix(':') {
-            return Attributes { verb: verb.into(), path: path.into(), ..Attributes::default() };
-        }
-        // group|resource|subresource|namespace|name|field selector
-        let mut parts = path.split('|').map(str::to_owned);
-        let mut next = || parts.next().unwrap_or_default();
-        Attributes {
-            verb: verb.into(),
-            group: next(),
-            resource: next(),
-            subresource: next(),
-            namespace: next(),
-            name: next(),
-            fields: FieldSelector::parse(&next()).expect("field selector"),
-            ..Attributes::default()
-        }
-    }
+    use super::*;
+    use crate::rbac::testing::{asked, binding, put, role};
 
     #[test]
     fn who_may_what() {
@@ -217,8 +255,10 @@ mod tests {
             (&someone, "get", ":/apisx", false),
             (&someone, "get", ":/metrics", false),
             (&someone, "list", "|pods||default|", false),
+            (&someone, "create", "authorization.k8s.io|selfsubjectaccessreviews|||", true),
             (&nobody, "get", ":/healthz", true),
             (&nobody, "get", ":/api", false),
+            (&node, "get", ":/apis", true),
             (&node, "get", "|nodes|||n1", true),
             (&node, "get", "|nodes|||n2", false),
             (&node, "patch", "|nodes|status||n1", true),
@@ -235,7 +275,7 @@ mod tests {
             (&node, "create", "|pods|binding|default|p", false),
             (&impostor, "get", "|nodes|||n1", false),
         ] {
-            let result = authorize(user, &attributes(verb, path), &root);
+            let result = authorize(user, &asked(verb, path), &root);
             assert_eq!(result.is_ok(), expected, "{} {verb} {path}: {result:?}", user.name);
         }
     }
@@ -243,7 +283,7 @@ mod tests {
     #[test]
     fn a_node_reads_what_its_pods_name() {
         let mut world = crate::harness::World::with_nodes(2);
-        let pod = serde_json::json!({
+        let pod = json!({
             "metadata": {"name": "p", "namespace": "default"},
             "spec": {
                 "nodeName": "node-1",
@@ -267,7 +307,7 @@ mod tests {
             (&other, "get", "|pods||default|p", false),
             (&other, "patch", "|pods|status|default|p", false),
         ] {
-            let result = authorize(user, &attributes(verb, path), &world.root);
+            let result = authorize(user, &asked(verb, path), &world.root);
             assert_eq!(result.is_ok(), expected, "{} {verb} {path}: {result:?}", user.name);
         }
     }
@@ -294,7 +334,55 @@ mod tests {
             ),
             ("get", ":/metrics", "forbidden: User \"u\" cannot get path \"/metrics\""),
         ] {
-            assert_eq!(authorize(&user, &attributes(verb, path), &root), Err(expected.to_owned()));
+            assert_eq!(authorize(&user, &asked(verb, path), &root), Err(expected.to_owned()));
         }
+    }
+    #[test]
+    fn roles_come_after_masters_and_nodes() {
+        let mut root = State::default();
+        let pods = json!([{"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": ["get", "list"]}]);
+        put(&mut root, "clusterroles/view", role(pods));
+        put(&mut root, "rolebindings/ns/jane", binding("ClusterRole:view", &["User:jane", "User:system:node:n1"]));
+        put(&mut root, "rolebindings/ns/lost", binding("Role:gone", &["User:eve"]));
+        let authorizer = Authorizer::default();
+        let decide = |user: &User, verb: &str, what: &str| authorizer.decide(user, &asked(verb, what), &root);
+        let jane = User::authenticated("jane", vec![]);
+        let found = decide(&jane, "list", "|pods||ns|");
+        assert_eq!(found.reason, r#"RBAC: allowed by RoleBinding "jane/ns" of ClusterRole "view" to User "jane""#);
+        assert!(decide(&jane, "get", "|namespaces|||ns").allowed, "the namespace she reads in");
+        assert!(!decide(&jane, "get", "|namespaces|||other").allowed);
+        assert!(!decide(&jane, "list", "|namespaces|||").allowed);
+        assert!(decide(&User::node("n1"), "get", "|pods||ns|p").allowed, "a node may have roles too");
+        let own = decide(&User::node("n1"), "get", "|nodes|||n1");
+        assert_eq!(own, Decision { allowed: true, reason: String::new() });
+        let admin = User::authenticated("admin", vec![MASTERS.into()]);
+        assert_eq!(decide(&admin, "x", "y|z|||"), Decision { allowed: true, reason: String::new() });
+        // What is missing is part of the refusal.
+        let refused = authorizer.authorize(&User::authenticated("eve", vec![]), &asked("get", "|pods||ns|p"), &root);
+        let expected = "pods \"p\" is forbidden: User \"eve\" cannot get resource \"pods\" in API group \"\" in the namespace \"ns\": RBAC: role.rbac.authorization.k8s.io \"gone\" not found";
+        assert_eq!(refused, Err(expected.to_owned()));
+        // Of a node the rules tell only a part.
+        assert!(!authorizer.rules_for(&jane, "ns", &root).incomplete);
+        let rules = authorizer.rules_for(&User::node("n1"), "ns", &root);
+        assert!(rules.incomplete && rules.resources.iter().any(|rule| rule.resources.contains(&"pods".to_owned())));
+        assert_eq!(rules.error, "node authorizer does not support user rule resolution");
+    }
+
+    #[test]
+    fn the_authorizer_follows_the_state() {
+        let mut root = State::default();
+        let authorizer = Authorizer::default();
+        let jane = User::authenticated("jane", vec![]);
+        let may = |root: &State| authorizer.authorize(&jane, &asked("get", "|pods||ns|p"), root).is_ok();
+        put(
+            &mut root,
+            "clusterroles/view",
+            role(json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}])),
+        );
+        assert!(!may(&root));
+        put(&mut root, "rolebindings/ns/jane", binding("ClusterRole:view", &["User:jane"]));
+        assert!(may(&root));
+        crate::rbac::testing::remove(&mut root, "rolebindings/ns/jane");
+        assert!(!may(&root));
     }
 }

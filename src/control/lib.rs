@@ -29,6 +29,9 @@
 //! | grace | a silence or a termination time that is still forgiven |
 //! | claimed pods | the pods whose controller is this ReplicaSet, whatever their labels |
 //! | victims | the pods a ReplicaSet that has too many deletes, in order |
+//! | rule | what a role allows: verbs on resources, or on paths that are none |
+//! | held | the rules that some binding gives a user, in a namespace or everywhere |
+//! | index | roles and bindings of one root by whom they bind; derived, never stored |
 //! | new, old ReplicaSet | the one whose template equals the Deployment's, and the others |
 
 use std::sync::Arc;
@@ -49,6 +52,7 @@ pub mod invariants;
 mod json;
 mod lease;
 pub mod nodelife;
+pub mod rbac;
 pub mod record;
 pub mod scheduler;
 pub mod seal;

@@ -86,11 +86,11 @@ pub(crate) async fn run_with(
     bound(addresses);
 
     make_private(&config.data_dir)?;
-    // A state that must come from another member is waited for.
+    // A state that must come from another member is waited for, with certificates that hold.
     let consensus = tokio::select! {
         started = consensus::start(consensus_config(&config), Arc::new(Wire::new(peers.clone()))) => started?,
         why = fence::overtaken_by(&peers, &config) => return Err(Error::Invalid(why)),
-        () = shutdown.cancelled() => return Ok(()),
+        () = trust.clone().keep(now.clone(), shutdown.clone()) => return Ok(()),
     };
     if file.started && consensus.members().is_empty() {
         consensus.shutdown().await;

@@ -142,7 +142,8 @@ impl<'a> At<'a> {
 
     /// Equal to what it was.
     pub fn immutable(&self, old: &At<'_>, errors: &mut Errors) {
-        if self.value != old.value && !(self.is_empty() && old.is_empty()) {
+        let same = crate::meta::alike(self.value, old.value) || (self.is_empty() && old.is_empty());
+        if !same {
             errors.push(self.invalid("field is immutable"));
         }
     }

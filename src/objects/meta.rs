@@ -45,6 +45,14 @@ pub fn list<'a>(object: &'a Value, path: &[&str]) -> &'a [Value] {
     at(object, path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
+/// The list at a path, to be changed; empty where there is none.
+pub fn list_mut<'a>(object: &'a mut Value, path: &[&str]) -> &'a mut [Value] {
+    match path.iter().try_fold(object, |value, name| value.get_mut(*name)) {
+        Some(Value::Array(list)) => list,
+        _ => &mut [],
+    }
+}
+
 /// The map of strings at a path.
 pub fn strings(object: &Value, path: &[&str]) -> BTreeMap<String, String> {
     at(object, path)
@@ -66,6 +74,20 @@ pub fn set(object: &mut Value, path: &[&str], value: Value) {
         here = map_mut(here).entry(*name).or_insert(Value::Null);
     }
     map_mut(here).insert((*last).to_owned(), value);
+}
+
+/// [`set`] where there is nothing yet.
+pub fn set_absent(object: &mut Value, path: &[&str], value: Value) {
+    if at(object, path).is_none() {
+        set(object, path, value);
+    }
+}
+
+/// [`set`] where there is nothing yet, or what Go calls the zero value.
+pub fn set_empty(object: &mut Value, path: &[&str], value: Value) {
+    if at(object, path).is_none_or(is_empty) {
+        set(object, path, value);
+    }
 }
 
 /// Removes the member at a path, keeping the order of the others.
@@ -104,6 +126,51 @@ pub fn is_empty(value: &Value) -> bool {
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.values().all(is_empty),
     }
+}
+
+/// Members that Go holds by value, so that 0 and false are the same as nothing: typed clients leave them out where others
+/// write them.
+const BY_VALUE: &[&str] = &[
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostPort",
+    "initialDelaySeconds",
+    "minReadySeconds",
+    "readOnly",
+    "stdin",
+    "stdinOnce",
+    "tty",
+];
+
+/// Members that map names of the user's choice, in which an empty value is a value.
+const MAPS: &[&str] = &["annotations", "labels", "matchLabels", "nodeSelector", "parameters"];
+
+/// Equal, but for what is empty on one side and absent on the other. Of numbers and booleans, which may stand for
+/// pointers, only a few well known ones count as empty.
+pub fn alike(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => one.keys().chain(other.keys()).all(|key| {
+            members_alike(key, one.get(key).unwrap_or(&Value::Null), other.get(key).unwrap_or(&Value::Null))
+        }),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| alike(one, other))
+        }
+        (Value::Object(map), Value::Null) | (Value::Null, Value::Object(map)) => {
+            map.iter().all(|(key, value)| members_alike(key, value, &Value::Null))
+        }
+        (Value::Array(list), Value::Null) | (Value::Null, Value::Array(list)) => list.is_empty(),
+        (Value::String(text), Value::Null) | (Value::Null, Value::String(text)) => text.is_empty(),
+        _ => one == other,
+    }
+}
+
+fn members_alike(key: &str, one: &Value, other: &Value) -> bool {
+    let none = |value: &Value| value.as_object().map_or(value.is_null(), Map::is_empty);
+    if MAPS.contains(&key) {
+        return one == other || (none(one) && none(other));
+    }
+    alike(one, other) || (BY_VALUE.contains(&key) && is_empty(one) && is_empty(other))
 }
 
 pub fn name(object: &Value) -> &str {
@@ -272,6 +339,25 @@ mod tests {
         assert_eq!(v, json!({"a": 1, "metadata": {"labels": {"x": "y"}}}));
         assert_eq!(remove(&mut v, &["metadata", "labels", "x"]), Some("y".into()));
         assert_eq!(remove(&mut v, &["nothing", "here"]), None);
+    }
+
+    #[test]
+    fn what_is_alike() {
+        for (one, other, expected) in [
+            (json!({"resources": {}, "args": [], "tty": false, "value": ""}), json!({}), true),
+            (json!({"securityContext": {"capabilities": {}}}), json!({}), true),
+            (json!({"securityContext": {"runAsUser": 0}}), json!({}), false),
+            (json!({"automountServiceAccountToken": false}), json!({}), false),
+            (json!({"labels": {"a": ""}}), json!({"labels": {}}), false),
+            (json!({"labels": {}}), json!({}), true),
+            (json!({"containers": [{"name": "a", "stdin": false}]}), json!({"containers": [{"name": "a"}]}), true),
+            (json!({"containers": [{"name": "a"}]}), json!({"containers": [{"name": "b"}]}), false),
+            (json!({"list": [1]}), json!({"list": []}), false),
+            (json!({"tty": true}), json!({}), false),
+        ] {
+            assert_eq!(alike(&one, &other), expected, "{one} {other}");
+            assert_eq!(alike(&other, &one), expected, "{other} {one}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ const SUBDOMAIN_MAX: usize = 253;
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
@@ -153,6 +154,42 @@ pub fn env_name(text: &str) -> Vec<String> {
     Vec::new()
 }
 
+/// A DNS-1123 subdomain whose first label may be `*`.
+pub fn wildcard_subdomain(text: &str) -> Vec<String> {
+    let mut messages = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        messages.push(too_long(SUBDOMAIN_MAX));
+    }
+    if !text.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(is_label)) {
+        messages.push(WILDCARD.to_owned());
+    }
+    messages
+}
+
+/// A name that only has to fit a path of the API: of RBAC's objects, `system:node`.
+pub fn path_segment(text: &str) -> Vec<String> {
+    if matches!(text, "." | "..") {
+        return vec![format!("may not be '{text}'")];
+    }
+    ['/', '%'].iter().filter(|c| text.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
+}
+
+/// `example.com/some/path`.
+pub fn domain_path(text: &str) -> Vec<String> {
+    let (domain, path) = text.split_once('/').unwrap_or((text, ""));
+    if domain.is_empty() || path.is_empty() {
+        return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".to_owned()];
+    }
+    let mut messages = subdomain(domain);
+    if !path.bytes().all(|c| c.is_ascii_alphanumeric() || b"/%:-._~!$&'()*+,;=@".contains(&c)) {
+        messages.push(
+            "invalid path (e.g. 'acme.io/foo', regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')"
+                .to_owned(),
+        );
+    }
+    messages
+}
+
 /// The name of a port (IANA_SVC_NAME).
 pub fn port_name(text: &str) -> Vec<String> {
     let mut messages = Vec::new();
@@ -240,6 +277,14 @@ mod tests {
             (config_key, "..x", false),
             (env_name, "A B", true),
             (env_name, "A=B", false),
+            (wildcard_subdomain, "*.a.example", true),
+            (wildcard_subdomain, "a.*", false),
+            (path_segment, "system:node", true),
+            (path_segment, "a/b", false),
+            (path_segment, "..", false),
+            (domain_path, "acme.io/foo/bar", true),
+            (domain_path, "acme.io", false),
+            (domain_path, "Acme/foo", false),
             (port_name, "http-1", true),
             (port_name, "80", false),
             (percent, "25%", true),

@@ -81,6 +81,8 @@ static POD_STATUS: Type = Type(&[
 ]);
 static TEMPLATE: Type = Type(&[("metadata", Object(&META)), ("spec", Object(&POD_SPEC))]);
 static TEMPLATED_SPEC: Type = Type(&[("template", Object(&TEMPLATE))]);
+static JOB_TEMPLATE: Type = Type(&[("metadata", Object(&META)), ("spec", Object(&TEMPLATED_SPEC))]);
+static CRON_JOB_SPEC: Type = Type(&[("jobTemplate", Object(&JOB_TEMPLATE))]);
 static CONDITIONS: Type = Type(&[("conditions", Merge("type", &PLAIN))]);
 static NODE_SPEC: Type = Type(&[("podCIDRs", Set)]);
 static NODE_STATUS: Type = Type(&[("conditions", Merge("type", &PLAIN)), ("addresses", Merge("type", &PLAIN))]);
@@ -97,12 +99,32 @@ pub(crate) static NODE: Type =
     Type(&[("metadata", Object(&META)), ("spec", Object(&NODE_SPEC)), ("status", Object(&NODE_STATUS))]);
 pub(crate) static SERVICE: Type =
     Type(&[("metadata", Object(&META)), ("spec", Object(&SERVICE_SPEC)), ("status", Object(&CONDITIONS))]);
-pub(crate) static NAMESPACE: Type = Type(&[("metadata", Object(&META)), ("status", Object(&CONDITIONS))]);
+/// A kind with conditions, and no other list that merges.
+pub(crate) static CONDITIONED: Type = Type(&[("metadata", Object(&META)), ("status", Object(&CONDITIONS))]);
+pub(crate) static POD_TEMPLATE: Type = Type(&[("metadata", Object(&META)), ("template", Object(&TEMPLATE))]);
+pub(crate) static CRON_JOB: Type = Type(&[("metadata", Object(&META)), ("spec", Object(&CRON_JOB_SPEC))]);
 pub(crate) static SERVICE_ACCOUNT: Type = Type(&[("metadata", Object(&META)), ("secrets", Merge("name", &PLAIN))]);
 
 impl Type {
     fn member(&self, name: &str) -> Option<&'static Member> {
         self.0.iter().find(|(member, _)| *member == name).map(|(_, member)| member)
+    }
+
+    /// Whether the list `name` merges, and by which key; a set has none.
+    pub(crate) fn merges(&self, name: &str) -> Option<Option<&'static str>> {
+        match self.member(name)? {
+            Merge(key, _) => Some(Some(key)),
+            Set => Some(None),
+            Object(_) => None,
+        }
+    }
+
+    /// The type of the map `name`, or of the items of the list.
+    pub(crate) fn below(&self, name: &str) -> &'static Type {
+        match self.member(name) {
+            Some(Object(of) | Merge(_, of)) => of,
+            _ => &PLAIN,
+        }
     }
 
     /// The type of the map `name`; of an unknown one nothing special is known.

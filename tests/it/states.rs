@@ -57,6 +57,45 @@ async fn a_lost_state_comes_back_from_the_other_masters() {
     write(&local, &victim, 160..165).await;
 }
 
+/// It asks the others with a peer certificate that must not end before they answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_waits_for_its_state_renews_its_certificates() {
+    let local = Local::up_with(3, 0, &["--raft-log-entries", "100", "--certificate-life", "15s"]);
+    let victim = local.masters().into_iter().find(|name| *name != local.leader()).expect("a follower");
+    write(&local, &victim, 0..150).await;
+    let data_dir = local.dir().join(&victim);
+    eventually("its log is cut", || match std::fs::read_dir(data_dir.join("snapshots")).map(Iterator::count) {
+        Ok(count) if count > 0 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    for master in local.masters() {
+        local.ok(&["local", "kill", &master]);
+    }
+    std::fs::write(current(&data_dir).join("CURRENT"), "no such file").expect("damage");
+    std::fs::remove_dir_all(data_dir.join("snapshots")).expect("remove");
+    let alone = Command::new(HACTL)
+        .args(["local", "start", &victim, "--dir"])
+        .arg(local.dir())
+        .env("HACTL_LOCAL_NO_WAIT", "true")
+        .stdout(Stdio::null())
+        .status();
+    assert!(alone.expect("started").success());
+    let ends = || {
+        let credential = rpc::pki::Dir::of(&data_dir).credential(rpc::pki::files::PEER).expect("a certificate");
+        rpc::pki::expiry(&credential.certificate_pem, "the peer certificate").expect("reads").not_after
+    };
+    let first = ends();
+    eventually("the certificate it began with has ended, and it has another", || {
+        let (now, ends) = (rpc::pki::unix_now(), ends());
+        if first < now && now < ends { Ok(()) } else { Err(format!("{now}: from {first} to {ends}")) }
+    });
+    for master in local.masters().iter().filter(|name| **name != victim) {
+        local.ok(&["local", "start", master]);
+    }
+    local.serves(&victim).await;
+    assert!(local.log(&victim).contains("a snapshot was fetched"));
+}
+
 /// Deletes an object from the state of a stopped master, behind the back of its log.
 fn diverge(data_dir: &Path, object: &str) {
     let storage = Rocks::new();

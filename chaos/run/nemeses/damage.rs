@@ -1,7 +1,7 @@
 //! Files of a stopped master are cut off or changed in the middle. Then it must serve again (what can be built anew is), or
 //! refuse to start and mark itself; one that refuses is replaced with the command that it names.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -11,7 +11,8 @@ use crate::run::stage::{Prefer, Stage};
 use crate::run::targets::{Signal, quoted};
 
 /// How long a damaged master may take to serve or to refuse.
-const SAYS_WITHIN: Duration = Duration::from_secs(30);
+const SAYS_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
@@ -59,17 +60,31 @@ impl Nemesis for Damage {
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {
         let Some(victim) = self.victim.clone() else { return Ok(()) };
-        let served = stage.serve(std::slice::from_ref(&victim), SAYS_WITHIN).await;
-        if let Err(error) = served {
-            // Whoever neither serves nor says that it is damaged is a finding, and is replaced all the same.
-            if !is_quarantined(stage, &victim).await {
-                stage.history.found(format!("{victim}, whose files were damaged, does not say so: {error:#}"));
-            }
+        let serves = serves_or_says(stage, &victim).await;
+        if let Err(error) = &serves {
+            // A finding, and replaced all the same.
+            stage.history.found(format!("{victim}, whose files were damaged, does not say so: {error:#}"));
+        }
+        if !serves.unwrap_or(false) {
             replace(stage, &victim).await?;
         }
         stage.free(&victim);
         self.victim = None;
         Ok(())
+    }
+}
+
+/// Waits until a damaged master serves, or has marked its disk; whether it serves.
+async fn serves_or_says(stage: &Stage, victim: &str) -> Result<bool> {
+    let since = Instant::now();
+    loop {
+        let served = stage.serve(&[victim.to_owned()], LOOK_LIMIT).await;
+        match served {
+            Ok(()) => return Ok(true),
+            Err(_) if is_quarantined(stage, victim).await => return Ok(false),
+            Err(error) if since.elapsed() > SAYS_WITHIN => return Err(error),
+            Err(_) => {}
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::process::{Child, Command};
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 pub struct Engine {
     dir: PathBuf,
@@ -25,10 +26,31 @@ impl Engine {
         format!("unix://{}", self.dir.join("docker.sock").display())
     }
 
+    /// Starts it, and waits until it answers.
     pub async fn start(&mut self) -> Result<()> {
-        if self.runs() {
-            return Ok(());
+        let since = Instant::now();
+        while let Err(error) = self.revive().await {
+            if since.elapsed() > ANSWERS_WITHIN {
+                return Err(error);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
+        Ok(())
+    }
+
+    /// Starts it unless it runs; an error until it answers. On a busy machine dockerd gives its containerd up, and ends.
+    pub async fn revive(&mut self) -> Result<()> {
+        if !self.runs() {
+            self.child = Some(self.spawn()?);
+        }
+        let answers = tokio::time::timeout(ANSWER_LIMIT, self.docker(&["version"])).await;
+        if !answers.is_ok_and(|answer| answer.is_ok()) {
+            bail!("the engine does not answer; see {}", self.dir.join("dockerd.log").display());
+        }
+        Ok(())
+    }
+
+    fn spawn(&self) -> Result<Child> {
         std::fs::create_dir_all(&self.dir)?;
         let at = |name: &str| self.dir.join(name);
         let log = std::fs::File::options().create(true).append(true).open(at("dockerd.log"))?;
@@ -53,16 +75,7 @@ impl Engine {
             .stderr(log);
         // What a killed engine left.
         let _ = std::fs::remove_file(at("docker.pid"));
-        self.child = Some(command.spawn().context("cannot start dockerd; install Docker")?);
-        let since = Instant::now();
-        while self.docker(&["version"]).await.is_err() {
-            // On a busy machine it gives its containerd up, and ends.
-            if !self.runs() || since.elapsed() > ANSWERS_WITHIN {
-                bail!("the engine does not answer; see {}", self.dir.join("dockerd.log").display());
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        Ok(())
+        command.spawn().context("cannot start dockerd; install Docker")
     }
 
     /// Whether it was started and has not ended.

@@ -427,7 +427,7 @@ impl Target for Lab {
     async fn engine(&self, machine: &str, runs: bool) -> Result<()> {
         let mut engines = self.engines.lock().await;
         let engine = engines.get_mut(machine).with_context(|| format!("{machine} has no engine"))?;
-        if runs { engine.start().await } else { engine.kill().await }
+        if runs { engine.revive().await } else { engine.kill().await }
     }
 
     async fn lose_node(&self, machine: &str) -> Result<()> {

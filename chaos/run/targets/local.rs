@@ -295,7 +295,7 @@ impl Target for Local {
             bail!("the engine is this machine's own and is left alone");
         }
         let mut engine = self.engine.lock().await;
-        if runs { engine.start().await } else { engine.kill().await }
+        if runs { engine.revive().await } else { engine.kill().await }
     }
 
     async fn lose_node(&self, machine: &str) -> Result<()> {

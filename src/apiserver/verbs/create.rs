@@ -8,24 +8,25 @@ use serde_json::Value;
 use state::{Expect, Key, Op, Refusal, State};
 
 use crate::body;
-use crate::query::WriteOptions;
+use crate::query::{Sent, WriteOptions};
 use crate::server::Call;
 use crate::status::{Failure, Result};
-use crate::write::{self, ATTEMPTS_MAX, Draft};
+use crate::write::{self, ATTEMPTS_MAX, Draft, Writer};
 
 /// A generated name that is taken is drawn again this often.
 const GENERATE_ATTEMPTS_MAX: usize = 8;
 
 pub async fn create(call: &Call, body: Body) -> Result<Response> {
-    let options = WriteOptions::parse(&call.query)?;
+    let options = WriteOptions::parse(&call.query, &call.headers, Sent::Create)?;
     let bytes = body::read(call, body).await?;
     let parsed = body::decode(&call.headers, &bytes)?;
     let draft = write::decode(call, parsed.value, &parsed.duplicates, &options)?;
-    store(call, draft, &options).await
+    let writer = Writer { manager: &options.manager, subresource: "", applies: false };
+    store(call, draft, &writer, &options).await
 }
 
-/// Admits and stores a decoded object; also what PUT does to an absent name of some kinds.
-pub async fn store(call: &Call, draft: Draft, options: &WriteOptions) -> Result<Response> {
+/// Admits and stores a decoded object; also what an apply does to an absent name, and PUT with some kinds.
+pub async fn store(call: &Call, draft: Draft, writer: &Writer<'_>, options: &WriteOptions) -> Result<Response> {
     let Draft { object: decoded, mut warnings } = draft;
     let base = meta::text(&decoded, &["metadata", "generateName"]).to_owned();
     let generated = meta::name(&decoded).is_empty() && !base.is_empty();
@@ -43,7 +44,7 @@ pub async fn store(call: &Call, draft: Draft, options: &WriteOptions) -> Result<
         }
         let name = meta::name(&object).to_owned();
         let root = call.replica().root();
-        let more = write::admit_create(call, &mut object, &mut cx, &root)?;
+        let more = write::admit_create(call, &mut object, writer, &mut cx, &root)?;
         if attempt == 1 {
             warnings.extend(more);
         }

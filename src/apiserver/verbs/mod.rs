@@ -48,6 +48,7 @@ pub async fn dispatch(call: Call, body: Body) -> Result<Response> {
             ("pods", "binding", "create") => pods::bind(&call, body).await,
             ("pods", "eviction", "create") => pods::evict(&call, body).await,
             ("namespaces", "finalize", "update") => update::write(&call, body).await,
+            ("certificatesigningrequests", "approval", _) => part(&call, body).await,
             _ => Err(Failure::method_not_allowed()),
         },
         _ => Err(Failure::no_such_path()),

@@ -9,14 +9,14 @@ use state::{Expect, Op, Refusal};
 
 use super::delete::{self, DeleteOptions};
 use crate::body;
-use crate::query::{self, WriteOptions};
+use crate::query::{self, Sent, WriteOptions};
 use crate::server::Call;
 use crate::status::{Failure, Result};
 use crate::write::{self, ATTEMPTS_MAX};
 
 /// POST `pods/<name>/binding`: gives an unbound pod its node, for schedulers outside of hactl.
 pub async fn bind(call: &Call, body: Body) -> Result<Response> {
-    let options = WriteOptions::parse(&call.query)?;
+    let options = WriteOptions::parse(&call.query, &call.headers, Sent::Create)?;
     let bytes = body::read(call, body).await?;
     let binding = body::decode(&call.headers, &bytes)?.value;
     let node = meta::text(&binding, &["target", "name"]).to_owned();

@@ -1,7 +1,8 @@
 //! PUT and PATCH, of the object, its status, its scale, and a Namespace's `finalize`.
 //!
 //! Both are the same loop: take the present version, make the next one, propose it on the condition that the present one
-//! is still there. A PATCH that loses is made again on the newer version; a PUT only if it named no version itself.
+//! is still there. A PATCH that loses is made again on the newer version; a PUT only if it named no version itself. An apply
+//! is a PATCH that also creates.
 
 use std::sync::Arc;
 
@@ -16,16 +17,18 @@ use state::{Expect, Op, Record, Refusal};
 
 use super::create;
 use crate::json::Parsed;
-use crate::query::WriteOptions;
+use crate::query::{Sent, WriteOptions};
 use crate::server::Call;
 use crate::status::{Failure, Result};
-use crate::write::{self, ATTEMPTS_MAX};
+use crate::write::{self, ATTEMPTS_MAX, Draft, Writer};
 use crate::{body, negotiate};
 
 /// How the next version is made of the present one.
 enum Change {
     Put(Parsed),
     Patch(PatchType, Parsed),
+    /// A configuration, decoded, with its warnings.
+    Apply(Value, Vec<String>),
 }
 
 #[derive(Clone, Copy)]
@@ -35,18 +38,31 @@ enum PatchType {
     Strategic,
 }
 
-const PATCH_TYPES: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
+     application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 pub async fn write(call: &Call, body: Body) -> Result<Response> {
-    let options = WriteOptions::parse(&call.query)?;
-    let change = if call.resource.verb == "patch" {
-        let kind = patch_type(negotiate::content_type(&call.headers))?;
-        let bytes = body::read(call, body).await?;
-        Change::Patch(kind, decode_patch(&bytes)?)
-    } else {
-        let bytes = body::read(call, body).await?;
-        Change::Put(body::decode(&call.headers, &bytes)?)
+    let patches = call.resource.verb == "patch";
+    let patch = if patches { patch_type(negotiate::content_type(&call.headers))? } else { None };
+    let sent = match patch {
+        Some(_) => Sent::Patch,
+        None if patches => Sent::Apply,
+        None => Sent::Update,
+    };
+    let options = WriteOptions::parse(&call.query, &call.headers, sent)?;
+    let bytes = body::read(call, body).await?;
+    let change = match patch {
+        Some(kind) => Change::Patch(kind, decode_patch(&bytes)?),
+        None if patches => configuration(call, &bytes, &options)?,
+        None => Change::Put(body::decode(&call.headers, &bytes)?),
+    };
+    let writer = Writer {
+        manager: &options.manager,
+        subresource: match call.resource.subresource.as_str() {
+            part @ ("status" | "scale" | "approval") => part,
+            _ => "",
+        },
+        applies: sent == Sent::Apply,
     };
     let mut attempt = 0;
     // The local root may be behind: only what a fresh one refuses is refused.
@@ -55,10 +71,13 @@ pub async fn write(call: &Call, body: Body) -> Result<Response> {
         attempt += 1;
         let root = write::root(call, fresh).await?;
         let result = match root.get(&call.key()) {
-            Some(record) => attempt_on(call, &root, record, &change, &options).await,
+            Some(record) => attempt_on(call, &root, record, &change, &writer, &options).await,
             None => match (&change, fresh) {
                 (Change::Put(parsed), true) if call.kind.create_on_update && call.resource.subresource.is_empty() => {
-                    return create_by_put(call, parsed, &options).await;
+                    return create_by_put(call, parsed, &writer, &options).await;
+                }
+                (Change::Apply(applied, warnings), true) if call.resource.subresource.is_empty() => {
+                    return create_by_apply(call, applied, warnings.clone(), &writer, &options).await;
                 }
                 _ => Err(Attempt::Final(Failure::not_found(call.kind, &call.resource.name))),
             },
@@ -89,15 +108,16 @@ async fn attempt_on(
     root: &state::State,
     record: &Arc<Record>,
     change: &Change,
+    writer: &Writer<'_>,
     options: &WriteOptions,
 ) -> Result<Response, Attempt> {
     let old = control::record::parse(&*call.opened(record)?);
     let mut cx = call.server.context();
-    let (mut object, mut warnings) = next(call, change, &old, options)?;
+    let (mut object, mut warnings) = next(call, change, &old, writer, options, &cx)?;
     let named_version = check_preconditions(call, &object, record)?;
-    let part = part(call);
+    let part = writer.part();
     let finalizers = finalizers(call, &object);
-    warnings.extend(write::admit_update(call, part, &mut object, &old, &mut cx, root)?);
+    warnings.extend(write::admit_update(call, writer, &mut object, &old, &mut cx, root)?);
     if let Some(finalizers) = finalizers {
         meta::set(&mut object, &["spec", "finalizers"], finalizers);
     }
@@ -129,16 +149,15 @@ async fn attempt_on(
     }
 }
 
-fn part(call: &Call) -> Part {
-    match call.resource.subresource.as_str() {
-        "status" => Part::Status,
-        "scale" => Part::Scale,
-        _ => Part::Main,
-    }
-}
-
 /// The next version as the client wants it, decoded, and warnings.
-fn next(call: &Call, change: &Change, old: &Value, options: &WriteOptions) -> Result<(Value, Vec<String>)> {
+fn next(
+    call: &Call,
+    change: &Change,
+    old: &Value,
+    writer: &Writer<'_>,
+    options: &WriteOptions,
+    cx: &control::Context,
+) -> Result<(Value, Vec<String>)> {
     let scale = call.resource.subresource == "scale";
     let shown = if scale { call.kind.scale(old) } else { old.clone() };
     let (object, duplicates) = match change {
@@ -147,6 +166,10 @@ fn next(call: &Call, change: &Change, old: &Value, options: &WriteOptions) -> Re
             let mut object = shown;
             apply(call, *kind, &mut object, &parsed.value)?;
             (object, parsed.duplicates.clone())
+        }
+        Change::Apply(applied, warnings) => {
+            let object = writer.apply(call.kind, Some(old), applied, options.force, cx)?;
+            return Ok((object, warnings.clone()));
         }
     };
     if scale {
@@ -234,22 +257,60 @@ fn check_preconditions(call: &Call, object: &Value, record: &Record) -> Result<b
     Ok(put)
 }
 
-async fn create_by_put(call: &Call, parsed: &Parsed, options: &WriteOptions) -> Result<Response> {
+async fn create_by_put(call: &Call, parsed: &Parsed, writer: &Writer<'_>, options: &WriteOptions) -> Result<Response> {
+    call.may_create()?;
     if !meta::resource_version(&parsed.value).is_empty() {
         return Err(Failure::not_found(call.kind, &call.resource.name));
     }
     let draft = write::decode(call, parsed.value.clone(), &parsed.duplicates, options)?;
-    create::store(call, draft, options).await
+    create::store(call, draft, writer, options).await
 }
 
-fn patch_type(content_type: &str) -> Result<PatchType> {
+async fn create_by_apply(
+    call: &Call,
+    applied: &Value,
+    warnings: Vec<String>,
+    writer: &Writer<'_>,
+    options: &WriteOptions,
+) -> Result<Response> {
+    call.may_create()?;
+    let uid = meta::uid(applied);
+    if !uid.is_empty() {
+        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+        return Err(Failure::conflict(call.kind, &call.resource.name, why));
+    }
+    let object = writer.apply(call.kind, None, applied, options.force, &call.server.context())?;
+    create::store(call, Draft { object, warnings }, writer, options).await
+}
+
+/// An applied configuration: YAML or JSON, of the kind and name of the path, without what its kind does not know. That of
+/// a Scale becomes one of the object itself.
+fn configuration(call: &Call, bytes: &Bytes, options: &WriteOptions) -> Result<Change> {
+    let Parsed { value, duplicates } = crate::json::parse_yaml(bytes)
+        .map_err(|error| Failure::bad_request(format!("error decoding YAML: {error}")))?;
+    if call.resource.subresource == "scale" {
+        let mut object = scaled(call, value)?;
+        meta::set(&mut object, &["apiVersion"], call.kind.api_version().into());
+        meta::set(&mut object, &["kind"], call.kind.kind.into());
+        meta::set(&mut object, &["metadata", "name"], call.resource.name.as_str().into());
+        return Ok(Change::Apply(object, Vec::new()));
+    }
+    for field in ["apiVersion", "kind"] {
+        if meta::text(&value, &[field]).is_empty() {
+            return Err(Failure::bad_request(format!("{field} must be set in an applied configuration")));
+        }
+    }
+    let draft = write::decode(call, value, &duplicates, options)?;
+    Ok(Change::Apply(draft.object, draft.warnings))
+}
+
+/// None: it is an applied configuration.
+fn patch_type(content_type: &str) -> Result<Option<PatchType>> {
     match content_type {
-        "application/json-patch+json" => Ok(PatchType::Json),
-        "application/merge-patch+json" => Ok(PatchType::Merge),
-        "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
-        "application/apply-patch+yaml" | "application/apply-patch+cbor" => Err(Failure::unsupported_media(format!(
-            "server-side apply is not supported by this server yet: use client-side apply; supported: {PATCH_TYPES}"
-        ))),
+        "application/json-patch+json" => Ok(Some(PatchType::Json)),
+        "application/merge-patch+json" => Ok(Some(PatchType::Merge)),
+        "application/strategic-merge-patch+json" => Ok(Some(PatchType::Strategic)),
+        "application/apply-patch+yaml" => Ok(None),
         other => Err(Failure::unsupported_media(format!(
             "the body of the request was in an unknown format {other:?} - accepted media types include: {PATCH_TYPES}"
         ))),

@@ -2,6 +2,7 @@
 
 pub mod benchttl;
 mod bootstrap;
+mod clusterroles;
 mod deployment;
 mod endpointslice;
 mod eventttl;
@@ -10,6 +11,7 @@ mod namespace;
 pub(crate) mod node;
 mod nodecidr;
 mod podgc;
+mod rbacdefaults;
 mod replicaset;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,8 @@ use crate::Row;
 /// Every controller, in the order a new leader looks at them first.
 pub const ALL: &[Row] = &[
     bootstrap::ROW,
+    rbacdefaults::ROW,
+    clusterroles::ROW,
     nodecidr::ROW,
     node::ROW,
     replicaset::ROW,

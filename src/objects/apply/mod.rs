@@ -13,6 +13,7 @@
 //! **Invariant:** applying the same configuration again changes nothing, not even a time.
 
 mod compare;
+mod conflict;
 mod managers;
 mod merge;
 mod path;
@@ -21,16 +22,20 @@ mod schema;
 mod set;
 #[cfg(test)]
 mod tests;
+mod times;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{Kind, meta};
 use compare::{Comparison, fields};
-pub use managers::{Entry, Managers, Operation, UPDATERS_MAX};
+pub use conflict::{ApplyError, Conflict};
+use managers::{Entry, Managers, Operation};
 pub use path::{Element, Scalar};
+pub(crate) use schema::ListType;
 pub use schema::{Schema, Type};
 pub use set::FieldSet;
+pub use times::keep_times;
 
 /// Where `kubectl apply` without `--server-side` keeps what it applied.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -65,10 +70,10 @@ const REPLICAS: &[&[&str]] = &[&["spec", "replicas"]];
 const MANAGED_FIELDS: &[&str] = &["metadata", "managedFields"];
 
 /// One write: of what, by whom, when.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Write<'a> {
     pub of: Type<'a>,
-    pub api_version: &'a str,
+    pub api_version: String,
     /// Status is not written with the object.
     pub has_status: bool,
     pub manager: &'a str,
@@ -77,54 +82,9 @@ pub struct Write<'a> {
     pub now: Timestamp,
 }
 
-/// Why a configuration is not applied.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ApplyError {
-    /// It is none (400).
-    #[error("{0}")]
-    Malformed(String),
-    /// Others own what it would change (409).
-    #[error("{}", describe(.0))]
-    Conflicts(Vec<Conflict>),
-}
-
-/// A field that another manager owns with another value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    /// As messages name it: `"kubectl-client-side-apply" using apps/v1`.
-    pub manager: String,
-    pub path: Vec<Element>,
-}
-
-impl Conflict {
-    /// The message of the cause, whose reason is `FieldManagerConflict`.
-    pub fn message(&self) -> String {
-        format!("conflict with {}", self.manager)
-    }
-
-    /// `.spec.replicas`
-    pub fn field(&self) -> String {
-        path::display(&self.path)
-    }
-}
-
-fn describe(conflicts: &[Conflict]) -> String {
-    if let [conflict] = conflicts {
-        return format!("Apply failed with 1 conflict: {}: {}", conflict.message(), conflict.field());
-    }
-    let mut lines = Vec::new();
-    for (at, conflict) in conflicts.iter().enumerate() {
-        if at == 0 || conflicts[at - 1].manager != conflict.manager {
-            lines.push(format!("conflicts with {}:", conflict.manager));
-        }
-        lines.push(format!("- {}", conflict.field()));
-    }
-    format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
-}
-
 impl<'a> Write<'a> {
-    /// A write of an object of `kind`; `api_version` is the kind's own.
-    pub fn new(kind: &Kind, api_version: &'a str, manager: &'a str, subresource: &'a str, now: Timestamp) -> Write<'a> {
+    pub fn new(kind: &Kind, manager: &'a str, subresource: &'a str, now: Timestamp) -> Write<'a> {
+        let api_version = kind.api_version();
         Write { of: Type::of(kind), api_version, has_status: kind.status, manager, subresource, now }
     }
 
@@ -142,7 +102,7 @@ impl<'a> Write<'a> {
         Entry {
             manager: if self.manager.is_empty() { UNKNOWN } else { self.manager }.to_owned(),
             operation,
-            api_version: self.api_version.to_owned(),
+            api_version: self.api_version.clone(),
             subresource: self.subresource.to_owned(),
             time: Some(self.now),
             fields: fields.difference(&FieldSet::of(UNOWNED)),
@@ -203,7 +163,7 @@ fn check(applied: &Value, write: &Write<'_>) -> Result<(), String> {
 fn owners_before(live: Option<&Value>, write: &Write<'_>) -> Managers {
     let mut managers = live.map(owners).unwrap_or_default();
     if let (Some(live), true) = (live, managers.is_empty()) {
-        let before = Write { manager: BEFORE, ..*write };
+        let before = Write { manager: BEFORE, ..write.clone() };
         managers.put(before.entry(Operation::Update, &write.compare(None, live).written()));
     }
     managers
@@ -230,7 +190,7 @@ fn attempt(
     let comparison = write.compare(live, &new);
     let written = comparison.written();
     if !force {
-        let conflicts = conflicts(&managers, &written);
+        let conflicts = conflict::conflicts(&managers, &written);
         if !conflicts.is_empty() {
             return Err(ApplyError::Conflicts(conflicts));
         }
@@ -243,17 +203,6 @@ fn attempt(
     drop_nulls(&mut new);
     set_owners(&mut new, &managers);
     Ok(new)
-}
-
-fn conflicts(others: &Managers, written: &FieldSet) -> Vec<Conflict> {
-    let mut others: Vec<&Entry> = others.entries().collect();
-    others.sort_by_key(|entry| entry.who());
-    let of = |entry: &Entry| {
-        let manager = entry.who();
-        let paths = entry.fields.intersection(written).paths();
-        paths.into_iter().map(move |path| Conflict { manager: manager.clone(), path })
-    };
-    others.into_iter().flat_map(of).collect()
 }
 
 /// What client-side apply applied last and the live object still has.
@@ -310,41 +259,6 @@ fn set_owners(object: &mut Value, managers: &Managers) {
         Some(json) => meta::set(object, MANAGED_FIELDS, json),
         None => drop(meta::remove(object, MANAGED_FIELDS)),
     }
-}
-
-/// Gives the entries of `new` their old times where nothing but times differs from `live`. For the end of a write, when
-/// defaults are in and what the server owns is back in place: a write that changes nothing is none.
-pub fn keep_times(live: Option<&Value>, new: &mut Value) {
-    let Some(live) = live else { return };
-    let (Some(old), Some(sent)) = (meta::at(live, MANAGED_FIELDS), meta::at(new, MANAGED_FIELDS)) else { return };
-    if same_but_times(old, sent) && same_but_managed(live, new) {
-        let old = old.clone();
-        meta::set(new, MANAGED_FIELDS, old);
-    }
-}
-
-/// The order of entries depends on their times.
-fn same_but_times(old: &Value, new: &Value) -> bool {
-    let timeless = |json: &Value| -> Option<Vec<Entry>> {
-        let managers = Managers::from_json(Some(json)).ok()?;
-        let mut entries: Vec<Entry> = managers.entries().map(|entry| Entry { time: None, ..entry.clone() }).collect();
-        entries.sort_by_key(|entry| (entry.operation, entry.who(), entry.api_version.clone()));
-        Some(entries)
-    };
-    timeless(old).is_some_and(|old| Some(old) == timeless(new))
-}
-
-fn same_but_managed(old: &Value, new: &Value) -> bool {
-    let (Value::Object(old), Value::Object(new)) = (old, new) else { return old == new };
-    let metadata = |object: &serde_json::Map<String, Value>| {
-        let mut metadata = object.get("metadata").cloned().unwrap_or_default();
-        meta::remove(&mut metadata, &["managedFields"]);
-        metadata
-    };
-    let rest = |(name, value): (&String, &Value), other: &serde_json::Map<String, Value>| {
-        name == "metadata" || other.get(name) == Some(value)
-    };
-    old.len() == new.len() && old.iter().all(|member| rest(member, new)) && metadata(old) == metadata(new)
 }
 
 fn drop_nulls(value: &mut Value) {

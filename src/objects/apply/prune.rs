@@ -13,7 +13,7 @@ use super::set::FieldSet;
 /// A struct goes when all of it goes. An item of a list or an entry of a map goes with everything in it when nobody owns
 /// the item itself, though somebody own a field of it; when somebody does, only what nobody owns goes.
 pub(super) fn prune(of: Type<'_>, merged: Value, last: &FieldSet, owned: &FieldSet) -> Value {
-    if last.is_empty() {
+    if last.difference(owned).is_empty() {
         return merged;
     }
     let last = with_structs(of, last);

@@ -76,7 +76,7 @@ pub(super) enum Shape<'a> {
 
 /// A list whose items have owners of their own.
 #[derive(Clone, Copy)]
-pub(super) struct Items<'a> {
+pub(crate) struct Items<'a> {
     /// None: a set.
     keys: Option<&'a [Key]>,
     pub of: Type<'a>,
@@ -142,13 +142,40 @@ impl Key {
     }
 }
 
+/// What `x-kubernetes-list-type` says of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListType {
+    Atomic,
+    Set,
+    /// By these keys.
+    Map(Vec<&'static str>),
+}
+
 impl<'a> Type<'a> {
     pub fn of(kind: &Kind) -> Type<'static> {
         Schema::kind(&kind.api_version(), kind.kind)
     }
 
+    /// One of which nothing is known.
+    pub(crate) fn plain() -> Type<'static> {
+        let schema: &'static Schema = &BUILTIN_TYPES;
+        schema.at(PLAIN)
+    }
+
+    pub(crate) fn list_type(self) -> ListType {
+        match self.node {
+            Node::Set => ListType::Set,
+            Node::List { keys, .. } => ListType::Map(keys.iter().map(|key| key.name).collect()),
+            Node::Plain | Node::Atomic | Node::Struct(_) => ListType::Atomic,
+        }
+    }
+
+    pub(crate) fn is_atomic(self) -> bool {
+        matches!(self.node, Node::Atomic)
+    }
+
     /// The type of a member of a map.
-    pub(super) fn member(self, name: &str) -> Type<'a> {
+    pub(crate) fn member(self, name: &str) -> Type<'a> {
         match self.node {
             Node::Struct(members) => self.schema.at(members.get(name).map_or(PLAIN, |member| member.of)),
             _ => self.schema.at(PLAIN),
@@ -166,7 +193,7 @@ impl<'a> Type<'a> {
     }
 
     /// The type of the items of a list.
-    pub(super) fn items(self) -> Option<Items<'a>> {
+    pub(crate) fn items(self) -> Option<Items<'a>> {
         match self.node {
             Node::Set => Some(Items { keys: None, of: self.schema.at(PLAIN) }),
             Node::List { keys, items } => Some(Items { keys: Some(keys), of: self.schema.at(*items) }),

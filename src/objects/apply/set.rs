@@ -176,10 +176,10 @@ impl FieldSet {
     pub fn from_json(json: &Value) -> Result<FieldSet, String> {
         let mut set = FieldSet::default();
         for (name, value) in path::object(json, "a set of fields")?.iter().filter(|(name, _)| *name != SELF) {
-            let below = path::object(value, name)?;
+            let is_said = path::object(value, name)?.contains_key(SELF);
             let Some(element) = Element::parse(name)? else { continue };
-            let alone = below.keys().all(|name| name == SELF);
-            set.attach(element, alone || below.contains_key(SELF), FieldSet::from_json(value)?);
+            let below = FieldSet::from_json(value)?;
+            set.attach(element, is_said || below.is_empty(), below);
         }
         Ok(set)
     }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::Value;
 
-use super::{Column, Kind, Rules, printed, typed};
+use super::{Column, Kind, Rules, Typed, printed};
 use crate::{At, Errors, Reason, meta, names};
 
 /// Of all values of a ConfigMap or Secret together.
@@ -19,7 +19,7 @@ pub(super) const KIND: Kind = Kind {
     short_names: &["cm"],
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<ConfigMap>,
+        typed: Typed::of::<ConfigMap>(),
         validate,
         row: |object, now| {
             let keys = |field| meta::at(object, &[field]).and_then(Value::as_object).map_or(0, serde_json::Map::len);

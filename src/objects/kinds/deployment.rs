@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Part, Rules, printed, template, typed};
-use crate::{At, Errors, meta, names, patch};
+use super::{Column, Kind, Part, Rules, Typed, amount, printed, spec_changed, template};
+use crate::{At, Errors, meta, patch};
 
 static COLUMNS: &[Column] = &[
     printed::NAME,
@@ -39,7 +39,7 @@ pub(super) const KIND: Kind = Kind {
     scale: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<Deployment>,
+        typed: Typed::of::<Deployment>(),
         default,
         validate,
         create: |object| meta::set(object, &["status"], json!({})),
@@ -49,9 +49,7 @@ pub(super) const KIND: Kind = Kind {
             }
         },
         // Annotations too: they hold the revision.
-        generation: Some(|new, old| {
-            new.get("spec") != old.get("spec") || meta::annotations(new) != meta::annotations(old)
-        }),
+        generation: Some(|new, old| spec_changed(new, old) || meta::annotations(new) != meta::annotations(old)),
         fields: template::fields,
         row,
         lists: &patch::WORKLOAD,
@@ -63,24 +61,18 @@ pub(super) const KIND: Kind = Kind {
 fn default(object: &mut Value) {
     template::default(object);
     for (field, value) in [("revisionHistoryLimit", json!(10)), ("progressDeadlineSeconds", json!(600))] {
-        if meta::at(object, &["spec", field]).is_none() {
-            meta::set(object, &["spec", field], value);
-        }
+        meta::set_absent(object, &["spec", field], value);
     }
-    if meta::text(object, &["spec", "strategy", "type"]).is_empty() {
-        meta::set(object, &["spec", "strategy", "type"], "RollingUpdate".into());
-    }
+    meta::set_empty(object, &["spec", "strategy", "type"], "RollingUpdate".into());
     if meta::text(object, &["spec", "strategy", "type"]) == "RollingUpdate" {
         for field in ["maxUnavailable", "maxSurge"] {
-            if meta::at(object, &["spec", "strategy", "rollingUpdate", field]).is_none() {
-                meta::set(object, &["spec", "strategy", "rollingUpdate", field], "25%".into());
-            }
+            meta::set_absent(object, &["spec", "strategy", "rollingUpdate", field], "25%".into());
         }
     }
 }
 
 fn validate(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
-    template::validate(new, old, "deployment", errors);
+    template::validate(new, old, "Deployment", errors);
     let spec = new.field("spec");
     strategy(&spec.field("strategy"), errors);
     spec.field("revisionHistoryLimit").non_negative(errors);
@@ -101,32 +93,15 @@ fn strategy(strategy: &At<'_>, errors: &mut Errors) {
         "Recreate" => {}
         "RollingUpdate" => {
             let (surge, unavailable) = (rolling.field("maxSurge"), rolling.field("maxUnavailable"));
-            int_or_percent(&unavailable, errors);
-            int_or_percent(&surge, errors);
-            if is_zero(&unavailable) && is_zero(&surge) {
+            amount::int_or_percent(&unavailable, errors);
+            amount::int_or_percent(&surge, errors);
+            if amount::is_zero(&unavailable) && amount::is_zero(&surge) {
                 errors.push(unavailable.invalid("may not be 0 when `maxSurge` is 0"));
             }
-            if percentage(&unavailable).is_some_and(|n| n > 100) {
-                errors.push(unavailable.invalid("must not be greater than 100%"));
-            }
+            amount::at_most_all(&unavailable, errors);
         }
         _ => strategy.field("type").one_of(&["Recreate", "RollingUpdate"], true, errors),
     }
-}
-
-fn int_or_percent(at: &At<'_>, errors: &mut Errors) {
-    match at.value {
-        Value::String(text) => errors.extend(names::percent(text).into_iter().map(|message| at.invalid(message))),
-        _ => at.non_negative(errors),
-    }
-}
-
-fn percentage(at: &At<'_>) -> Option<u64> {
-    at.text().strip_suffix('%')?.parse().ok()
-}
-
-fn is_zero(at: &At<'_>) -> bool {
-    at.int() == Some(0) || percentage(at) == Some(0)
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {

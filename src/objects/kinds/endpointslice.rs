@@ -4,14 +4,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::Value;
 
-use super::{Column, Kind, Rules, printed, typed};
+use super::{Column, Kind, Rules, Typed, printed};
 use crate::{At, Errors, Reason, meta, names};
 
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 100;
-/// So many ports and addresses are printed; of the rest the number.
-const PRINTED_MAX: usize = 3;
 
 static COLUMNS: &[Column] = &[
     printed::NAME,
@@ -38,7 +36,7 @@ pub(super) const KIND: Kind = Kind {
     singular: "endpointslice",
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<EndpointSlice>,
+        typed: Typed::of::<EndpointSlice>(),
         default,
         validate,
         generation: Some(|new, old| {
@@ -143,9 +141,5 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn some(all: Vec<String>) -> String {
-    match all.len() {
-        0 => "<unset>".to_owned(),
-        n if n > PRINTED_MAX => format!("{} + {} more...", all[..PRINTED_MAX].join(","), n - PRINTED_MAX),
-        _ => all.join(","),
-    }
+    if all.is_empty() { "<unset>".to_owned() } else { printed::some(&all) }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use serde_json::Value;
 
-use super::{Column, Fields, Kind, Rules, printed, typed};
+use super::{Column, Fields, Kind, Rules, Typed, printed};
 use crate::{At, Errors, meta};
 
 static COLUMNS: &[Column] = &[
@@ -60,7 +60,7 @@ pub(super) const KIND: Kind = Kind {
         "type",
     ],
     columns: COLUMNS,
-    rules: Rules { typed: typed::<Event>, validate, fields, row, ..Rules::NONE },
+    rules: Rules { typed: Typed::of::<Event>(), validate, fields, row, ..Rules::NONE },
     ..Kind::BASE
 };
 
@@ -108,11 +108,12 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     let kind = text(&["involvedObject", "kind"]).to_lowercase();
     let name = text(&["involvedObject", "name"]);
     let about = if kind.is_empty() { name } else { format!("{kind}/{name}") };
-    let component = match text(&["source", "component"]) {
-        component if component.is_empty() => text(&["reportingComponent"]),
-        component => component,
+    let either = |path: &[&str], other: &[&str]| match text(path) {
+        one if one.is_empty() => text(other),
+        one => one,
     };
-    let source = match text(&["source", "host"]) {
+    let component = either(&["source", "component"], &["reportingComponent"]);
+    let source = match either(&["source", "host"], &["reportingInstance"]) {
         host if host.is_empty() => component,
         host => format!("{component}, {host}"),
     };

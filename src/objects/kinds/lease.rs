@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::coordination::v1::Lease;
 
-use super::{Column, Kind, Rules, printed, typed};
+use super::{Column, Kind, Rules, Typed, printed};
 use crate::{At, Errors, meta};
 
 static COLUMNS: &[Column] = &[
@@ -20,7 +20,7 @@ pub(super) const KIND: Kind = Kind {
     versioned_update: true,
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<Lease>,
+        typed: Typed::of::<Lease>(),
         validate,
         fields: |lease, fields| {
             if let Some(renewed) = meta::time(lease, &["spec", "renewTime"]) {

@@ -1,36 +1,65 @@
-//! The table of kinds. A kind is one file here and one row in [`ALL`]; routes, discovery, Tables and watches follow.
+//! The table of kinds. A kind is one file here (RBAC's four are two) and one row in [`ALL`]; routes, discovery, Tables and
+//! watches follow.
 //!
 //! [`Kind`] holds what is the same for all kinds (metadata, status, generation); a row's functions add what is its own.
 
+mod address;
+mod amount;
+mod certificatesigningrequest;
 mod configmap;
+mod controllerrevision;
+mod cronjob;
+mod daemonset;
+mod decode;
 mod deployment;
+mod endpoints;
 mod endpointslice;
 mod event;
+mod horizontalpodautoscaler;
+mod ingress;
+mod ingressclass;
+mod job;
 mod lease;
+mod limitrange;
 mod metadata;
 mod namespace;
+mod networkpolicy;
 mod node;
+mod persistentvolume;
+mod persistentvolumeclaim;
 mod pod;
+mod poddisruptionbudget;
+mod podtemplate;
 mod printed;
+mod priorityclass;
+mod rbac;
 mod replicaset;
+mod replicationcontroller;
+mod resourcequota;
+mod runtimeclass;
 mod secret;
 mod service;
 mod serviceaccount;
+mod statefulset;
+mod storageclass;
 mod template;
 #[cfg(test)]
 mod tests;
+mod views;
+mod volume;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use crate::selector::FieldSelector;
-use crate::{At, Errors, FieldError, Reason, meta, names, patch};
+use crate::selector::{FieldSelector, LabelSelector};
+use crate::{At, Errors, FieldError, meta, names, patch};
+use decode::{Typed, decode};
 
 pub use pod::{References, pod_references};
 pub use printed::human_duration;
+pub use views::View;
 
 /// Selectable and planned-on fields by their JSON path.
 pub type Fields = BTreeMap<String, String>;
@@ -38,17 +67,58 @@ pub type Fields = BTreeMap<String, String>;
 /// The built-in rows, in the order of `kubectl api-resources`.
 static ALL: &[Kind] = &[
     configmap::KIND,
+    endpoints::KIND,
     event::KIND,
+    limitrange::KIND,
     namespace::KIND,
     node::KIND,
+    persistentvolumeclaim::KIND,
+    persistentvolume::KIND,
     pod::KIND,
+    podtemplate::KIND,
+    replicationcontroller::KIND,
+    resourcequota::KIND,
     secret::KIND,
     serviceaccount::KIND,
     service::KIND,
+    controllerrevision::KIND,
+    daemonset::KIND,
     deployment::KIND,
     replicaset::KIND,
+    statefulset::KIND,
+    horizontalpodautoscaler::KIND,
+    cronjob::KIND,
+    job::KIND,
+    certificatesigningrequest::KIND,
     lease::KIND,
     endpointslice::KIND,
+    ingressclass::KIND,
+    ingress::KIND,
+    networkpolicy::KIND,
+    runtimeclass::KIND,
+    poddisruptionbudget::KIND,
+    rbac::CLUSTER_ROLE_BINDING,
+    rbac::CLUSTER_ROLE,
+    rbac::ROLE_BINDING,
+    rbac::ROLE,
+    priorityclass::KIND,
+    storageclass::KIND,
+];
+
+/// Kinds that are kept and shown, and that no controller acts on yet.
+static KEPT_ONLY: &[&str] = &[
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+    "ReplicationController",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+    "PersistentVolumeClaim",
+    "Ingress",
+    "NetworkPolicy",
+    "ResourceQuota",
+    "LimitRange",
 ];
 
 /// Which part of an object a write is for.
@@ -60,6 +130,15 @@ pub enum Part {
     Status,
     /// `/scale`: all but `spec.replicas` is kept as it was.
     Scale,
+    /// `/approval` of a CertificateSigningRequest: all but the conditions is kept as it was.
+    Approval,
+}
+
+impl Part {
+    /// Whether a write of it says what is desired, not what is.
+    fn is_desired(self) -> bool {
+        matches!(self, Part::Main | Part::Scale)
+    }
 }
 
 /// A path below the object with verbs of its own, as discovery shows it. `status` and `scale` are not among these.
@@ -72,11 +151,20 @@ pub struct Subresource {
     pub kind: &'static str,
 }
 
+/// Who makes a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Requester<'a> {
+    pub name: &'a str,
+    pub uid: &'a str,
+    pub groups: &'a [String],
+    pub extra: &'a BTreeMap<String, Vec<String>>,
+}
+
 /// One column of a Table.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     pub name: &'static str,
-    /// `string`, `integer` or `date`.
+    /// `string`, `integer`, `boolean` or `date`.
     pub kind: &'static str,
     /// `name` for the object's name, else empty.
     pub format: &'static str,
@@ -113,17 +201,20 @@ pub struct Kind {
 
 /// What a kind adds to the rules all kinds share. Every function gets objects that have passed [`Kind::decode`].
 struct Rules {
-    /// Passes the object through its typed struct.
-    typed: fn(&Value) -> Result<Value, FieldError>,
+    typed: Typed,
     name: fn(&str) -> Vec<String>,
     default: fn(&mut Value),
     validate: fn(&At<'_>, Option<&At<'_>>, &mut Errors),
     /// A new object's first status and whatever else a client may not choose.
     create: fn(&mut Value),
+    /// The object says in its spec who asked for it: a CertificateSigningRequest.
+    names_requester: bool,
     /// What must survive an update; runs after the rules all kinds share.
     update: fn(&mut Value, &Value, Part),
     /// Whether the generation rises from old to new; kinds without generation have no such function.
     generation: Option<fn(&Value, &Value) -> bool>,
+    /// The pods the object counts as its own, for its scale.
+    selector: fn(&Value) -> LabelSelector,
     fields: fn(&Value, &mut Fields),
     claims: fn(&Value) -> Vec<String>,
     row: fn(&Value, Timestamp) -> Vec<Value>,
@@ -132,18 +223,25 @@ struct Rules {
 
 impl Rules {
     const NONE: Rules = Rules {
-        typed: |value| Ok(value.clone()),
+        typed: Typed::NONE,
         name: names::subdomain,
         default: |_| {},
         validate: |_, _, _| {},
         create: |_| {},
+        names_requester: false,
         update: |_, _, _| {},
         generation: None,
+        selector: |object| LabelSelector::of(object.pointer("/spec/selector").unwrap_or(&Value::Null)),
         fields: |_, _| {},
         claims: |_| Vec::new(),
-        row: printed::name_and_age,
+        row: printed::name_and_created,
         lists: &patch::OBJECT,
     };
+}
+
+/// Whether something else is desired now: for [`Rules::generation`] of most kinds.
+fn spec_changed(new: &Value, old: &Value) -> bool {
+    !meta::alike(new.get("spec").unwrap_or(&Value::Null), old.get("spec").unwrap_or(&Value::Null))
 }
 
 impl Kind {
@@ -164,7 +262,7 @@ impl Kind {
         create_on_update: false,
         versioned_update: false,
         graceful: false,
-        columns: printed::NAME_AND_AGE,
+        columns: printed::NAME_AND_CREATED,
         rules: Rules::NONE,
     };
 
@@ -188,6 +286,12 @@ impl Kind {
         if self.group.is_empty() { self.kind.to_owned() } else { format!("{}.{}", self.kind, self.group) }
     }
 
+    /// What whoever makes one of this kind should know: that nothing acts on it yet.
+    pub fn warning(&self) -> Option<String> {
+        let kept_only = KEPT_ONLY.contains(&self.kind);
+        kept_only.then(|| format!("hactl keeps this {} and does not act on it yet", self.kind))
+    }
+
     /// Whether `metadata.generation` counts the changes of this kind's objects.
     pub fn has_generation(&self) -> bool {
         self.rules.generation.is_some()
@@ -199,26 +303,7 @@ impl Kind {
     /// # Errors
     /// A value of the wrong type (the client sees 400), with its path.
     pub fn decode(&self, object: &mut Value) -> Result<Vec<String>, FieldError> {
-        drop_nulls(object);
-        if !object.is_object() {
-            return Err(FieldError::new("", Reason::TypeInvalid, "must be an object"));
-        }
-        meta::set(object, &["apiVersion"], self.api_version().into());
-        meta::set(object, &["kind"], self.kind.into());
-        let known = (self.rules.typed)(object).map_err(|mut error| {
-            let place = if error.field.is_empty() { String::new() } else { format!("{}: ", error.field) };
-            error.message = format!(
-                "{} in version {:?} cannot be handled as a {}: {place}{}",
-                self.kind,
-                self.api_version(),
-                self.kind,
-                error.message
-            );
-            error
-        })?;
-        let mut unknown = Vec::new();
-        prune(object, &known, "", &mut unknown);
-        Ok(unknown)
+        decode(object, &self.api_version(), self.kind, self.rules.typed)
     }
 
     /// Fills in what Kubernetes fills in. Harmless to repeat.
@@ -236,14 +321,27 @@ impl Kind {
         errors
     }
 
-    /// Makes a client's object a new one: the generation is 1, the status the first one. [`meta::stamp`] gives it uid
-    /// and time; the name is there or generated already.
+    /// Makes a client's object a new one: the generation is 1, the status the first one. The name is there or generated
+    /// already, and uid and time are there by [`meta::stamp`]: a Job selects its pods by its uid.
     pub fn prepare_create(&self, object: &mut Value) {
         meta::remove(object, &["metadata", "generation"]);
         if self.has_generation() {
             meta::set(object, &["metadata", "generation"], 1.into());
         }
         (self.rules.create)(object);
+    }
+
+    /// Writes into a new object who asks for it, if it says so; after [`Self::prepare_create`].
+    pub fn note_requester(&self, object: &mut Value, requester: &Requester<'_>) {
+        if !self.rules.names_requester {
+            return;
+        }
+        meta::set(object, &["spec", "username"], requester.name.into());
+        let rest =
+            [("uid", json!(requester.uid)), ("groups", json!(requester.groups)), ("extra", json!(requester.extra))];
+        for (field, value) in rest.into_iter().filter(|(_, value)| !meta::is_empty(value)) {
+            meta::set(object, &["spec", field], value);
+        }
     }
 
     /// Takes from `old` all that a write of `part` may not change, and counts the generation.
@@ -258,10 +356,16 @@ impl Kind {
                 meta::set(new, &["spec", "replicas"], replicas);
                 meta::set(new, &["metadata", "resourceVersion"], version.into());
             }
+            Part::Approval => {
+                let mut kept = old.clone();
+                meta::copy(&mut kept, new, &["status", "conditions"]);
+                meta::copy(&mut kept, new, &["metadata", "resourceVersion"]);
+                *new = kept;
+            }
         }
         (self.rules.update)(new, old, part);
         if let Some(changed) = self.rules.generation {
-            let generation = meta::generation(old) + i64::from(part != Part::Status && changed(new, old));
+            let generation = meta::generation(old) + i64::from(part.is_desired() && changed(new, old));
             meta::set(new, &["metadata", "generation"], generation.into());
         } else {
             meta::copy(new, old, &["metadata", "generation"]);
@@ -365,7 +469,7 @@ impl Kind {
 
     /// The `autoscaling/v1` Scale of an object.
     pub fn scale(&self, object: &Value) -> Value {
-        let selector = crate::selector::LabelSelector::of(object.pointer("/spec/selector").unwrap_or(&Value::Null));
+        let selector = (self.rules.selector)(object);
         let mut metadata = Map::new();
         for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
             if let Some(value) = meta::at(object, &["metadata", field]) {
@@ -386,6 +490,11 @@ impl Kind {
 
     pub(crate) fn check_name(&self, name: &str) -> Vec<String> {
         (self.rules.name)(name)
+    }
+
+    /// Defines the kind's schema; its name.
+    pub(crate) fn define(&self, generator: &mut schemars::SchemaGenerator) -> Option<String> {
+        (self.rules.typed.schema)(generator)
     }
 
     pub(crate) fn lists(&self) -> &'static patch::Type {
@@ -426,6 +535,21 @@ impl Kinds {
         self.rows.iter().find(|row| row.group == group && row.kind == kind)
     }
 
+    /// By the place in the API: the kind, and where this is not the stored version, the view that makes it.
+    pub fn by_version(&self, group: &str, version: &str, plural: &str) -> Option<(&Kind, Option<&'static View>)> {
+        let stored = self.by_resource(group, plural).filter(|kind| kind.version == version);
+        if let Some(kind) = stored {
+            return Some((kind, None));
+        }
+        let view = self.views().find(|view| (view.group, view.version, view.plural) == (group, version, plural))?;
+        Some((self.by_resource(view.of_group, plural)?, Some(view)))
+    }
+
+    /// Every version that is not stored.
+    pub fn views(&self) -> impl Iterator<Item = &'static View> {
+        views::ALL.iter()
+    }
+
     /// By the `apiVersion` and `kind` of an object or an owner reference; the version may be any.
     pub fn by_api_version(&self, api_version: &str, kind: &str) -> Option<&Kind> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
@@ -434,51 +558,5 @@ impl Kinds {
 
     pub fn all(&self) -> impl Iterator<Item = &Kind> {
         self.rows.iter()
-    }
-}
-
-/// Passes a value through `T`, naming the path of a value that does not fit.
-fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Result<Value, FieldError> {
-    let object: T = serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let path = if path == "." { String::new() } else { path };
-        FieldError::new(path, Reason::TypeInvalid, error.inner().to_string())
-    })?;
-    serde_json::to_value(object).map_err(|error| FieldError::new("", Reason::TypeInvalid, error.to_string()))
-}
-
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
-}
-
-/// Keeps of `input` what `known` has too, with `known`'s leaves; names the rest.
-fn prune(input: &mut Value, known: &Value, path: &str, unknown: &mut Vec<String>) {
-    match (input, known) {
-        (Value::Object(input), Value::Object(known)) => input.retain(|key, value| {
-            let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            match known.get(key) {
-                Some(known) => {
-                    prune(value, known, &place, unknown);
-                    true
-                }
-                None => {
-                    unknown.push(place);
-                    false
-                }
-            }
-        }),
-        (Value::Array(input), Value::Array(known)) if input.len() == known.len() => {
-            for (i, (value, known)) in input.iter_mut().zip(known).enumerate() {
-                prune(value, known, &format!("{path}[{i}]"), unknown);
-            }
-        }
-        (input, known) => *input = known.clone(),
     }
 }

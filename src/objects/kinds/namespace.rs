@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::json;
 
-use super::{Column, Kind, Part, Rules, Subresource, printed, typed};
+use super::{Column, Kind, Part, Rules, Subresource, Typed, printed};
 use crate::{meta, names, patch};
 
 static COLUMNS: &[Column] =
@@ -20,7 +20,7 @@ pub(super) const KIND: Kind = Kind {
     selectable: &["status.phase"],
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<Namespace>,
+        typed: Typed::of::<Namespace>(),
         name: names::label,
         create: |object| meta::set(object, &["status"], json!({"phase": "Active"})),
         update: |new, old, part| {
@@ -36,7 +36,7 @@ pub(super) const KIND: Kind = Kind {
             let phase = meta::text(object, &["status", "phase"]);
             vec![printed::name(object), phase.into(), printed::age(object, now)]
         },
-        lists: &patch::NAMESPACE,
+        lists: &patch::CONDITIONED,
         ..Rules::NONE
     },
     ..Kind::BASE

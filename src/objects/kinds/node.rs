@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
-use super::{Column, Fields, Kind, Rules, printed, typed};
+use super::{Column, Fields, Kind, Rules, Typed, printed};
 use crate::{At, Errors, meta, names, patch, quantity};
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
@@ -37,7 +37,16 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     selectable: &["spec.unschedulable"],
     columns: COLUMNS,
-    rules: Rules { typed: typed::<Node>, default, validate, fields, claims, row, lists: &patch::NODE, ..Rules::NONE },
+    rules: Rules {
+        typed: Typed::of::<Node>(),
+        default,
+        validate,
+        fields,
+        claims,
+        row,
+        lists: &patch::NODE,
+        ..Rules::NONE
+    },
     ..Kind::BASE
 };
 

@@ -25,10 +25,13 @@ pub(super) const AGE: Column = column(
     "CreationTimestamp is a timestamp representing the server time when this object was created.",
 );
 
-pub(super) const NAME_AND_AGE: &[Column] = &[NAME, AGE];
+const CREATED: Column = column("Created At", "date", 0, AGE.description);
 
-pub(super) fn name_and_age(object: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name(object), age(object, now)]
+/// The columns of kinds that Kubernetes prints in no way of their own.
+pub(super) const NAME_AND_CREATED: &[Column] = &[NAME, CREATED];
+
+pub(super) fn name_and_created(object: &Value, _now: Timestamp) -> Vec<Value> {
+    vec![name(object), meta::text(object, &["metadata", "creationTimestamp"]).into()]
 }
 
 pub(super) fn name(object: &Value) -> Value {
@@ -96,6 +99,35 @@ pub(super) fn selector(object: &Value, path: &[&str]) -> Value {
         Some(selector) => or_none(crate::selector::LabelSelector::of(selector).to_string()),
         None => "<none>".into(),
     }
+}
+
+/// The cell of a text, or what stands for none.
+pub(super) fn text_or(object: &Value, path: &[&str], none: &str) -> Value {
+    meta::at(object, path).and_then(Value::as_str).unwrap_or(none).into()
+}
+
+/// The first few of a list, and the number of the rest.
+pub(super) fn some(all: &[String]) -> String {
+    const PRINTED_MAX: usize = 3;
+    match all.len() {
+        n if n > PRINTED_MAX => format!("{} + {} more...", all[..PRINTED_MAX].join(","), n - PRINTED_MAX),
+        _ => all.join(","),
+    }
+}
+
+/// The points of a load balancer's status, in order and each once.
+pub(super) fn balancer(object: &Value) -> String {
+    let mut points: Vec<&str> = meta::list(object, &["status", "loadBalancer", "ingress"])
+        .iter()
+        .map(|point| match meta::text(point, &["ip"]) {
+            "" => meta::text(point, &["hostname"]),
+            ip => ip,
+        })
+        .filter(|point| !point.is_empty())
+        .collect();
+    points.sort_unstable();
+    points.dedup();
+    points.join(",")
 }
 
 pub(super) fn or_none(text: String) -> Value {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::{Value, json};
 
-use super::{Column, Kind, Rules, printed, template, typed};
+use super::{Column, Kind, Rules, Typed, printed, spec_changed, template};
 use crate::{meta, patch};
 
 static COLUMNS: &[Column] = &[
@@ -35,11 +35,11 @@ pub(super) const KIND: Kind = Kind {
     selectable: &["status.replicas"],
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<ReplicaSet>,
+        typed: Typed::of::<ReplicaSet>(),
         default: template::default,
-        validate: |new, old, errors| template::validate(new, old, "replicaset", errors),
+        validate: |new, old, errors| template::validate(new, old, "ReplicaSet", errors),
         create: |object| meta::set(object, &["status"], json!({"replicas": 0})),
-        generation: Some(|new, old| new.get("spec") != old.get("spec")),
+        generation: Some(spec_changed),
         fields: template::fields,
         row,
         lists: &patch::WORKLOAD,

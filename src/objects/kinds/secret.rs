@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
 use super::configmap::{BYTES_MAX, decoded_length, frozen};
-use super::{Column, Kind, Rules, printed, typed};
+use super::{Column, Kind, Rules, Typed, printed};
 use crate::{At, Errors, Reason, meta, names};
 
 static COLUMNS: &[Column] = &[
@@ -23,7 +23,7 @@ pub(super) const KIND: Kind = Kind {
     selectable: &["type"],
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<Secret>,
+        typed: Typed::of::<Secret>(),
         default,
         validate,
         update: |new, old, _| {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use super::{Column, Fields, Kind, Part, Rules, printed, template, typed};
+use super::{Column, Fields, Kind, Part, Rules, Typed, printed, template};
 use crate::{At, Errors, meta, names, patch};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -42,7 +42,7 @@ pub(super) const KIND: Kind = Kind {
     selectable: &["spec.clusterIP", "spec.type"],
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<Service>,
+        typed: Typed::of::<Service>(),
         name: names::label_1035,
         default,
         validate,
@@ -304,16 +304,8 @@ fn external_ips(object: &Value) -> String {
     match kind_of(object) {
         "ExternalName" => meta::text(object, &["spec", "externalName"]).to_owned(),
         "LoadBalancer" => {
-            let ingress = meta::list(object, &["status", "loadBalancer", "ingress"]);
-            let mut all: Vec<&str> = ingress
-                .iter()
-                .map(|entry| match meta::text(entry, &["ip"]) {
-                    "" => meta::text(entry, &["hostname"]),
-                    ip => ip,
-                })
-                .filter(|address| !address.is_empty())
-                .collect();
-            all.extend(Some(given.as_str()).filter(|given| !given.is_empty()));
+            let all: Vec<String> =
+                [printed::balancer(object), given].into_iter().filter(|text| !text.is_empty()).collect();
             if all.is_empty() { "<pending>".to_owned() } else { all.join(",") }
         }
         _ if given.is_empty() => "<none>".to_owned(),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use super::{Column, Kind, Rules, printed, typed};
+use super::{Column, Kind, Rules, Typed, printed};
 use crate::{meta, patch};
 
 static COLUMNS: &[Column] = &[
@@ -18,7 +18,7 @@ pub(super) const KIND: Kind = Kind {
     short_names: &["sa"],
     columns: COLUMNS,
     rules: Rules {
-        typed: typed::<ServiceAccount>,
+        typed: Typed::of::<ServiceAccount>(),
         row: |object, now| {
             vec![printed::name(object), meta::list(object, &["secrets"]).len().into(), printed::age(object, now)]
         },

@@ -10,6 +10,7 @@ mod updates;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::managers::UPDATERS_MAX;
 use super::*;
 
 /// A second of the tests' time.
@@ -31,7 +32,7 @@ impl By {
     fn write(&self) -> Write<'static> {
         Write {
             of: Schema::kind(self.api_version, self.kind),
-            api_version: self.api_version,
+            api_version: self.api_version.to_owned(),
             has_status: !matches!(self.kind, "ConfigMap" | "Secret" | "ServiceAccount"),
             manager: self.manager,
             subresource: self.subresource,

@@ -155,6 +155,56 @@ fn dropping_a_map_keeps_the_entries_of_others_and_of_nobody() {
     assert_eq!(one.applies(live, json!({"spec": {"replicas": 1}}))["spec"], json!({"replicas": 1, "paused": false}));
 }
 
+/// An applier drops a struct of which another has written something since.
+#[test]
+fn a_dropped_struct_keeps_what_others_wrote() {
+    let one = deployment("one");
+    let applied = |strategy: Value| json!({"spec": {"replicas": 1, "strategy": strategy}});
+    let without = json!({"spec": {"replicas": 1}});
+    let written = json!({"type": "a", "rollingUpdate": {"maxSurge": 1}});
+    let rest = json!({"rollingUpdate": {"maxSurge": 1}});
+    // what the other wrote, what is applied then, what is left
+    let cases = [
+        (json!({}), without.clone(), None),
+        (json!({}), applied(json!({})), Some(json!({}))),
+        (written.clone(), without.clone(), Some(rest.clone())),
+        (written.clone(), applied(json!({})), Some(rest.clone())),
+        (written, applied(json!(null)), Some(rest)),
+        (json!({"type": "b"}), without, Some(json!({"type": "b"}))),
+        (json!({"type": "b"}), applied(json!(null)), Some(json!({"type": "b"}))),
+    ];
+    for (written, then, left) in cases {
+        let live = one.applies(None, applied(json!({"type": "a"})));
+        let live = deployment("two").at(1).patches(&live, json!({"spec": {"strategy": written}}));
+        let new = one.applies(live, then.clone());
+        assert_eq!(new.pointer("/spec/strategy").cloned(), left, "{written} {then}");
+    }
+}
+
+/// Of a kind whose types nobody knows, every entry of a map has owners of its own.
+#[test]
+fn entries_of_unknown_kinds_are_kept_by_whoever_owns_them() {
+    let by = |manager| By { api_version: "example.com/v1", kind: "Anything", ..config_map(manager) };
+    let spec = |spec: Value| json!({"spec": spec});
+    let one = by("apply-one");
+    let live = one.applies(None, spec(json!({"a": {"b": {}}, "c": {"d": {}}})));
+    let live = by("apply-two").applies(live, spec(json!({"a": {}, "c": {"d": {}}})));
+    let live = by("controller-one").at(1).patches(&live, spec(json!({"a": {"b": {"c": {}}}, "c": {"d": {"e": {}}}})));
+    let live = by("controller-two").at(1).patches(&live, spec(json!({"c": {"d": {"e": {"f": {}}}}})));
+    let live = by("controller-one").at(1).patches(&live, spec(json!({"c": {"d": {"e": {"f": {"g": {}}}}}})));
+    let new = one.applies(live, spec(json!({})));
+    assert_eq!(new["spec"], json!({"c": {"d": {"e": {"f": {"g": {}}}}}}));
+    check_owned(
+        &new,
+        &[
+            ("apply-one/Apply", json!({"f:spec": {}})),
+            ("apply-two/Apply", json!({"f:spec": {"f:a": {}, "f:c": {".": {}, "f:d": {}}}})),
+            ("controller-one/Update", json!({"f:spec": {"f:c": {"f:d": {"f:e": {".": {}, "f:f": {"f:g": {}}}}}}})),
+            ("controller-two/Update", json!({"f:spec": {"f:c": {"f:d": {"f:e": {"f:f": {}}}}}})),
+        ],
+    );
+}
+
 #[test]
 fn a_deleted_item_frees_its_fields() {
     let live = deployment("one").applies(None, containers(json!([{"name": "a"}, {"name": "b"}])));

@@ -11,7 +11,7 @@ mod validate;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::{Fields, Kind, Part, Rules, Subresource, typed};
+use super::{Fields, Kind, Part, Rules, Subresource, Typed, spec_changed};
 use crate::quantity::Quantity;
 use crate::{At, Errors, meta, patch};
 
@@ -45,7 +45,7 @@ pub(super) const KIND: Kind = Kind {
     graceful: true,
     columns: cells::COLUMNS,
     rules: Rules {
-        typed: typed::<Pod>,
+        typed: Typed::of::<Pod>(),
         default: defaults::default_pod,
         validate: |new, old, errors| validate(new, old, errors),
         create: |object| {
@@ -57,7 +57,7 @@ pub(super) const KIND: Kind = Kind {
                 meta::copy(new, old, &["status", "qosClass"]);
             }
         },
-        generation: Some(|new, old| new.get("spec") != old.get("spec")),
+        generation: Some(spec_changed),
         fields,
         row: cells::row,
         lists: &patch::POD,

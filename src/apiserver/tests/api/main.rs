@@ -1,5 +1,7 @@
 //! The HTTP contract over a store in memory: verbs, refusals, lists, watches, forms.
 
+mod apply;
+
 use std::sync::Arc;
 
 use apiserver::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
@@ -272,10 +274,90 @@ async fn refusals_are_worded_as_in_kubernetes() {
     for (media, code) in [("application/cbor", 415), ("text/plain", 415)] {
         assert_eq!(api.send("POST", MAPS, &[("content-type", media)], b"{}".to_vec()).await.status.as_u16(), code);
     }
-    let apply = api.patch(&format!("{MAPS}/a"), "apply-patch+yaml", json!({})).await;
+    let apply = api.patch(&format!("{MAPS}/a"), "apply-patch+cbor", json!({})).await;
     assert_eq!((apply.status.as_u16(), apply.body["reason"].as_str()), (415, Some("UnsupportedMediaType")));
     let picky = api.send("GET", MAPS, &[("accept", "text/html")], Vec::new()).await;
     assert_eq!(picky.status, StatusCode::NOT_ACCEPTABLE);
+}
+
+#[tokio::test]
+async fn kinds_of_every_group_are_kept_explained_and_warned_of() {
+    let api = Api::new().await;
+    let template = json!({
+        "metadata": {"labels": {"a": "b"}},
+        "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]},
+    });
+    let job = json!({"metadata": {"name": "j"}, "spec": {"template": template}});
+    let made = api.post("/apis/batch/v1/namespaces/default/jobs", job).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    assert_eq!(made.body["spec"]["completions"], 1, "{}", made.text);
+    let warned = made.headers.get("warning").and_then(|text| text.to_str().ok()).unwrap_or_default();
+    assert!(warned.contains("hactl keeps this Job and does not act on it yet"), "{warned}");
+    let uid = &made.body["metadata"]["uid"];
+    assert_eq!(&made.body["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"], uid);
+    let index = api.get("/openapi/v3").await;
+    for root in ["api/v1", "apis/apps/v1", "apis/batch/v1", "apis/rbac.authorization.k8s.io/v1"] {
+        let url = index.body["paths"][root]["serverRelativeURL"].as_str().unwrap_or_default().to_owned();
+        let document = api.get(&url).await;
+        assert_eq!(document.status, StatusCode::OK, "{root}");
+        let schemas = document.body["components"]["schemas"].as_object().map_or(0, serde_json::Map::len);
+        assert!(schemas > 5, "{root} has {schemas} schemas");
+    }
+}
+
+#[tokio::test]
+async fn who_may_what_follows_roles_and_bindings() {
+    let mut api = Api::new().await;
+    const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+    let role = json!({
+        "metadata": {"name": "maps"},
+        "rules": [
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "patch"]},
+            {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["create"]},
+        ],
+    });
+    assert_eq!(api.post(ROLES, role).await.status, StatusCode::CREATED);
+    let binding = json!({
+        "metadata": {"name": "eve"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "maps"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"}],
+    });
+    let bound = api.post(BINDINGS, binding).await;
+    assert_eq!(bound.status, StatusCode::CREATED, "{}", bound.text);
+    api.config_map("a", json!({})).await;
+    api.user = Some(User::authenticated("eve", vec![]));
+    assert_eq!(api.get(&format!("{MAPS}/a")).await.status, StatusCode::OK);
+    assert_eq!(api.get("/api/v1/namespaces/default/secrets").await.status, StatusCode::FORBIDDEN);
+    // An apply that would create needs more than `patch`.
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}});
+    let made = api.patch(&format!("{MAPS}/b?fieldManager=m"), "apply-patch+yaml", map).await;
+    assert_eq!(made.status, StatusCode::FORBIDDEN, "{}", made.text);
+    let more = json!({
+        "metadata": {"name": "more"},
+        "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}],
+    });
+    let refused = api.post(ROLES, more).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
+    assert!(refused.text.contains("is attempting to grant RBAC permissions not currently held"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn who_acts_as_another_may_what_the_other_may() {
+    let mut api = Api::new().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let eve = [("impersonate-user", "eve"), ("impersonate-group", "dev")];
+    let refused = api.send("GET", secrets, &eve, Vec::new()).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
+    assert!(refused.text.contains("User \\\"eve\\\" cannot list"), "{}", refused.text);
+    let masters = [("impersonate-user", "eve"), ("impersonate-group", MASTERS)];
+    assert_eq!(api.send("GET", secrets, &masters, Vec::new()).await.status, StatusCode::OK);
+    let nobody = api.send("GET", secrets, &[("impersonate-group", "dev")], Vec::new()).await;
+    assert_eq!(nobody.status, StatusCode::BAD_REQUEST, "{}", nobody.text);
+    api.user = Some(User::authenticated("eve", vec![]));
+    let refused = api.send("GET", "/apis", &[("impersonate-user", "admin")], Vec::new()).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
+    assert!(refused.text.contains("cannot impersonate resource"), "{}", refused.text);
 }
 
 #[tokio::test]
