@@ -1,5 +1,5 @@
-//! The order in which a write is judged: decode, default, mutate, default again, validate, propose. One place for all
-//! verbs, so that none can leave a step out.
+//! The order in which a write is judged: decode, default, note who owns what, mutate, default again, validate, propose. One
+//! place for all verbs, so that none can leave a step out.
 
 use std::sync::Arc;
 
@@ -156,7 +156,7 @@ fn set_managed(object: &mut Value, managed: Option<Value>) {
 /// Who writes what of an object, and so owns it.
 pub struct Writer<'a> {
     pub manager: &'a str,
-    /// `status`, `scale`; empty for the object itself.
+    /// `status`, `scale`, `approval`; empty for the object itself.
     pub subresource: &'a str,
     /// The owners are in the object already: it comes out of an apply.
     pub applies: bool,

@@ -59,8 +59,8 @@ pub async fn write(call: &Call, body: Body) -> Result<Response> {
     let writer = Writer {
         manager: &options.manager,
         subresource: match call.resource.subresource.as_str() {
-            part @ ("status" | "scale" | "approval") => part,
-            _ => "",
+            "finalize" => "",
+            part => part,
         },
         applies: sent == Sent::Apply,
     };

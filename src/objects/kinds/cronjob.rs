@@ -37,6 +37,7 @@ pub(super) const KIND: Kind = Kind {
     short_names: &["cj"],
     categories: &["all"],
     status: true,
+    kept_only: true,
     columns: COLUMNS,
     rules: Rules {
         typed: Typed::of::<CronJob>(),

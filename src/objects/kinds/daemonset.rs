@@ -54,6 +54,7 @@ pub(super) const KIND: Kind = Kind {
     short_names: &["ds"],
     categories: &["all"],
     status: true,
+    kept_only: true,
     columns: COLUMNS,
     rules: Rules {
         typed: Typed::of::<DaemonSet>(),

@@ -34,6 +34,7 @@ pub(super) const KIND: Kind = Kind {
     singular: "ingress",
     short_names: &["ing"],
     status: true,
+    kept_only: true,
     columns: COLUMNS,
     rules: Rules {
         typed: Typed::of::<Ingress>(),

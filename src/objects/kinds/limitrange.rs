@@ -25,6 +25,7 @@ pub(super) const KIND: Kind = Kind {
     singular: "limitrange",
     short_names: &["limits"],
     create_on_update: true,
+    kept_only: true,
     rules: Rules { typed: Typed::of::<LimitRange>(), default, validate, ..Rules::NONE },
     ..Kind::BASE
 };

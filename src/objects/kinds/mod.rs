@@ -105,22 +105,6 @@ static ALL: &[Kind] = &[
     storageclass::KIND,
 ];
 
-/// Kinds that are kept and shown, and that no controller acts on yet.
-static KEPT_ONLY: &[&str] = &[
-    "StatefulSet",
-    "DaemonSet",
-    "Job",
-    "CronJob",
-    "ReplicationController",
-    "HorizontalPodAutoscaler",
-    "PodDisruptionBudget",
-    "PersistentVolumeClaim",
-    "Ingress",
-    "NetworkPolicy",
-    "ResourceQuota",
-    "LimitRange",
-];
-
 /// Which part of an object a write is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -195,6 +179,8 @@ pub struct Kind {
     pub versioned_update: bool,
     /// DELETE marks first and waits for the kubelet: only Pods.
     pub graceful: bool,
+    /// It is validated, stored and shown, and no controller acts on it yet.
+    kept_only: bool,
     columns: &'static [Column],
     rules: Rules,
 }
@@ -262,6 +248,7 @@ impl Kind {
         create_on_update: false,
         versioned_update: false,
         graceful: false,
+        kept_only: false,
         columns: printed::NAME_AND_CREATED,
         rules: Rules::NONE,
     };
@@ -288,8 +275,7 @@ impl Kind {
 
     /// What whoever makes one of this kind should know: that nothing acts on it yet.
     pub fn warning(&self) -> Option<String> {
-        let kept_only = KEPT_ONLY.contains(&self.kind);
-        kept_only.then(|| format!("hactl keeps this {} and does not act on it yet", self.kind))
+        self.kept_only.then(|| format!("hactl keeps this {} and does not act on it yet", self.kind))
     }
 
     /// Whether `metadata.generation` counts the changes of this kind's objects.

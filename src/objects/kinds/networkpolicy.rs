@@ -23,6 +23,7 @@ pub(super) const KIND: Kind = Kind {
     plural: "networkpolicies",
     singular: "networkpolicy",
     short_names: &["netpol"],
+    kept_only: true,
     columns: COLUMNS,
     rules: Rules {
         typed: Typed::of::<NetworkPolicy>(),

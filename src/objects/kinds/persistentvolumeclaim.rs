@@ -39,6 +39,7 @@ pub(super) const KIND: Kind = Kind {
     singular: "persistentvolumeclaim",
     short_names: &["pvc"],
     status: true,
+    kept_only: true,
     columns: COLUMNS,
     rules: Rules {
         typed: Typed::of::<PersistentVolumeClaim>(),

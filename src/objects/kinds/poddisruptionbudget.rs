@@ -28,6 +28,7 @@ pub(super) const KIND: Kind = Kind {
     short_names: &["pdb"],
     status: true,
     versioned_update: true,
+    kept_only: true,
     columns: COLUMNS,
     rules: Rules {
         typed: Typed::of::<PodDisruptionBudget>(),

@@ -49,15 +49,5 @@ pub(super) const KIND: Kind = Kind {
 };
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
-    let [names, images, selector] = template::wide_cells(object);
-    vec![
-        printed::name(object),
-        printed::count(object, &["spec", "replicas"]),
-        printed::count(object, &["status", "replicas"]),
-        printed::count(object, &["status", "readyReplicas"]),
-        printed::age(object, now),
-        names,
-        images,
-        selector,
-    ]
+    template::replica_row(object, now, template::wide_cells(object))
 }

@@ -28,6 +28,7 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     scale: true,
     selectable: &["status.replicas"],
+    kept_only: true,
     columns: COLUMNS,
     rules: Rules {
         typed: Typed::of::<ReplicationController>(),
@@ -76,14 +77,5 @@ fn validate(new: &At<'_>, _old: Option<&At<'_>>, errors: &mut Errors) {
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     let [names, images] = template::image_cells(object);
-    vec![
-        printed::name(object),
-        printed::count(object, &["spec", "replicas"]),
-        printed::count(object, &["status", "replicas"]),
-        printed::count(object, &["status", "readyReplicas"]),
-        printed::age(object, now),
-        names,
-        images,
-        printed::pairs(object, &["spec", "selector"]),
-    ]
+    template::replica_row(object, now, [names, images, printed::pairs(object, &["spec", "selector"])])
 }

@@ -1,5 +1,6 @@
 //! What the kinds that make pods share: replicas, a selector, and a pod template that it selects.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Fields, pod, printed};
@@ -118,3 +119,16 @@ pub(super) const SELECTOR: super::Column = printed::column(
     1,
     "Label selector for pods. Existing pods selected by this will be the ones affected.",
 );
+
+/// The cells of what keeps so many pods of one template: wanted, present, ready, and the wide ones.
+pub(super) fn replica_row(object: &Value, now: Timestamp, wide: [Value; 3]) -> Vec<Value> {
+    let mut row = vec![
+        printed::name(object),
+        printed::count(object, &["spec", "replicas"]),
+        printed::count(object, &["status", "replicas"]),
+        printed::count(object, &["status", "readyReplicas"]),
+        printed::age(object, now),
+    ];
+    row.extend(wide);
+    row
+}

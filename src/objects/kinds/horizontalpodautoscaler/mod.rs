@@ -48,6 +48,7 @@ pub(super) const KIND: Kind = Kind {
     categories: &["all"],
     status: true,
     columns: COLUMNS,
+    kept_only: true,
     rules: Rules {
         typed: Typed::of::<HorizontalPodAutoscaler>(),
         default,

@@ -27,6 +27,7 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     scale: true,
     columns: COLUMNS,
+    kept_only: true,
     rules: Rules {
         typed: Typed::of::<StatefulSet>(),
         // Its pods' names begin with it.
