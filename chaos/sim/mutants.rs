@@ -87,6 +87,16 @@ pub const ALL: &[Mutant] = &[
             22,
         )
     },
+    Mutant {
+        nodes: 1,
+        ..shown_by(
+            &["kill-leader"],
+            60,
+            "loose-bound",
+            "apply does not look at what the quotas of a namespace leave",
+            1,
+        )
+    },
 ];
 
 /// Plants one in this process.

@@ -1,6 +1,8 @@
 //! The HTTP contract over a store in memory: verbs, refusals, lists, watches, forms.
 
+mod admission;
 mod apply;
+mod deletion;
 
 use std::sync::Arc;
 
