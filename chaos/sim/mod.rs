@@ -374,3 +374,39 @@ async fn rest(world: &Arc<World>) -> Result<(), String> {
     tokio::time::sleep(LOOK).await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strikes_nodes_is_drawn_where_there_are_some() {
+        let drawn = |nodes| {
+            let options = Options {
+                seed: 1,
+                masters: 3,
+                nodes,
+                duration: Duration::from_secs(3600),
+                pace: None,
+                timings: 1,
+                kinds: Vec::new(),
+                only: None,
+                trace: false,
+            };
+            let planned = schedule(&mut Random::new(1), 1, &options);
+            let mut names: Vec<&str> = planned.iter().map(|planned| planned.fault.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            names
+        };
+        let every = |nodes: bool| {
+            let all = faults::ALL.iter().filter(|fault| nodes || !fault.on_nodes);
+            let mut names: Vec<&str> = all.map(|fault| fault.name).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(drawn(3), every(true));
+        assert_eq!(drawn(0), every(false));
+        assert!(every(false).len() < every(true).len());
+    }
+}

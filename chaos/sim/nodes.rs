@@ -334,3 +334,6 @@ impl Uplink for Way {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

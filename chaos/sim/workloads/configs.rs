@@ -231,3 +231,56 @@ fn seen(kind: &str, object: &Value) -> Option<Vec<Seen>> {
     let row = || Seen { revision, name: format!("{SCOPE}{name}"), value, broken: Vec::new() };
     Some(is_one(name).then(row).into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_what_happened_what_did_not_and_what_nobody_knows() {
+        let (create, swap) = (Call::Create("b".into()), Call::Swap("a".into(), "b".into()));
+        let object = json!({"metadata": {"name": "k1", "resourceVersion": "7"}, "data": {"v": "b"}});
+        let list = json!({"metadata": {"resourceVersion": "9"}, "items": [object, {"metadata": {"name": "kube"}}]});
+        let again = json!({"details": {"retryAfterSeconds": 1}});
+        let all = vec![("configmaps/k1".to_owned(), "b".to_owned())];
+        for (call, status, body, says) in [
+            (&create, 201, &object, Answer::Done(7)),
+            (&swap, 200, &object, Answer::Done(7)),
+            (&Call::Delete, 200, &Value::Null, Answer::Made),
+            (&Call::Read, 200, &object, Answer::Saw(Some("b".into()))),
+            (&Call::Read, 404, &Value::Null, Answer::Saw(None)),
+            (&Call::List, 200, &list, Answer::All(all, 9)),
+            (&create, 409, &Value::Null, Answer::Declined),
+            (&swap, 409, &Value::Null, Answer::Declined),
+            (&swap, 404, &Value::Null, Answer::Declined),
+            (&Call::Delete, 404, &Value::Null, Answer::Declined),
+            (&Call::Delete, 409, &Value::Null, Answer::Failed),
+            (&create, 404, &Value::Null, Answer::Failed),
+            (&create, 403, &Value::Null, Answer::Failed),
+            (&create, 507, &Value::Null, Answer::Failed),
+            (&create, 429, &again, Answer::Failed),
+            (&swap, 503, &again, Answer::Failed),
+            (&swap, 503, &Value::Null, Answer::Unknown),
+            (&swap, 504, &again, Answer::Unknown),
+            (&swap, 500, &Value::Null, Answer::Unknown),
+            (&create, 0, &Value::Null, Answer::Unknown),
+        ] {
+            assert_eq!(answer(call, status, body), says, "{call:?} {status}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_a_change_a_bookmark_or_the_end() {
+        let object = json!({"metadata": {"name": "k1", "resourceVersion": "7"}, "data": {"v": "b"}});
+        let row = |value: Option<&str>| {
+            let value = value.map(str::to_owned);
+            Some(vec![Seen { revision: 7, name: "configmaps/k1".into(), value, broken: Vec::new() }])
+        };
+        assert_eq!(seen("ADDED", &object), row(Some("b")));
+        assert_eq!(seen("MODIFIED", &object), row(Some("b")));
+        assert_eq!(seen("DELETED", &object), row(None));
+        assert_eq!(seen("ADDED", &json!({"metadata": {"name": "kube-root-ca.crt"}})), Some(Vec::new()));
+        assert_eq!(seen("BOOKMARK", &object), Some(Vec::new()));
+        assert_eq!(seen("ERROR", &json!({"code": 410})), None);
+    }
+}
