@@ -220,6 +220,7 @@ fn replicas_reached(root: &State) -> Vec<String> {
         let wanted = json::int(&record::parse(present), "spec.replicas").unwrap_or(1);
         let has = root
             .owned_by(&present.header.uid)
+            .filter(|key| key.resource == "pods")
             .filter_map(|key| root.get(key))
             .filter(|pod| pod.header.deletion_ms == 0 && !emit::is_finished(pod))
             .count();

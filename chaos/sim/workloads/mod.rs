@@ -1,5 +1,6 @@
 //! What clients and leaders do while faults happen. To add one: a file and a row.
 
+pub mod configs;
 mod deployments;
 mod hoard;
 mod quotas;
@@ -29,6 +30,11 @@ pub const ALL: &[Workload] = &[
         name: "registers",
         about: "clients read, write, create, swap and delete a few keys through any master",
         run: |world, random| Box::pin(registers::run(world, random)),
+    },
+    Workload {
+        name: "configs",
+        about: "ConfigMaps are made, read, listed, replaced, removed and followed through any master's API server",
+        run: |world, random| Box::pin(configs::run(world, random)),
     },
     Workload {
         name: "deployments",
