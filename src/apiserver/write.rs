@@ -275,6 +275,8 @@ fn denial(kind: &Kind, name: &str, denied: &Denied) -> Failure {
     match denied {
         Denied::Forbidden(why) => Failure::forbidden(kind, name, why),
         Denied::Invalid(errors) => Failure::invalid(kind, name, errors),
+        Denied::NoNamespace(namespace) => Failure::namespace_missing(namespace),
+        Denied::Terminating(namespace) => Failure::namespace_terminating(kind, name, namespace),
     }
 }
 
@@ -283,6 +285,14 @@ pub fn put(kind: &Kind, object: &Value) -> Result<Put> {
     let put = record::put(kind, object).map_err(|error| Failure::invalid(kind, meta::name(object), &[error]))?;
     record::check_size(&put).map_err(Failure::too_large)?;
     Ok(put)
+}
+
+/// What `apply` would refuse for the quotas of the namespace, for a dry run.
+pub fn within_quota(call: &Call, put: &Put, root: &State) -> Result<()> {
+    match root.exceeded(&put.key, &put.header) {
+        Some(exceeded) => Err(refused(call, &put.key.name, Refusal::Exceeded(exceeded))),
+        None => Ok(()),
+    }
 }
 
 /// Proposes on behalf of a user and returns the outcome once it is applied here.
@@ -333,6 +343,7 @@ pub fn refused(call: &Call, name: &str, refusal: Refusal) -> Failure {
         Refusal::Deposed(term) => Failure::unavailable(format!("term {term} is over")),
         Refusal::Invalid(why) => Failure::bad_request(why),
         Refusal::OverQuota(why) => Failure::insufficient_storage(why),
+        Refusal::Exceeded(exceeded) => Failure::forbidden(kind, name, admission::exceeded(&exceeded)),
     }
 }
 

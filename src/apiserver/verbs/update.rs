@@ -131,6 +131,7 @@ async fn attempt_on(
         call.plain(warnings.clone())?.json(StatusCode::OK, json)
     };
     if options.dry_run {
+        write::within_quota(call, &put, root)?;
         return Ok(answer(&write::stored(put, record.revision))?);
     }
     let key = call.key();

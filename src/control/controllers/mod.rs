@@ -13,6 +13,7 @@ mod nodecidr;
 mod podgc;
 mod rbacdefaults;
 mod replicaset;
+mod resourcequota;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ pub const ALL: &[Row] = &[
     replicaset::ROW,
     deployment::ROW,
     endpointslice::ROW,
+    resourcequota::ROW,
     namespace::ROW,
     gc::ROW,
     podgc::ROW,

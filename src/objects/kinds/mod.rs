@@ -53,12 +53,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::quota::Uses;
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::{At, Errors, FieldError, meta, names, patch};
 use decode::{Typed, decode};
 
-pub use pod::{References, pod_references};
+pub use pod::{Amounts, References, amounts, pod_amounts, pod_references};
 pub use printed::human_duration;
+pub use priorityclass::SYSTEM as SYSTEM_PRIORITIES;
 pub use views::View;
 
 /// Selectable and planned-on fields by their JSON path.
@@ -203,6 +205,8 @@ struct Rules {
     selector: fn(&Value) -> LabelSelector,
     fields: fn(&Value, &mut Fields),
     claims: fn(&Value) -> Vec<String>,
+    /// What it takes of the quotas of its namespace.
+    uses: fn(&Value, &mut Uses),
     row: fn(&Value, Timestamp) -> Vec<Value>,
     lists: &'static patch::Type,
 }
@@ -220,6 +224,7 @@ impl Rules {
         selector: |object| LabelSelector::of(object.pointer("/spec/selector").unwrap_or(&Value::Null)),
         fields: |_, _| {},
         claims: |_| Vec::new(),
+        uses: |_, _| {},
         row: printed::name_and_created,
         lists: &patch::OBJECT,
     };
@@ -426,6 +431,13 @@ impl Kind {
     /// What at most one object of the cluster may hold: `clusterip/10.96.0.7`.
     pub fn claims(&self, object: &Value) -> Vec<String> {
         (self.rules.claims)(object)
+    }
+
+    /// What the object takes of the quotas of its namespace, beside being one of its kind.
+    pub fn uses(&self, object: &Value) -> Uses {
+        let mut uses = Uses::default();
+        (self.rules.uses)(object, &mut uses);
+        uses
     }
 
     /// Refuses a field selector on fields that this kind does not offer.

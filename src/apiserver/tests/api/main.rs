@@ -1,5 +1,6 @@
 //! The HTTP contract over a store in memory: verbs, refusals, lists, watches, forms.
 
+mod admission;
 mod apply;
 
 use std::sync::Arc;
