@@ -8,6 +8,7 @@ use objects::{Kinds, quota};
 use serde_json::Value;
 use state::{Bounds, Event, Key, Record, Revision, State, bounds};
 
+use crate::controllers::gc;
 use crate::{emit, json, record};
 
 /// One broken law.
@@ -208,6 +209,7 @@ fn owners_exist(root: &State) -> Vec<String> {
     emit::everything(root)
         .filter(|(_, object)| object.header.deletion_ms == 0 && !object.header.owners.is_empty())
         .filter(|(_, object)| object.header.owners.iter().all(|owner| root.by_uid(&owner.uid).is_none()))
+        .filter(|(key, object)| !gc::has_unknown_owner(key, object))
         .map(|(key, _)| key.to_string())
         .collect()
 }

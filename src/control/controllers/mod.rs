@@ -6,7 +6,7 @@ mod clusterroles;
 mod deployment;
 mod endpointslice;
 mod eventttl;
-mod gc;
+pub(crate) mod gc;
 mod namespace;
 pub(crate) mod node;
 mod nodecidr;

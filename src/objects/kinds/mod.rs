@@ -181,6 +181,8 @@ pub struct Kind {
     pub versioned_update: bool,
     /// DELETE marks first and waits for the kubelet: only Pods.
     pub graceful: bool,
+    /// What it owns lives on when a DELETE names no policy.
+    pub orphans: bool,
     /// It is validated, stored and shown, and no controller acts on it yet.
     kept_only: bool,
     columns: &'static [Column],
@@ -253,6 +255,7 @@ impl Kind {
         create_on_update: false,
         versioned_update: false,
         graceful: false,
+        orphans: false,
         kept_only: false,
         columns: printed::NAME_AND_CREATED,
         rules: Rules::NONE,

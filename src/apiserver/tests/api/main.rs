@@ -2,6 +2,7 @@
 
 mod admission;
 mod apply;
+mod deletion;
 
 use std::sync::Arc;
 
