@@ -75,10 +75,17 @@ async fn leadership(world: &World, id: u64, process: &Process) {
 async fn states(world: &World, process: &Process) {
     let mut applied = process.replica.applied();
     let mut position = process.replica.root().revision();
+    let mut version = process.replica.root().version();
     loop {
         applied.borrow_and_update();
         let root = process.replica.root();
         world.laws.state(&root);
+        if version >= state::bounds::VERSION {
+            for broken in ::control::invariants::check_history(&root, position) {
+                world.laws.broken(broken.law, broken.what);
+            }
+        }
+        version = root.version();
         // A history that was compacted before it was seen here was seen by others.
         for event in root.events_after(position).into_iter().flatten() {
             for broken in ::control::invariants::check_event(event) {

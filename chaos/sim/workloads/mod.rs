@@ -2,6 +2,7 @@
 
 mod deployments;
 mod hoard;
+mod quotas;
 pub mod registers;
 mod services;
 pub mod terms;
@@ -48,6 +49,11 @@ pub const ALL: &[Workload] = &[
         name: "terms",
         about: "whoever leads writes its term, in its term",
         run: |world, random| Box::pin(terms::run(world, random)),
+    },
+    Workload {
+        name: "quotas",
+        about: "more is asked for than a ResourceQuota leaves, through any master's API server, while it is changed",
+        run: |world, random| Box::pin(quotas::run(world, random)),
     },
 ];
 
