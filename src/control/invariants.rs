@@ -290,3 +290,49 @@ fn deletions_stay(event: &Event) -> Vec<String> {
         .into_iter()
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use state::{Command, EntryId, Op, RaiseVersion, op};
+
+    use super::*;
+
+    #[test]
+    fn a_quota_that_was_exceeded_is_found_and_one_set_below_what_is_used_is_not() {
+        let raise = |version: u32| Op { kind: Some(op::Kind::RaiseVersion(RaiseVersion { version })) };
+        let put = |resource: &str, object: Value| {
+            Op::put(record::put(emit::kind("", resource).expect("a kind"), &object).expect("complete"))
+        };
+        let named = |name: &str| json!({ "metadata": { "name": name, "namespace": "x", "uid": name } });
+        let quota = |room: u32| {
+            let mut quota = named("q");
+            quota["spec"]["hard"]["configmaps"] = room.to_string().into();
+            put("resourcequotas", quota)
+        };
+        // Rules older than quotas let through what is to be found.
+        for (version, found) in [(bounds::VERSION, 0), (bounds::VERSION - 1, 1)] {
+            let mut root = State::default();
+            let ops = [
+                raise(version),
+                put("namespaces", json!({ "metadata": { "name": "x", "uid": "x" } })),
+                quota(2),
+                put("configmaps", named("a")),
+                put("configmaps", named("b")),
+                quota(1),
+                put("configmaps", named("c")),
+                put("configmaps", named("a")),
+            ];
+            for op in ops {
+                let entry = EntryId { term: 1, index: root.applied().index + 1 };
+                root.apply(entry, &Command { ops: vec![op], ..Command::default() });
+            }
+            let broken = check_history(&root, 0);
+            assert_eq!(broken.len(), found, "{broken:?}");
+            assert!(
+                broken.iter().all(|broken| broken.what.contains("configmaps at 3 of 1 by configmaps/x/c")),
+                "{broken:?}"
+            );
+        }
+    }
+}

@@ -43,7 +43,7 @@ fn pod(name: &str, spec: Value) -> Value {
 async fn pods_are_admitted_or_told_why_not() {
     let api = Api::newest().await;
     let dry = format!("{PODS}?dryRun=All");
-    for path in [PODS, &dry] {
+    for path in [PODS, dry.as_str()] {
         let missing = api.post(path, pod("p", json!({"serviceAccountName": "robot"}))).await;
         let why = "pods \"p\" is forbidden: error looking up service account default/robot: serviceaccount \"robot\" not found";
         refused(&missing, 403, "Forbidden", why);
