@@ -100,6 +100,21 @@ fn benchmarks_measure_and_clear_up() {
     let report = bench(&["watch", "--watchers", "40", "--connections", "4", "--rate", "20"]);
     assert_eq!(report["events_arrived"], report["events_expected"], "{report}");
     assert!(report["events_arrived"].as_u64() > Some(0), "{report}");
+    let file = local.dir().join("api.json");
+    let small = ["--connections", "4", "--objects", "600", "--rate", "50", "--duration", "1s"];
+    let own = std::process::id().to_string();
+    let further = ["--pid", &own, "--json", file.to_str().expect("a path")];
+    let printed = local.ok(&[&["bench", "api"], &small[..], &further].concat());
+    for name in ["creates ", "create p99 ", "GETs ", "informer, list ", "informer, watch ", "watch p99 ", "resident "] {
+        assert!(printed.contains(&format!("\n{name}")), "{name}: {printed}");
+    }
+    let report: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).expect("written")).expect("JSON");
+    for name in ["creates", "reads", "watch", "store_writes"] {
+        figures(&report[name]);
+    }
+    assert!(report["informer"]["list_s"].as_f64() > Some(0.0) && report["informer"]["watch_s"].is_f64(), "{report}");
+    assert_eq!(report["aims"].as_array().map(Vec::len), Some(7), "{report}");
     eventually("the namespaces are gone", || {
         let now = local.ok(&["get", "ns", "-o", "name"]);
         if now == before { Ok(()) } else { Err(now) }
