@@ -1,6 +1,7 @@
 //! The HTTP contract over a store in memory: verbs, refusals, lists, watches, forms.
 
 mod apply;
+mod usage;
 
 use std::sync::Arc;
 
@@ -64,11 +65,16 @@ impl Api {
     }
 
     fn bounded(replica: replica::Replica, limits: apiserver::Limits) -> Self {
+        Self::telling(replica, limits, Arc::new(()))
+    }
+
+    fn telling(replica: replica::Replica, limits: apiserver::Limits, usages: Arc<dyn apiserver::Usages>) -> Self {
         let shutdown = tokio_util::sync::CancellationToken::new();
         let config = Config {
             replica: replica.clone(),
             settings: Arc::default(),
             streams: Arc::new(Node),
+            usages,
             health: Arc::new(Node),
             metrics: None,
             limits,
