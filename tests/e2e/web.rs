@@ -70,6 +70,9 @@ fn what_is_used(local: &Local) {
         let none = kubectl.tried("top pod nothing");
         assert!(none.is_err_and(|why| why.contains("not found")), "a pod that is not there");
     }
+    let ours = local.ok(&["top", "pods", "-A", "--sum", "--sort-by=memory"]);
+    assert!(ours.starts_with("NAMESPACE") && ours.matches("busy-").count() == 2, "{ours}");
+    assert!(local.ok(&["top", "nodes"]).contains("node-2"));
     local.kubectl(&["delete", "deployment", "busy"]);
 }
 
