@@ -142,6 +142,7 @@ impl Control {
             replica: replica.clone(),
             settings: settings.clone(),
             streams: Arc::new(Nobody),
+            usages: Arc::new(()),
             health: Arc::new(Nobody),
             metrics: None,
             limits: apiserver::Limits::default(),

@@ -71,6 +71,7 @@ impl Host for Machine {
             disk_free_bytes: if full { DISK_BYTES / 100 } else { DISK_BYTES / 2 },
             processes: 100,
             processes_max: 32_768,
+            cpu_busy: std::time::Duration::ZERO,
         }
     }
 

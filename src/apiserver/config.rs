@@ -8,6 +8,8 @@ use futures::stream::BoxStream;
 use replica::Replica;
 use tokio_util::sync::CancellationToken;
 
+use crate::usage::Usages;
+
 /// Everything [`crate::service`] needs. Nothing in this crate reads a clock or draws a random number except through it.
 #[derive(Clone)]
 pub struct Config {
@@ -16,6 +18,8 @@ pub struct Config {
     pub settings: Arc<control::Settings>,
     /// The way to the kubelets, for logs (later exec, attach, port-forward).
     pub streams: Arc<dyn Streams>,
+    /// What nodes and pods use now, for `metrics.k8s.io`.
+    pub usages: Arc<dyn Usages>,
     /// The reasons behind `/readyz` and `/healthz`.
     pub health: Arc<dyn Health>,
     /// Renders `/metrics`; absent in tests.

@@ -14,6 +14,7 @@ use objects::{Kind, Kinds};
 use serde_json::{Value, json};
 
 use crate::status::{Failure, Result};
+use crate::usage;
 
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const DELETE_COLLECTION: &str = "deletecollection";
@@ -85,7 +86,8 @@ impl Discovery {
         );
         put("/api/v1".into(), &resource_list(kinds, ""));
         let entries: Vec<Value> = groups.iter().map(|group| group_entry(kinds, group)).collect();
-        put("/apis".into(), &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": entries}));
+        let all: Vec<Value> = entries.iter().cloned().chain([usage::group_entry()]).collect();
+        put("/apis".into(), &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": all}));
         for (group, entry) in groups.iter().zip(&entries) {
             let mut entry = entry.clone();
             entry["kind"] = "APIGroup".into();
@@ -93,10 +95,15 @@ impl Discovery {
             put(format!("/apis/{group}"), &entry);
             put(format!("/apis/{group}/{}", version_of(kinds, group)), &resource_list(kinds, group));
         }
+        put(format!("/apis/{}", usage::GROUP), &usage::group());
+        put(format!("/apis/{}/{}", usage::GROUP, usage::VERSION), &usage::resource_list());
         let mut aggregated = BTreeMap::new();
         for (version, media) in [("v2", V2), ("v2beta1", V2BETA1)] {
             for (path, groups) in [("/api", &[""][..]), ("/apis", &groups)] {
-                let items: Vec<Value> = groups.iter().map(|group| aggregated_group(kinds, group)).collect();
+                let mut items: Vec<Value> = groups.iter().map(|group| aggregated_group(kinds, group)).collect();
+                if path == "/apis" {
+                    items.push(usage::aggregated_group());
+                }
                 let list = json!({
                     "kind": "APIGroupDiscoveryList",
                     "apiVersion": format!("apidiscovery.k8s.io/{version}"),

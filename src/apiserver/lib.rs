@@ -2,7 +2,8 @@
 //!
 //! [`service`] gives a router that answers as an API server of Kubernetes v1.36. It expects the caller's identity as the
 //! request extension [`control::authz::User`]; who terminated TLS and how is not its business. It knows no Raft, no
-//! Docker and no session: the store is a [`replica::Replica`], and what reaches into a node is a [`Streams`].
+//! Docker and no session: the store is a [`replica::Replica`], what reaches into a node is a [`Streams`], and what nodes use
+//! tells a [`Usages`].
 //!
 //! ```text
 //! request ─ route ─ authorize ─┬─ path: health, discovery, OpenAPI
@@ -30,6 +31,7 @@ mod rows;
 mod server;
 mod shape;
 mod status;
+mod usage;
 mod verbs;
 mod watch;
 mod write;
@@ -40,6 +42,7 @@ use std::sync::Arc;
 pub use config::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
 pub use limits::{Full, Limits, Pool, Seat, until_sent};
 pub use respond::Finite;
+pub use usage::{NodeUsage, PodUsage, UsageQuery, Usages, Used};
 
 /// The whole API as one router. A request without the extension `control::authz::User` is anonymous.
 pub fn service(config: Config) -> axum::Router {

@@ -26,7 +26,7 @@ use crate::respond::Answer;
 use crate::route::{Resource, Route};
 use crate::status::{Failure, Result};
 use crate::watch::SharedFrames;
-use crate::{health, verbs};
+use crate::{health, usage, verbs};
 
 /// What all requests share.
 pub struct Server {
@@ -169,6 +169,9 @@ impl Server {
         user: User,
         request: Request<Body>,
     ) -> Result<Response> {
+        if resource.group == usage::GROUP {
+            return verbs::usage(self, resource, query, request.headers()).await;
+        }
         let kind = self
             .kinds
             .by_resource(&resource.group, &resource.resource)

@@ -63,6 +63,13 @@ impl Failure {
         Self::named(404, "NotFound", kind, name, "not found")
     }
 
+    /// Of a resource that no kind of the store stands for.
+    pub fn unknown_object(group: &str, plural: &str, name: &str) -> Self {
+        let mut failure = Self::new(404, "NotFound", format!("{plural}.{group} {name:?} not found"));
+        failure.details = object(json!({"name": name, "group": group, "kind": plural}));
+        failure
+    }
+
     /// A binding names it, and it is not there.
     pub fn role_missing(message: impl Into<String>) -> Self {
         Self::new(404, "NotFound", message)

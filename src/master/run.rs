@@ -30,6 +30,7 @@ use crate::service::{Shared, bench::BenchService, cluster::ClusterService, node:
 use crate::sessions::{NodeStreams, Parts, Sessions};
 use crate::streams::PeerRelay;
 use crate::trust::Trust;
+use crate::usage::NodeUsages;
 use crate::{Error, agreement, disk, fence, issuers, metrics, records, snapshot, upkeep, versions};
 
 /// The largest message on either port: a batch of commands, or an assignment of many large Secrets.
@@ -152,12 +153,20 @@ pub(crate) async fn run_with(
         runtime: tokio::runtime::Handle::current(),
     });
 
+    let usages = NodeUsages {
+        me: config.member_id,
+        sessions: sessions.clone(),
+        peers: peers.clone(),
+        addresses: known.clone(),
+        now: now.clone(),
+    };
     let relay = Arc::new(PeerRelay { me: config.member_id, peers, addresses: known });
     let health: Arc<dyn Health> = Arc::new(MasterHealth { shared: shared.clone() });
     let http = apiserver::service(apiserver::Config {
         replica: replica.clone(),
         settings: Arc::new(Settings::clone(&config.settings)),
         streams: Arc::new(NodeStreams { sessions, relay }),
+        usages: Arc::new(usages),
         health,
         metrics: prometheus.clone(),
         limits: config.api_limits,

@@ -48,6 +48,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         replica,
         settings: Arc::default(),
         streams: Arc::new(Nobody),
+        usages: Arc::new(()),
         health: Arc::new(Nobody),
         metrics: None,
         limits: apiserver::Limits::default(),

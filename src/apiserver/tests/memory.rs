@@ -51,6 +51,7 @@ impl Api {
             replica: replica.clone(),
             settings: Arc::default(),
             streams: Arc::new(Nobody),
+            usages: Arc::new(()),
             health: Arc::new(Nobody),
             metrics: None,
             limits: apiserver::Limits::default(),

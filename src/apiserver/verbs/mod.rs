@@ -8,6 +8,9 @@ mod list;
 mod log;
 mod pods;
 mod update;
+mod usage;
+
+pub use usage::usage;
 
 use axum::body::Body;
 use axum::response::Response;

@@ -84,6 +84,8 @@ async fn contract(runtime: &dyn Runtime, hash: &str) {
     let seen = until(runtime, &app_id, State::Running).await;
     assert_eq!((seen.label(label::CONTAINER), seen.attempt()), ("app", 0));
     assert!(seen.started.is_some() && seen.finished.is_none());
+    let used = runtime.usage(&[id.clone(), app_id.clone()]).await.expect("counted");
+    assert!(used.len() == 2 && used.values().all(|used| used.memory_bytes > 0), "{used:?}");
 
     let second = Spec { name: format!("{hash}_second"), labels: labels("pod-b", label::SANDBOX), ..sandbox.clone() };
     let second_id = runtime.create(&second).await.expect("created");
@@ -100,6 +102,7 @@ async fn contract(runtime: &dyn Runtime, hash: &str) {
     runtime.signal(&app_id, "SIGTERM").await.expect("signalled");
     let ended = until(runtime, &app_id, State::Exited).await;
     assert_eq!(ended.exit_code, 0);
+    assert_eq!(runtime.usage(std::slice::from_ref(&app_id)).await.expect("counted").len(), 0, "it has ended");
     runtime.signal(&app_id, "SIGTERM").await.expect("nothing to signal");
     runtime.signal(&id, "SIGKILL").await.expect("killed");
     assert_eq!(until(runtime, &id, State::Exited).await.exit_code, 137);

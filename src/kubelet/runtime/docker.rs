@@ -24,13 +24,13 @@ use futures::stream::{BoxStream, StreamExt};
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
-use crate::network;
+use crate::{blocking, network};
 
 use super::looks::Looks;
 use super::orphans::kill_tree;
 use super::{
     Bridge, Container, Credentials, EXEC_OUTPUT_MAX, Error, Event, Exec, Image, Info, LogQuery, Network, Result,
-    Runtime, Spec, State, label,
+    Runtime, Spec, State, Usage, cgroup, label,
 };
 
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -95,6 +95,28 @@ impl Docker {
             labels.push(format!("{name}={value}"));
         }
         HashMap::from([("label".to_owned(), labels)])
+    }
+
+    /// What the engine says that a container uses; `None` when it does not run.
+    async fn stats(&self, id: &str) -> Result<Option<Usage>> {
+        let options = query::StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let client = self.client().await?;
+        let answer = match client.stats(id, Some(options)).next().await {
+            None => return Ok(None),
+            Some(Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. })) => {
+                return Ok(None);
+            }
+            Some(answer) => answer.map_err(|e| self.error(e))?,
+        };
+        let cpu = answer.cpu_stats.and_then(|cpu| cpu.cpu_usage).and_then(|usage| usage.total_usage);
+        let memory = answer.memory_stats.unwrap_or_default();
+        let kept = memory.stats.unwrap_or_default();
+        // The names in both versions of control groups.
+        let idle = ["total_inactive_file", "inactive_file"].iter().find_map(|name| kept.get(*name)).copied();
+        Ok(cpu.zip(memory.usage).map(|(cpu, memory)| Usage {
+            cpu: Duration::from_nanos(cpu),
+            memory_bytes: memory.saturating_sub(idle.unwrap_or(0)),
+        }))
     }
 
     fn own_labels(&self) -> HashMap<String, String> {
@@ -391,6 +413,21 @@ impl Runtime for Docker {
             Err(Error::NotFound(_) | Error::Conflict(_)) => Ok(()),
             other => other,
         }
+    }
+
+    async fn usage(&self, ids: &[String]) -> Result<BTreeMap<String, Usage>> {
+        let wanted = ids.to_vec();
+        let read = blocking::call(move || {
+            wanted.into_iter().filter_map(|id| cgroup::usage(&id).map(|used| (id, used))).collect::<BTreeMap<_, _>>()
+        });
+        let mut found = read.await.unwrap_or_default();
+        // Where this process does not see the containers' groups, as inside a container, the engine reads them.
+        for id in ids.iter().filter(|id| !found.contains_key(*id)).cloned().collect::<Vec<_>>() {
+            if let Some(used) = self.stats(&id).await? {
+                found.insert(id, used);
+            }
+        }
+        Ok(found)
     }
 
     async fn image(&self, name: &str) -> Result<Option<Image>> {

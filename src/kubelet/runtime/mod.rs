@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
+mod cgroup;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod docker;
@@ -218,6 +219,15 @@ pub struct Info {
     pub root_dir: String,
 }
 
+/// What a container has used of the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since it started.
+    pub cpu: Duration,
+    /// Memory now that cannot be taken back under pressure.
+    pub memory_bytes: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {
     pub code: i64,
@@ -264,6 +274,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn signal(&self, id: &str, signal: &str) -> Result<()>;
     /// Removes with force, volumes included. Removing what is gone does nothing.
     async fn remove(&self, id: &str) -> Result<()>;
+    /// What these running containers use, by id. One that has ended meanwhile is absent.
+    async fn usage(&self, ids: &[String]) -> Result<BTreeMap<String, Usage>>;
     async fn image(&self, name: &str) -> Result<Option<Image>>;
     async fn pull(&self, name: &str, credentials: Option<Credentials>) -> Result<()>;
     async fn load(&self, tar: Bytes) -> Result<()>;

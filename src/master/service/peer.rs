@@ -163,6 +163,14 @@ impl Peer for PeerService {
         }
     }
 
+    type UsagesStream = BoxStream<'static, Result<pb::HeldUsage, Status>>;
+
+    async fn usages(&self, request: Request<pb::UsagesRequest>) -> Result<Response<Self::UsagesStream>, Status> {
+        self.member(&request)?;
+        let held = self.0.sessions.usages(request.get_ref());
+        Ok(Response::new(futures::stream::iter(held.into_iter().map(Ok)).boxed()))
+    }
+
     async fn change_membership(
         &self,
         request: Request<pb::MembershipRequest>,

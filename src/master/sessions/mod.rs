@@ -14,6 +14,7 @@
 
 mod assignment;
 mod streams;
+mod usage;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +82,7 @@ struct Inner {
     parts: Parts,
     connected: Mutex<BTreeMap<String, Connected>>,
     waiting: streams::Waiting,
+    usages: usage::Held,
     serial: AtomicU64,
 }
 
@@ -99,6 +101,7 @@ impl Sessions {
             parts,
             connected: Mutex::default(),
             waiting: streams::Waiting::default(),
+            usages: usage::Held::default(),
             serial: AtomicU64::new(1),
         }))
     }
@@ -298,6 +301,7 @@ impl Session<'_> {
                             }
                             writes.push(self.sessions.write(self.name, self.uid, write));
                         }
+                        Some(Up::Usage(usage)) => self.sessions.0.usages.keep(self.name, self.uid, usage),
                         Some(Up::Hello(_)) | None => return "an unexpected message".into(),
                     }
                 }

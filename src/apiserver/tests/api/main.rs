@@ -3,6 +3,7 @@
 mod admission;
 mod apply;
 mod deletion;
+mod usage;
 
 use std::sync::Arc;
 
@@ -66,11 +67,16 @@ impl Api {
     }
 
     fn bounded(replica: replica::Replica, limits: apiserver::Limits) -> Self {
+        Self::telling(replica, limits, Arc::new(()))
+    }
+
+    fn telling(replica: replica::Replica, limits: apiserver::Limits, usages: Arc<dyn apiserver::Usages>) -> Self {
         let shutdown = tokio_util::sync::CancellationToken::new();
         let config = Config {
             replica: replica.clone(),
             settings: Arc::default(),
             streams: Arc::new(Node),
+            usages,
             health: Arc::new(Node),
             metrics: None,
             limits,
