@@ -142,6 +142,8 @@ impl Control {
             replica: replica.clone(),
             settings: settings.clone(),
             streams: Arc::new(Nobody),
+            tokens: None,
+            audit: None,
             health: Arc::new(Nobody),
             metrics: None,
             limits: apiserver::Limits::default(),

@@ -48,6 +48,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         replica,
         settings: Arc::default(),
         streams: Arc::new(Nobody),
+        tokens: None,
+        audit: None,
         health: Arc::new(Nobody),
         metrics: None,
         limits: apiserver::Limits::default(),

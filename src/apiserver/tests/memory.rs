@@ -51,6 +51,8 @@ impl Api {
             replica: replica.clone(),
             settings: Arc::default(),
             streams: Arc::new(Nobody),
+            tokens: None,
+            audit: None,
             health: Arc::new(Nobody),
             metrics: None,
             limits: apiserver::Limits::default(),

@@ -1,6 +1,11 @@
 //! The HTTP contract over a store in memory: verbs, refusals, lists, watches, forms.
 
 mod apply;
+mod audit;
+mod reviews;
+mod signers;
+mod tokens;
+mod views;
 
 use std::sync::Arc;
 
@@ -42,6 +47,8 @@ struct Api {
     replica: replica::Replica,
     shutdown: tokio_util::sync::CancellationToken,
     user: Option<User>,
+    /// What was written to the audit log.
+    lines: Arc<audit::Lines>,
 }
 
 struct Answer {
@@ -65,10 +72,13 @@ impl Api {
 
     fn bounded(replica: replica::Replica, limits: apiserver::Limits) -> Self {
         let shutdown = tokio_util::sync::CancellationToken::new();
+        let lines = Arc::new(audit::Lines::default());
         let config = Config {
             replica: replica.clone(),
             settings: Arc::default(),
             streams: Arc::new(Node),
+            tokens: Some(Arc::new(tokens::Keys)),
+            audit: Some(lines.clone()),
             health: Arc::new(Node),
             metrics: None,
             limits,
@@ -79,7 +89,7 @@ impl Api {
             shutdown: shutdown.clone(),
         };
         let user = Some(User::authenticated("admin", vec![MASTERS.into()]));
-        Self { router: apiserver::service(config), replica, shutdown, user }
+        Self { router: apiserver::service(config), replica, shutdown, user, lines }
     }
 
     async fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Response<Body> {
