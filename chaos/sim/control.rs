@@ -143,6 +143,8 @@ impl Control {
             settings: settings.clone(),
             streams: Arc::new(Nobody),
             usages: Arc::new(()),
+            tokens: None,
+            audit: None,
             health: Arc::new(Nobody),
             metrics: None,
             limits: apiserver::Limits::default(),

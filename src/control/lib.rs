@@ -58,6 +58,7 @@ pub mod rbac;
 pub mod record;
 pub mod scheduler;
 pub mod seal;
+pub mod tokens;
 
 /// What the cluster's operator chose, and what the leader knows of the masters. Cheap to share.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use apiserver::Health;
 use control::Settings;
+use control::authz::Authorizer;
 use replica::watch::Filter;
 use rpc::Identity;
 use rpc::pb;
@@ -145,6 +146,7 @@ pub(crate) async fn run_with(
         trust: trust.clone(),
         keys,
         rotations: Rotations::default(),
+        authorizer: Authorizer::default(),
         now: now.clone(),
         consensus,
         agreement: Default::default(),
@@ -167,6 +169,8 @@ pub(crate) async fn run_with(
         settings: Arc::new(Settings::clone(&config.settings)),
         streams: Arc::new(NodeStreams { sessions, relay }),
         usages: Arc::new(usages),
+        tokens: None,
+        audit: None,
         health,
         metrics: prometheus.clone(),
         limits: config.api_limits,

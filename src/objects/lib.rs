@@ -26,4 +26,4 @@ pub mod selector;
 
 pub use at::{At, Errors};
 pub use error::{FieldError, Reason, aggregate};
-pub use kinds::{Column, Kind, Kinds, Part, Requester, Subresource, View};
+pub use kinds::{Column, Kind, Kinds, Part, Requester, Review, Subresource, View};

@@ -49,6 +49,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         settings: Arc::default(),
         streams: Arc::new(Nobody),
         usages: Arc::new(()),
+        tokens: None,
+        audit: None,
         health: Arc::new(Nobody),
         metrics: None,
         limits: apiserver::Limits::default(),

@@ -52,6 +52,8 @@ impl Api {
             settings: Arc::default(),
             streams: Arc::new(Nobody),
             usages: Arc::new(()),
+            tokens: None,
+            audit: None,
             health: Arc::new(Nobody),
             metrics: None,
             limits: apiserver::Limits::default(),

@@ -67,7 +67,7 @@ pub async fn store(call: &Call, draft: Draft, writer: &Writer<'_>, options: &Wri
         match outcome.refusal {
             None => {
                 let revision = outcome.revisions.first().copied().unwrap_or(outcome.revision);
-                let json = write::stored(put, revision).json();
+                let json = call.written(&write::stored(put, revision));
                 return call.plain(warnings)?.json(StatusCode::CREATED, json);
             }
             // Another one drew the same name; or took the address that admission chose: choose again.
@@ -87,5 +87,5 @@ fn precheck(call: &Call, put: &Put, root: &State) -> Result<()> {
 }
 
 fn answer(call: &Call, status: StatusCode, object: Value, warnings: Vec<String>) -> Result<Response> {
-    call.plain(warnings)?.json(status, object.to_string().into_bytes())
+    call.plain(warnings)?.json(status, call.shown(object).to_string().into_bytes())
 }

@@ -117,7 +117,7 @@ pub async fn delete(call: &Call, body: Body) -> Result<Response> {
     let outcome = remove(call, &call.key(), &options).await?;
     let json = match outcome {
         Removal::Gone { uid } => status::success(call.kind, &call.resource.name, &uid),
-        Removal::Marked { object } => object,
+        Removal::Marked { object } => call.shown(object),
     };
     call.plain(Vec::new())?.json(StatusCode::OK, json.to_string().into_bytes())
 }

@@ -7,6 +7,7 @@ mod get;
 mod list;
 mod log;
 mod pods;
+mod token;
 mod update;
 mod usage;
 
@@ -50,6 +51,7 @@ pub async fn dispatch(call: Call, body: Body) -> Result<Response> {
             ("pods", "log", "get") => log::log(&call).await,
             ("pods", "binding", "create") => pods::bind(&call, body).await,
             ("pods", "eviction", "create") => pods::evict(&call, body).await,
+            ("serviceaccounts", "token", "create") => token::issue(&call, body).await,
             ("namespaces", "finalize", "update") => update::write(&call, body).await,
             ("certificatesigningrequests", "approval", _) => part(&call, body).await,
             _ => Err(Failure::method_not_allowed()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consensus::transport::Change;
-use control::authz::{self, Attributes, User};
+use control::authz::{Attributes, Authorizer, User};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use rpc::Identity;
@@ -156,7 +156,7 @@ impl Peer for PeerService {
         let open = first
             .and_then(|frame| frame.open)
             .ok_or_else(|| Status::invalid_argument("the first frame must open a stream"))?;
-        reaches(&open, &self.0.replica.root())?;
+        reaches(&open, &self.0.replica.root(), &self.0.authorizer)?;
         match self.0.sessions.open_stream(open.clone()).await {
             Some(frames) => Ok(Response::new(crate::sessions::relayed(frames?))),
             None => Err(Status::not_found(format!("no session of node {} here", open.node))),
@@ -244,7 +244,7 @@ impl Peer for PeerService {
 
 /// Whether the stream may be opened, as this master knows it, whatever the one that relays it has found: the user may read
 /// the pod's logs, and the pod is bound to that node under that uid.
-fn reaches(open: &pb::StreamOpen, root: &State) -> Result<(), Status> {
+fn reaches(open: &pb::StreamOpen, root: &State, authorizer: &Authorizer) -> Result<(), Status> {
     let user = match open.user.as_str() {
         "" => return Err(Status::permission_denied("a relayed stream names no user")),
         name => User { name: name.to_owned(), groups: open.groups.clone(), ..User::default() },
@@ -257,7 +257,7 @@ fn reaches(open: &pb::StreamOpen, root: &State) -> Result<(), Status> {
         name: open.pod.clone(),
         ..Attributes::default()
     };
-    authz::authorize(&user, &asked, root).map_err(Status::permission_denied)?;
+    authorizer.authorize(&user, &asked, root).map_err(Status::permission_denied)?;
     let pod = root.get(&Key::new("", "pods", &open.namespace, &open.pod));
     if pod.is_some_and(|pod| pod.header.uid == open.uid && pod.header.node == open.node) {
         return Ok(());
@@ -267,6 +267,7 @@ fn reaches(open: &pb::StreamOpen, root: &State) -> Result<(), Status> {
 
 #[cfg(test)]
 mod tests {
+    use control::authz;
     use state::{Command, EntryId, Header, Op, Put};
 
     use super::*;
@@ -292,7 +293,8 @@ mod tests {
             uid: "u1".into(),
             ..Default::default()
         };
-        reaches(&open, &root).expect("the admin may");
+        let authorizer = Authorizer::default();
+        reaches(&open, &root, &authorizer).expect("the admin may");
         let denied = tonic::Code::PermissionDenied;
         for (open, code) in [
             (pb::StreamOpen { groups: vec![], ..open.clone() }, denied),
@@ -304,7 +306,7 @@ mod tests {
             (pb::StreamOpen { uid: "u2".into(), ..open.clone() }, tonic::Code::NotFound),
             (pb::StreamOpen { node: "n2".into(), ..open }, tonic::Code::NotFound),
         ] {
-            assert_eq!(reaches(&open, &root).expect_err("refused").code(), code, "{open:?}");
+            assert_eq!(reaches(&open, &root, &authorizer).expect_err("refused").code(), code, "{open:?}");
         }
     }
 }

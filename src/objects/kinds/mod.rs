@@ -36,6 +36,7 @@ mod rbac;
 mod replicaset;
 mod replicationcontroller;
 mod resourcequota;
+pub mod reviews;
 mod runtimeclass;
 mod secret;
 mod service;
@@ -61,6 +62,7 @@ use decode::{Typed, decode};
 pub use pod::{Amounts, References, amounts, pod_amounts, pod_references};
 pub use printed::human_duration;
 pub use priorityclass::SYSTEM as SYSTEM_PRIORITIES;
+pub use reviews::Review;
 pub use views::View;
 
 /// Selectable and planned-on fields by their JSON path.
@@ -549,6 +551,16 @@ impl Kinds {
     /// Every version that is not stored.
     pub fn views(&self) -> impl Iterator<Item = &'static View> {
         views::ALL.iter()
+    }
+
+    /// Every kind that is asked and never stored, those with a path.
+    pub fn reviews(&self) -> impl Iterator<Item = &'static Review> {
+        reviews::ALL.iter()
+    }
+
+    /// By the place in the API.
+    pub fn review(&self, group: &str, version: &str, plural: &str) -> Option<&'static Review> {
+        self.reviews().find(|review| (review.group, review.version, review.plural) == (group, version, plural))
     }
 
     /// By the `apiVersion` and `kind` of an object or an owner reference; the version may be any.

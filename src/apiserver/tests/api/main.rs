@@ -4,6 +4,11 @@ mod admission;
 mod apply;
 mod deletion;
 mod usage;
+mod audit;
+mod reviews;
+mod signers;
+mod tokens;
+mod views;
 
 use std::sync::Arc;
 
@@ -45,6 +50,8 @@ struct Api {
     replica: replica::Replica,
     shutdown: tokio_util::sync::CancellationToken,
     user: Option<User>,
+    /// What was written to the audit log.
+    lines: Arc<audit::Lines>,
 }
 
 struct Answer {
@@ -72,11 +79,14 @@ impl Api {
 
     fn telling(replica: replica::Replica, limits: apiserver::Limits, usages: Arc<dyn apiserver::Usages>) -> Self {
         let shutdown = tokio_util::sync::CancellationToken::new();
+        let lines = Arc::new(audit::Lines::default());
         let config = Config {
             replica: replica.clone(),
             settings: Arc::default(),
             streams: Arc::new(Node),
             usages,
+            tokens: Some(Arc::new(tokens::Keys)),
+            audit: Some(lines.clone()),
             health: Arc::new(Node),
             metrics: None,
             limits,
@@ -87,7 +97,7 @@ impl Api {
             shutdown: shutdown.clone(),
         };
         let user = Some(User::authenticated("admin", vec![MASTERS.into()]));
-        Self { router: apiserver::service(config), replica, shutdown, user }
+        Self { router: apiserver::service(config), replica, shutdown, user, lines }
     }
 
     async fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Response<Body> {
