@@ -7,6 +7,7 @@
 //! ```text
 //! request ─ route ─ authorize ─┬─ path: health, discovery, OpenAPI
 //!                              └─ verbs ─┬─ get, list, watch: bytes of records, copied
+//!                                        ├─ exec, attach, portforward: another protocol on the connection (streams)
 //!                                        └─ decode, default, mutate, default, validate, propose (write.rs)
 //! ```
 //!
@@ -19,6 +20,7 @@ mod health;
 mod impersonate;
 mod json;
 mod limits;
+mod link;
 mod negotiate;
 mod openapi;
 pub mod protobuf;
@@ -29,7 +31,9 @@ mod route;
 mod rows;
 mod server;
 mod shape;
+mod spdy;
 mod status;
+mod streams;
 mod verbs;
 mod watch;
 mod write;
@@ -39,7 +43,9 @@ use std::sync::Arc;
 
 pub use config::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
 pub use limits::{Full, Limits, Pool, Seat, until_sent};
+pub use link::{Asked, Input, Inputs, Link, Output, Outputs, Session, Stdio};
 pub use respond::Finite;
+pub use streams::Connection;
 
 /// The whole API as one router. A request without the extension `control::authz::User` is anonymous.
 pub fn service(config: Config) -> axum::Router {

@@ -178,16 +178,10 @@ impl Server {
         if !leadership.borrow().serving {
             return Err(Failure::without_leader("this master has not confirmed a leader yet, or lost it"));
         }
-        let (parts, body) = request.into_parts();
-        let call = Call {
-            server: self.clone(),
-            kind,
-            resource: resource.clone(),
-            query: query.clone(),
-            headers: parts.headers,
-            user,
-        };
-        verbs::dispatch(call, body).await
+        let (mut parts, body) = request.into_parts();
+        let headers = std::mem::take(&mut parts.headers);
+        let call = Call { server: self.clone(), kind, resource: resource.clone(), query: query.clone(), headers, user };
+        verbs::dispatch(call, parts, body).await
     }
 }
 

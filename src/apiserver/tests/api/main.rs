@@ -1,10 +1,11 @@
 //! The HTTP contract over a store in memory: verbs, refusals, lists, watches, forms.
 
 mod apply;
+mod streams;
 
 use std::sync::Arc;
 
-use apiserver::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
+use apiserver::{Check, Config, Health, Link, LogOptions, LogStream, PodRef, Session, StreamError, Streams};
 use axum::body::Body;
 use bytes::Bytes;
 use control::authz::{MASTERS, User};
@@ -33,6 +34,10 @@ impl Streams for Node {
         let said = futures::stream::iter([Ok(Bytes::from(text))]);
         // A pod that says no more, and does not end.
         Ok(if options.follow { said.chain(futures::stream::pending()).boxed() } else { said.boxed() })
+    }
+
+    async fn open(&self, _: &User, pod: PodRef, session: Session) -> Result<Link, StreamError> {
+        streams::open(pod, session)
     }
 }
 
