@@ -2,6 +2,8 @@
 //!
 //! Not here: who may open them (the API server decided). Invariant: only the pod that the request names by uid is touched.
 
+mod sessions;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,10 +15,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-mod sessions;
-
 use crate::runtime::{Container, Error, LogQuery, label};
 use crate::shared::{STREAMS_MAX, Shared};
+
 use sessions::Frames;
 
 const FRAMES_WAITING_MAX: usize = 16;

@@ -157,7 +157,9 @@ fn ports_are_forwarded(kubectl: &Kubectl<'_>) {
     let mut command = kubectl.command(&["port-forward", "service/two", ":80"]);
     let mut forward = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run kubectl"));
     let mut line = String::new();
-    BufReader::new(forward.0.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
+    // Read from until the end: a kubectl that nobody listens to ends.
+    let mut said = BufReader::new(forward.0.stdout.take().expect("stdout"));
+    said.read_line(&mut line).expect("a line");
     let address = line.strip_prefix("Forwarding from ").and_then(|line| line.split(' ').next());
     let address = address.unwrap_or_else(|| panic!("{line:?}")).to_owned();
     for _ in 0..3 {
@@ -167,6 +169,7 @@ fn ports_are_forwarded(kubectl: &Kubectl<'_>) {
         stream.read_to_string(&mut page).expect("an answer");
         assert!(page.contains("version 1"), "{page:?}");
     }
+    drop((forward, said));
 }
 
 fn requests_are_proxied(kubectl: &Kubectl<'_>) {
