@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::control::authz::{MASTERS, User};
 use ::control::seal::Sealer;
 use ::control::{Seeds, Settings};
-use apiserver::{Check, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
+use apiserver::{Check, Health, Link, LogOptions, LogStream, PodRef, Session, StreamError, Streams};
 use axum::body::Body;
 use consensus::Consensus;
 use futures::FutureExt as _;
@@ -71,6 +71,10 @@ impl Health for Nobody {
 impl Streams for Nobody {
     async fn logs(&self, _: &User, pod: PodRef, _: LogOptions) -> Result<LogStream, StreamError> {
         Err(StreamError::Unavailable(format!("{} has no logs in a simulation", pod.node)))
+    }
+
+    async fn open(&self, _: &User, pod: PodRef, _: Session) -> Result<Link, StreamError> {
+        Err(StreamError::Unavailable(format!("{} has no streams in a simulation", pod.node)))
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use state::State;
 use tokio_util::sync::CancellationToken;
 
+use crate::link::{Link, Session};
 use crate::usage::Usages;
 
 /// Everything [`crate::service`] needs. Nothing in this crate reads a clock or draws a random number except through it.
@@ -18,7 +19,7 @@ pub struct Config {
     pub replica: Replica,
     /// What admission depends on: the service addresses, the tolerations.
     pub settings: Arc<control::Settings>,
-    /// The way to the kubelets, for logs (later exec, attach, port-forward).
+    /// The way to the kubelets, for logs, exec, attach and connections to ports.
     pub streams: Arc<dyn Streams>,
     /// What nodes and pods use now, for `metrics.k8s.io`.
     pub usages: Arc<dyn Usages>,
@@ -138,6 +139,9 @@ pub enum StreamError {
 pub trait Streams: Send + Sync + 'static {
     /// `user` was authorized here, and is again wherever the request is passed on to.
     async fn logs(&self, user: &User, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError>;
+
+    /// Returns once the node has begun: the command runs, the connection to the port stands.
+    async fn open(&self, user: &User, pod: PodRef, session: Session) -> Result<Link, StreamError>;
 }
 
 /// The processor as Go names it.

@@ -9,6 +9,7 @@
 //! request ─ route ─ authn ─ authorize ─┬─ path: health, discovery, OpenAPI
 //!                                      ├─ reviews: who may do what, who is whose
 //!                                      └─ verbs ─┬─ get, list, watch: bytes of records, copied
+//!                                                ├─ exec, attach, portforward: another protocol on the connection (streams)
 //!                                                └─ decode, default, mutate, default, validate, propose (write.rs)
 //! ```
 //!
@@ -23,6 +24,7 @@ mod health;
 mod impersonate;
 mod json;
 mod limits;
+mod link;
 mod negotiate;
 mod openapi;
 pub mod protobuf;
@@ -35,7 +37,9 @@ mod rows;
 mod served;
 mod server;
 mod shape;
+mod spdy;
 mod status;
+mod streams;
 mod usage;
 mod verbs;
 mod watch;
@@ -46,7 +50,9 @@ use std::sync::Arc;
 
 pub use config::{Audit, Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams, TokenKeys};
 pub use limits::{Full, Limits, Pool, Seat, until_sent};
+pub use link::{Asked, Input, Inputs, Link, Output, Outputs, Session, Stdio};
 pub use respond::Finite;
+pub use streams::Connection;
 pub use usage::{NodeUsage, PodUsage, UsageQuery, Usages, Used};
 
 /// The whole API as one router. A request without the extension `control::authz::User` and without a token is anonymous.

@@ -206,17 +206,11 @@ impl Server {
         }
         let (kind, view) = self.kinds.by_version(group, version, plural).ok_or_else(Failure::no_such_path)?;
         self.check_serving()?;
-        let (parts, body) = request.into_parts();
-        let call = Call {
-            server: self.clone(),
-            kind,
-            view,
-            resource: resource.clone(),
-            query: query.clone(),
-            headers: parts.headers,
-            user,
-        };
-        verbs::dispatch(call, body).await
+        let (mut parts, body) = request.into_parts();
+        let headers = std::mem::take(&mut parts.headers);
+        let call =
+            Call { server: self.clone(), kind, view, resource: resource.clone(), query: query.clone(), headers, user };
+        verbs::dispatch(call, parts, body).await
     }
 
     /// Whether this master knows what was committed.

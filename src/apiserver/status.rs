@@ -203,7 +203,12 @@ impl Failure {
         Self { retry: true, ..Self::new(503, "ServiceUnavailable", message) }
     }
 
-    /// The same, for want of a leader.
+    /// What is behind a proxy does not answer. The client must not repeat the request by itself: something may have happened.
+    pub fn no_answer(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+
+    /// The same as `unavailable`, for want of a leader.
     pub fn without_leader(message: impl Into<String>) -> Self {
         Self { leaderless: true, ..Self::unavailable(message) }
     }

@@ -244,11 +244,17 @@ async fn serve_connection(
         Some(revoked) => (revoked, holds),
         None => (std::future::pending().boxed(), Some(HEAR_LIMIT)),
     };
+    let holds = over(holds);
+    tokio::pin!(revoked, holds);
     let caller = identity.clone();
     let activity = Activity::default();
     let stalls = Stalls::default();
     let (requests, answers) = (activity.clone(), stalls.clone());
-    let service = hyper::service::service_fn(move |request| {
+    let beyond = apiserver::Connection::default();
+    let switched = beyond.clone();
+    let _ends = beyond.ended.clone().drop_guard();
+    let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(switched.clone());
         let open = requests.begin();
         let answer = answer(request, identity.clone(), handlers.clone());
         let answers = answers.clone();
@@ -272,13 +278,13 @@ async fn serve_connection(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = activity.none_within(limits.header_time) => return,
-        why = revoked => {
+        why = &mut revoked => {
             tracing::info!(%caller, %why, "its connection is closed");
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(SAY_LIMIT, connection).await;
             return;
         }
-        () = over(holds) => {
+        () = &mut holds => {
             tracing::debug!(%caller, "its certificate has ended, or it is not let in: its connection is closed");
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(ENDED_LIMIT, connection).await;
@@ -301,6 +307,16 @@ async fn serve_connection(
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
+    // It may have been switched to another protocol: what speaks that ends as a connection does, and is waited for as one.
+    beyond.tasks.close();
+    tokio::select! {
+        () = beyond.tasks.wait() => return,
+        why = revoked => tracing::info!(%caller, %why, "its stream is closed"),
+        () = holds => tracing::debug!(%caller, "its certificate has ended: its stream is closed"),
+        () = shutdown.cancelled() => {}
+    }
+    beyond.ended.cancel();
+    beyond.tasks.wait().await;
 }
 
 /// Waits for so long, or for ever.

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use apiserver::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
+use apiserver::{Check, Config, Health, Link, LogOptions, LogStream, PodRef, Session, StreamError, Streams};
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use control::authz::{MASTERS, User};
@@ -35,6 +35,10 @@ impl Health for Nobody {
 #[async_trait::async_trait]
 impl Streams for Nobody {
     async fn logs(&self, _: &User, _: PodRef, _: LogOptions) -> Result<LogStream, StreamError> {
+        Err(StreamError::Unavailable("no node".into()))
+    }
+
+    async fn open(&self, _: &User, _: PodRef, _: Session) -> Result<Link, StreamError> {
         Err(StreamError::Unavailable("no node".into()))
     }
 }

@@ -192,3 +192,35 @@ async fn a_command_that_times_out_is_ended() {
     assert!(ended.is_ok(), "the command runs on");
     assert_eq!(alive, Some(State::Running), "its container is left alone");
 }
+
+#[tokio::test]
+async fn a_command_whose_streams_are_dropped_runs_until_it_is_ended() {
+    let cluster = uuid::Uuid::new_v4().to_string();
+    let docker = Docker::new("", &cluster, "n");
+    images::load(&docker, &images::sandbox()).await.expect("loaded");
+    let name = format!("{}_spoken_to", crate::podspec::short_hash(&cluster, "n"));
+    let spec = Spec { name, image: images::sandbox(), labels: labels("p", label::SANDBOX), ..Spec::default() };
+    let id = docker.create(&spec).await.expect("created");
+    docker.start(&id).await.expect("started");
+    let stdio = Stdio { stdin: true, stdout: true, ..Stdio::default() };
+    let exec = docker.create_exec(&id, &["/pause".to_owned()], stdio).await.expect("prepared");
+    drop(docker.start_exec(&exec, stdio).await.expect("started"));
+    let until = |count: usize| {
+        let id = id.clone();
+        let reached = async move {
+            while processes(&id) != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reached)
+    };
+    let ran = until(2).await;
+    docker.end_exec(&id, &exec).await.expect("ended");
+    let ended = until(1).await;
+    let code = docker.wait_exec(&exec).await;
+    docker.end_exec(&id, &exec).await.expect("nothing to end");
+    docker.remove(&id).await.expect("removed");
+    assert!(ran.is_ok(), "it runs on without its streams");
+    assert!(ended.is_ok(), "and no longer once it was ended");
+    assert_eq!(code, Ok(137));
+}

@@ -13,6 +13,7 @@
 //! opened; messages go down in the order of their revisions.
 
 mod assignment;
+mod links;
 mod streams;
 mod usage;
 mod writes;
@@ -42,7 +43,7 @@ use crate::fence::Epochs;
 use crate::leader::Heard;
 use assignment::Assigned;
 
-pub use streams::{NodeStreams, Relay, Uplink, relayed};
+pub use streams::{Dialled, NodeStreams, Relay, Uplink, relayed};
 pub use writes::{CERTIFICATE, new_node};
 
 /// Messages waiting for a slow node; beyond it the session waits, and the next difference is larger instead.

@@ -139,6 +139,9 @@ pub struct Subresource {
     pub kind: &'static str,
 }
 
+/// The verbs of `proxy`: what is behind it takes any method.
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+
 /// Who makes a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Requester<'a> {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use super::{Column, Fields, Kind, Part, Rules, Typed, printed, template};
+use super::{Column, Fields, Kind, PROXY, Part, Rules, Subresource, Typed, printed, template};
 use crate::quota::Uses;
 use crate::{At, Errors, meta, names, patch};
 
@@ -39,6 +39,7 @@ pub(super) const KIND: Kind = Kind {
     short_names: &["svc"],
     categories: &["all"],
     status: true,
+    subresources: &[Subresource { name: "proxy", verbs: PROXY, group: "", version: "v1", kind: "ServiceProxyOptions" }],
     create_on_update: true,
     selectable: &["spec.clusterIP", "spec.type"],
     columns: COLUMNS,

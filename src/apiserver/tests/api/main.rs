@@ -2,17 +2,18 @@
 
 mod admission;
 mod apply;
-mod deletion;
-mod usage;
 mod audit;
+mod deletion;
 mod reviews;
 mod signers;
+mod streams;
 mod tokens;
+mod usage;
 mod views;
 
 use std::sync::Arc;
 
-use apiserver::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
+use apiserver::{Check, Config, Health, Link, LogOptions, LogStream, PodRef, Session, StreamError, Streams};
 use axum::body::Body;
 use bytes::Bytes;
 use control::authz::{MASTERS, User};
@@ -41,6 +42,10 @@ impl Streams for Node {
         let said = futures::stream::iter([Ok(Bytes::from(text))]);
         // A pod that says no more, and does not end.
         Ok(if options.follow { said.chain(futures::stream::pending()).boxed() } else { said.boxed() })
+    }
+
+    async fn open(&self, _: &User, pod: PodRef, session: Session) -> Result<Link, StreamError> {
+        streams::open(pod, session)
     }
 }
 

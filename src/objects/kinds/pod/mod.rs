@@ -11,7 +11,7 @@ mod validate;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::{Fields, Kind, Part, Rules, Subresource, Typed, spec_changed};
+use super::{Fields, Kind, PROXY, Part, Rules, Subresource, Typed, spec_changed};
 use crate::quantity::Quantity;
 use crate::quota::{self, Uses};
 use crate::{At, Errors, meta, patch};
@@ -21,6 +21,9 @@ pub use references::{References, pod_references};
 pub use requests::{Amounts, amounts, pod_amounts};
 pub(super) use validate::validate_spec;
 
+/// Both ways of opening a stream: WebSocket comes by GET, SPDY by POST.
+const STREAM: &[&str] = &["create", "get"];
+
 pub(super) const KIND: Kind = Kind {
     kind: "Pod",
     plural: "pods",
@@ -29,9 +32,13 @@ pub(super) const KIND: Kind = Kind {
     categories: &["all"],
     status: true,
     subresources: &[
+        Subresource { name: "attach", verbs: STREAM, group: "", version: "v1", kind: "PodAttachOptions" },
         Subresource { name: "binding", verbs: &["create"], group: "", version: "v1", kind: "Binding" },
         Subresource { name: "eviction", verbs: &["create"], group: "policy", version: "v1", kind: "Eviction" },
+        Subresource { name: "exec", verbs: STREAM, group: "", version: "v1", kind: "PodExecOptions" },
         Subresource { name: "log", verbs: &["get"], group: "", version: "v1", kind: "Pod" },
+        Subresource { name: "portforward", verbs: STREAM, group: "", version: "v1", kind: "PodPortForwardOptions" },
+        Subresource { name: "proxy", verbs: PROXY, group: "", version: "v1", kind: "PodProxyOptions" },
     ],
     selectable: &[
         "spec.nodeName",
