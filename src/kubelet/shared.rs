@@ -19,7 +19,7 @@ use crate::saved::{Object, PodRecord, Saved};
 pub const DOCKER_OPERATIONS_MAX: usize = 8;
 pub const PULLS_MAX: usize = 4;
 /// Logs, commands and connections that masters have open on this node.
-pub const STREAMS_MAX: usize = 512;
+pub const STREAMS_MAX: usize = 256;
 /// Stands for the bridge until it was tried to make it.
 pub const BRIDGE_STARTING: &str = "the pod network is being set up";
 /// Nothing waits longer for that.

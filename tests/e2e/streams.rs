@@ -105,6 +105,7 @@ fn programs_and_ports_are_reached_through_every_master() {
         ports_are_forwarded(&kubectl);
         requests_are_proxied(&kubectl);
         nothing_is_left_of_a_client_that_is_gone(&kubectl);
+        clients_that_read_nothing_keep_nobody_waiting(&kubectl);
     }
 }
 
@@ -183,12 +184,58 @@ fn requests_are_proxied(kubectl: &Kubectl<'_>) {
 }
 
 fn nothing_is_left_of_a_client_that_is_gone(kubectl: &Kubectl<'_>) {
-    let path = "jsonpath={.status.containerStatuses[?(@.name==\"tools\")].containerID}";
-    let id = kubectl.ok(&["get", "pod", "two", "-o", path]).trim_start_matches("docker://").to_owned();
-    let sleeps = || run("docker", &["top", &id]).lines().filter(|line| line.ends_with("sleep 4321")).count();
+    let id = container(kubectl);
+    let sleeps = || programs(&id, "sleep 4321");
     let mut command = kubectl.command(&["exec", "two", "-c", "tools", "--", "sh", "-c", "sleep 4321; true"]);
     let client = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("run kubectl"));
     eventually("it runs", || if sleeps() == 1 { Ok(()) } else { Err("it does not") });
     drop(client);
     eventually("it has ended", || if sleeps() == 0 { Ok(()) } else { Err("it runs") });
+}
+
+fn clients_that_read_nothing_keep_nobody_waiting(kubectl: &Kubectl<'_>) {
+    let clients: Vec<Running> = (0..8)
+        .map(|_| {
+            let mut command = kubectl.command(&["exec", "two", "-c", "tools", "--", "cat", "/dev/zero"]);
+            // Nobody reads the pipe.
+            Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run kubectl"))
+        })
+        .collect();
+    let id = container(kubectl);
+    let mut last = Vec::new();
+    eventually("all run, and wait", || {
+        let now = written(&id, "cat /dev/zero");
+        let wait = now.len() == clients.len() && now == last;
+        last.clone_from(&now);
+        if wait { Ok(()) } else { Err(format!("written: {now:?}")) }
+    });
+    let mut beside =
+        Running(kubectl.command(&["exec", "two", "-c", "tools", "--", "sh", "-c", "exit 7"]).spawn().expect("run"));
+    let ended = eventually("another ends", || beside.0.try_wait().ok().flatten().ok_or("it waits"));
+    assert_eq!(ended.code(), Some(7));
+    drop(clients);
+    eventually("all have ended", || {
+        let running = programs(&id, "cat /dev/zero");
+        if running == 0 { Ok(()) } else { Err(format!("{running} run")) }
+    });
+}
+
+/// The container of the tools.
+fn container(kubectl: &Kubectl<'_>) -> String {
+    let path = "jsonpath={.status.containerStatuses[?(@.name==\"tools\")].containerID}";
+    kubectl.ok(&["get", "pod", "two", "-o", path]).trim_start_matches("docker://").to_owned()
+}
+
+/// How many programs with this command line run in it.
+fn programs(id: &str, line: &str) -> usize {
+    run("docker", &["top", id]).lines().filter(|program| program.ends_with(line)).count()
+}
+
+/// How many bytes each of them has written.
+fn written(id: &str, line: &str) -> Vec<u64> {
+    let all = run("docker", &["top", id, "-eo", "pid,args"]);
+    let pids = all.lines().filter(|program| program.ends_with(line)).filter_map(|line| line.split_whitespace().next());
+    let said = pids.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/io")).ok());
+    let bytes = said.filter_map(|io| io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok()));
+    bytes.collect()
 }

@@ -217,10 +217,10 @@ async fn a_command_whose_streams_are_dropped_runs_until_it_is_ended() {
     let ran = until(2).await;
     docker.end_exec(&id, &exec).await.expect("ended");
     let ended = until(1).await;
-    let code = docker.wait_exec(&exec).await;
+    let code = tokio::time::timeout(Duration::from_secs(20), docker.wait_exec(&exec)).await;
     docker.end_exec(&id, &exec).await.expect("nothing to end");
     docker.remove(&id).await.expect("removed");
     assert!(ran.is_ok(), "it runs on without its streams");
     assert!(ended.is_ok(), "and no longer once it was ended");
-    assert_eq!(code, Ok(137));
+    assert_eq!(code.expect("it has ended"), Ok(137));
 }

@@ -49,6 +49,8 @@ const OUTPUT_BUFFER_BYTES: usize = 32 * 1024;
 /// How often it is looked whether a command has ended whose streams have.
 const EXEC_LOOK_MIN: Duration = Duration::from_millis(10);
 const EXEC_LOOK_MAX: Duration = Duration::from_millis(500);
+/// How long a command may take to start that is to be ended.
+const EXEC_START_LIMIT: Duration = Duration::from_secs(30);
 
 pub struct Docker {
     host: String,
@@ -580,8 +582,27 @@ impl Runtime for Docker {
 
     async fn end_exec(&self, id: &str, exec: &str) -> Result<()> {
         let client = self.client().await?;
-        let seen = client.inspect_exec(exec).await.map_err(|e| self.error(e))?;
-        let pid = seen.pid.filter(|_| seen.running == Some(true)).and_then(|pid| i32::try_from(pid).ok());
+        let mut pause = EXEC_LOOK_MIN;
+        let looking = async {
+            loop {
+                let seen = client.inspect_exec(exec).await.map_err(|e| self.error(e))?;
+                let running = seen.running == Some(true);
+                let pid = seen.pid.filter(|pid| running && *pid > 0).and_then(|pid| i32::try_from(pid).ok());
+                if pid.is_some() || (!running && seen.exit_code.is_some()) {
+                    return Ok::<_, Error>(pid);
+                }
+                // The engine hands out the streams before the program runs.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(EXEC_LOOK_MAX);
+            }
+        };
+        let pid = match tokio::time::timeout(EXEC_START_LIMIT, looking).await {
+            Ok(Ok(pid)) => pid,
+            // Its container is gone, and it with it.
+            Ok(Err(Error::NotFound(_))) => None,
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(Error::Refused("the command neither starts nor ends".to_owned())),
+        };
         if let Some(pid) = pid {
             let container = id.to_owned();
             let killed = tokio::task::spawn_blocking(move || kill_tree(pid, &container)).await;
