@@ -64,7 +64,11 @@ pub struct Selectors {
 
 impl Selectors {
     pub fn parse(call: &Call) -> Result<Self> {
-        let Call { kind, view, query, .. } = call;
+        Self::of(call.kind, call.view, &call.query)
+    }
+
+    /// Of a kind, in the words of one of its versions.
+    pub fn of(kind: &objects::Kind, view: Option<&objects::View>, query: &Query) -> Result<Self> {
         let labels = LabelSelector::parse(query.get("labelSelector"))
             .map_err(|error| Failure::bad_request(format!("unable to parse labelSelector: {error}")))?;
         let fields = FieldSelector::parse(query.get("fieldSelector"))

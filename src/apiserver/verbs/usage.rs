@@ -33,7 +33,7 @@ pub async fn usage(server: &Server, asked: &route::Resource, query: &Query, head
     let accepted = negotiate::accepted(headers, true)?;
     // What is measured is Nodes and pods, and is found by their labels and fields.
     let kind = server.kinds.by_resource("", resource.plural()).ok_or_else(Failure::no_such_path)?;
-    let wanted = Wanted { asked, selectors: Selectors::parse(kind, query)? };
+    let wanted = Wanted { asked, selectors: Selectors::of(kind, None, query)? };
     if !server.config.replica.leadership().borrow().serving {
         return Err(Failure::without_leader("this master has not confirmed a leader yet, or lost it"));
     }
