@@ -289,6 +289,12 @@ impl History {
         record.faults.len() - 1
     }
 
+    /// From now on faults may happen, and this is to come of the run.
+    pub fn intend(&self, from: Micros, intended: Intended) {
+        let mut record = self.record();
+        (record.faults_from, record.intended) = (from, intended);
+    }
+
     pub fn undone(&self, fault: usize) {
         let now = self.now();
         self.record().faults[fault].ended = Some(now);

@@ -257,9 +257,7 @@ async fn perform(session: &mut Session, script: &Script, enough: CancellationTok
         nemeses: script.nemeses.iter().map(|row| row.name).collect(),
         nodes: !session.stage.target.nodes().is_empty(),
     };
-    let mut record = history.record();
-    (record.faults_from, record.intended) = (from, intended);
-    drop(record);
+    history.intend(from, intended);
     let mut conductor = Conductor::new(script.nemeses.clone(), script.at_once);
     if let Err(error) = conductor.conduct(&mut session.stage, script.duration, &enough).await {
         // What was seen until then is judged all the same.

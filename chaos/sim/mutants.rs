@@ -75,7 +75,7 @@ pub const ALL: &[Mutant] = &[
         10,
         "hasty-raise",
         "newer rules are used before all masters know them",
-        3,
+        9,
     ),
     Mutant {
         nodes: 1,
@@ -85,16 +85,6 @@ pub const ALL: &[Mutant] = &[
             "doubled-pod",
             "a plan is made again before it is known what became of the one before",
             3,
-        )
-    },
-    Mutant {
-        nodes: 1,
-        ..shown_by(
-            &["kill-leader"],
-            60,
-            "loose-bound",
-            "apply does not look at what the quotas of a namespace leave",
-            1,
         )
     },
 ];

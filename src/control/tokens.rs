@@ -352,6 +352,7 @@ mod tests {
         let mut world = World::with_nodes(2);
         let meta = |name: &str| json!({"name": name, "namespace": "default"});
         world.create("", "serviceaccounts", json!({"metadata": meta("app")}));
+        world.create("", "serviceaccounts", json!({"metadata": meta("other")}));
         world.create("", "secrets", json!({"metadata": meta("s")}));
         for (name, account, node) in [("p", "app", "node-1"), ("q", "other", "node-1"), ("d", "", "node-2")] {
             let mut spec = json!({"nodeName": node, "containers": [{"name": "c", "image": "i"}]});

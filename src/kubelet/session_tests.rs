@@ -315,6 +315,8 @@ async fn a_node_tells_what_it_uses_to_masters_that_take_it() {
     old.write(&down, "a ready pod", ready).await;
     // Measured by then, but not told to this one.
     for _ in 0..6 {
+        // Whoever says nothing is left.
+        send(&down, Down::Masters(pb::Masters { api_addresses: vec![new.address.clone()] })).await;
         old.until("a heartbeat", |seen| match seen {
             Seen::Up(Up::Usage(usage)) => panic!("{usage:?}"),
             Seen::Up(Up::Heartbeat(_)) => Some(()),

@@ -28,7 +28,7 @@ pub async fn measure(bench: &mut Bench) -> Result<Found> {
             stage.masters().into_iter().map(|master| master.name).filter(|name| *name != leader).collect();
         let at = stage.history.now();
         let mut undo = Undo::new();
-        cut(&*stage.target, TABLE, &between(&[leader.clone()], &others), &mut undo).await?;
+        cut(&*stage.target, TABLE, &between(std::slice::from_ref(&leader), &others), &mut undo).await?;
         let from = stage.history.now();
         let gap = bench.gap(at).await;
         tokio::time::sleep(CUT).await;

@@ -20,7 +20,7 @@ impl Nemesis for CutNode {
         self.victim = Some(victim.clone());
         let masters: Vec<String> = stage.masters().into_iter().map(|master| master.name).collect();
         let table = format!("hactl_chaos_node_{:x}", stage.random.draw() & 0xFFFF);
-        cut(&*stage.target, &table, &between(&[victim.clone()], &masters), &mut self.undo).await?;
+        cut(&*stage.target, &table, &between(std::slice::from_ref(&victim), &masters), &mut self.undo).await?;
         Ok(Some(Strike::at(format!("{victim} is cut off from all masters"), false)))
     }
 

@@ -96,7 +96,7 @@ async fn pair(pod: &Pod, error: spdy::Stream, data: spdy::Stream) {
     error.to.end().await;
 }
 
-/// Until both directions have ended, or the pod's side is over, or the client has reset the stream.
+/// Until the pod's side has ended, or the client has reset the stream.
 async fn carry(link: Link, data: spdy::Stream) -> Result<(), StreamError> {
     let Link { mut input, mut output } = link;
     let spdy::Stream { mut from, to, .. } = data;
@@ -114,28 +114,20 @@ async fn carry(link: Link, data: spdy::Stream) -> Result<(), StreamError> {
         }
     };
     let down = async {
-        let mut to = Some(to);
         let ended = loop {
             match output.next().await {
                 Some(Ok(Output::Data(bytes))) => {
-                    let Some(open) = &to else { continue };
-                    if let Err(Gone) = open.send(bytes).await {
+                    if let Err(Gone) = to.send(bytes).await {
                         break Ok(());
                     }
                 }
-                Some(Ok(Output::End)) => {
-                    if let Some(open) = to.take() {
-                        open.end().await;
-                    }
-                }
+                // Clients close their side only once this one is over, errors too.
+                Some(Ok(Output::End)) | None => break Ok(()),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => break Err(error),
-                None => break Ok(()),
             }
         };
-        if let Some(open) = to {
-            open.end().await;
-        }
+        to.end().await;
         ended
     };
     tokio::pin!(down);

@@ -184,14 +184,16 @@ async fn run(opened: Opened, link: Link) {
     let telling = async {
         loop {
             match output.next().await {
-                Some(Ok(Output::Data(bytes))) => match &stdout {
-                    Some(stdout) => stdout.to.send(bytes).await?,
-                    None => {}
-                },
-                Some(Ok(Output::Stderr(bytes))) => match &stderr {
-                    Some(stderr) => stderr.to.send(bytes).await?,
-                    None => {}
-                },
+                Some(Ok(Output::Data(bytes))) => {
+                    if let Some(stdout) = &stdout {
+                        stdout.to.send(bytes).await?;
+                    }
+                }
+                Some(Ok(Output::Stderr(bytes))) => {
+                    if let Some(stderr) = &stderr {
+                        stderr.to.send(bytes).await?;
+                    }
+                }
                 Some(Ok(Output::End)) => {}
                 ended => return Ok::<_, spdy::Gone>(status(ended)),
             }

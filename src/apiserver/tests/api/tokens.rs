@@ -80,7 +80,7 @@ async fn a_token_makes_its_bearer_the_service_account() {
     let token = answer.body["status"]["token"].as_str().expect("a token").to_owned();
     let elsewhere = api.token("app", json!({"audiences": ["vault"]})).await;
     let before = api.replica.root().revision();
-    assert_eq!(api.token("app", json!({})).await.is_empty(), false);
+    assert!(!api.token("app", json!({})).await.is_empty());
     assert_eq!(api.replica.root().revision(), before, "nothing is stored");
 
     let admin = api.user.take();
