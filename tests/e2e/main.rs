@@ -6,7 +6,6 @@ mod failures;
 mod machine;
 mod machines;
 mod secrets;
-mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 mod web;

@@ -1,15 +1,25 @@
-//! Programs in containers and ports of pods, through every master, by each kubectl that is promised to work.
+//! Programs in containers and ports of pods, through every master, by each kubectl that is promised to work. A program of its
+//! own, so that nothing else is at work on the engine meanwhile.
+
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::machine::run;
 use crate::support::{Local, eventually, kubectls, text};
 
 /// A shell and what `kubectl cp` needs, out of this machine's own programs.
 const IMAGE: &str = "hactl.test/tools:1";
 const PROGRAMS: &[&str] = &["sh", "cat", "tar", "test", "sleep"];
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("run {program}: {error}; `make setup` installs it"));
+    assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), text(&output.stderr));
+    text(&output.stdout).trim().to_owned()
+}
 
 /// The image, on the engine while this lives.
 struct Tools;
