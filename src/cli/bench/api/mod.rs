@@ -86,7 +86,9 @@ impl Client for One {
     async fn once(&mut self, number: u64) -> Result<u64> {
         match &self.filling {
             Some(filling) => {
-                let object = list::object("configmaps", number as usize, filling);
+                let mut object = list::object("configmaps", number as usize, filling);
+                // Names of their own: other measurements fill the namespace too.
+                object["metadata"]["name"] = json!(format!("made-{number:07}"));
                 self.connection.json(Method::POST, &self.path, Some(&object)).await?;
             }
             None => {
