@@ -247,6 +247,11 @@ impl Client {
         tokio::select! { () = tokio::time::sleep(time) => {}, () = self.stop.cancelled() => {} }
     }
 
+    /// From now on this master is asked only, whatever happens.
+    pub fn stay(&mut self) {
+        self.fixed = true;
+    }
+
     /// From now on the next master is asked.
     pub fn next(&mut self) {
         if !self.fixed {

@@ -75,8 +75,11 @@ impl Run {
         }
         let mut rows = scenario.nemeses()?;
         rows.retain(|row| !self.without.iter().any(|name| name == row.name));
-        if rows.iter().any(|row| row.name == "upgrade") && self.upgrade_to.is_none() {
-            bail!("the nemesis upgrade needs --upgrade-to FILE; or leave it out with --without upgrade");
+        if self.upgrade_to.is_none() {
+            if scenario.name == "upgrade" {
+                bail!("the scenario upgrade needs --upgrade-to FILE");
+            }
+            rows.retain(|row| row.name != "upgrade");
         }
         let at_once = self.at_once.unwrap_or(scenario.at_once).max(1);
         Ok(Script { workloads: scenario.workloads()?, nemeses: rows, at_once, duration: self.duration })
@@ -109,6 +112,27 @@ impl Run {
         Ok(())
     }
 
+    /// The command that does it again.
+    fn repeat(&self, scenario: &Scenario, target: &str, seed: u64) -> String {
+        let seconds = self.duration.as_secs();
+        let mut words =
+            format!("chaos run --scenario {} --target {target} --duration {seconds}s --seed {seed}", scenario.name);
+        let counts = [("masters", self.masters), ("nodes", self.nodes), ("at-once", self.at_once)];
+        for (flag, count) in counts.into_iter().filter_map(|(flag, count)| Some((flag, count?))) {
+            words = format!("{words} --{flag} {count}");
+        }
+        if !self.without.is_empty() {
+            words = format!("{words} --without {}", self.without.join(","));
+        }
+        for setting in &self.choice.settings {
+            words = format!("{words} --set {setting}");
+        }
+        if let Some(program) = &self.upgrade_to {
+            words = format!("{words} --upgrade-to {}", program.display());
+        }
+        words
+    }
+
     async fn on(&self, target: &Arc<dyn Target>, script: &Script, scenario: &Scenario, seed: u64) -> Result<Report> {
         target.up().await?;
         let mut session = Session::begin(target.clone(), Random::new(seed), seed).await?;
@@ -129,12 +153,7 @@ impl Run {
             nodes: target.nodes().len(),
             nemeses: script.nemeses.iter().map(|row| (row.name.to_owned(), row.about.to_owned())).collect(),
             workloads: script.workloads.iter().map(|one| (one.name.to_owned(), one.about.to_owned())).collect(),
-            repeat: format!(
-                "chaos run --scenario {} --target {} --duration {}s --seed {seed}",
-                scenario.name,
-                target.name(),
-                self.duration.as_secs()
-            ),
+            repeat: self.repeat(scenario, target.name(), seed),
         };
         Ok(Report::of(title, take(&history)))
     }

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::nemeses::{Nemesis, Row, is_quarantined, replace};
+use super::history::Fault;
+use super::nemeses::{Nemesis, Row, Strike, is_quarantined, replace};
 use super::stage::Stage;
 
 /// Between two strikes, in milliseconds.
@@ -117,14 +118,15 @@ impl Conductor {
         let Some(row) = self.choose(stage) else { return Ok(()) };
         let mut nemesis = (row.make)();
         let begun = stage.history.now();
-        let (what, leader) = match nemesis.strike(stage).await {
-            Ok(Some(strike)) => (strike.what, strike.leader),
+        let strike = match nemesis.strike(stage).await {
+            Ok(Some(strike)) => strike,
             Ok(None) => return Ok(()),
             // What it did before it failed must be undone all the same.
-            Err(error) => (format!("did not come off: {error:#}"), false),
+            Err(error) => Strike::missed(format!("did not come off: {error:#}")),
         };
+        let Strike { what, leader, came_off } = strike;
         eprintln!("{:>8.1} s  {}: {what}", begun as f64 / 1e6, row.name);
-        let fault = stage.history.strike(row.name, what, begun, leader);
+        let fault = stage.history.strike(Fault { nemesis: row.name, what, begun, ended: None, leader, came_off });
         let lasts = Duration::from_millis(stage.random.between(row.lasts.0, row.lasts.1 + 1));
         self.active.push(Active { row, nemesis, until: Instant::now() + lasts, fault, troubled: false, stuck: None });
         Ok(())
@@ -143,15 +145,16 @@ pub async fn mend(stage: &mut Stage) -> usize {
         if stage.damaged.insert(victim.clone()) {
             stage.history.found(format!("{victim} refuses its disk, which no fault has damaged"));
         }
-        let what = match replace(stage, &victim).await {
-            Ok(()) => {
-                mended += 1;
-                format!("{victim} found the damage of before, and is replaced")
-            }
+        let replaced = replace(stage, &victim).await;
+        let came_off = replaced.is_ok();
+        mended += usize::from(came_off);
+        let what = match replaced {
+            Ok(()) => format!("{victim} found the damage of before, and is replaced"),
             Err(error) => format!("{victim} found the damage of before, and cannot be replaced: {error:#}"),
         };
         eprintln!("{:>8.1} s  damage: {what}", begun as f64 / 1e6);
-        let fault = stage.history.strike("damage", what, begun, false);
+        let fault = Fault { nemesis: "damage", what, begun, ended: None, leader: false, came_off };
+        let fault = stage.history.strike(fault);
         stage.history.undone(fault);
     }
     mended

@@ -108,6 +108,8 @@ pub struct Fault {
     pub ended: Option<Micros>,
     /// Whether the leader of that moment was hit.
     pub leader: bool,
+    /// Whether it did anything.
+    pub came_off: bool,
 }
 
 /// The cluster began anew from a snapshot: what was acknowledged after `saved` may be gone after `lost`.
@@ -162,6 +164,9 @@ pub struct PodSeen {
     pub uid: String,
     pub name: String,
     pub node: String,
+    pub phase: String,
+    /// Its deletion was asked for.
+    pub ending: bool,
 }
 
 /// What API and engines show when all is quiet.
@@ -169,6 +174,8 @@ pub struct PodSeen {
 pub struct Rest {
     /// Per master: every object of every resource, with uid and revision.
     pub views: BTreeMap<String, BTreeMap<String, String>>,
+    /// What one master shows, one by one.
+    pub objects: Vec<Shown>,
     /// Deployments: wanted, and pods that are theirs and as they should be.
     pub replicas: BTreeMap<String, (u64, u64)>,
     /// Pods of the API: uid to name, for those that a node runs.
@@ -179,8 +186,41 @@ pub struct Rest {
     pub engines: bool,
 }
 
+/// An object as the API shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// The plural.
+    pub resource: String,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// Their uids.
+    pub owners: Vec<String>,
+    /// Of a pod.
+    pub node: String,
+    /// What nobody else may have, in words.
+    pub claims: Vec<String>,
+}
+
+impl Shown {
+    pub fn name(&self) -> String {
+        let slash = if self.namespace.is_empty() { "" } else { "/" };
+        format!("{} {}{slash}{}", self.resource, self.namespace, self.name)
+    }
+}
+
+/// What a run set out to do: a law with nothing to judge is good only where nothing was to come of it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Intended {
+    pub workloads: Vec<&'static str>,
+    pub nemeses: Vec<&'static str>,
+    pub nodes: bool,
+}
+
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Record {
+    pub intended: Intended,
+    #[serde(skip)]
     pub operations: Vec<Operation>,
     pub faults: Vec<Fault>,
     pub seats: Vec<Seat>,
@@ -243,10 +283,16 @@ impl History {
         (operation.ended, operation.outcome) = (Some(now), outcome);
     }
 
-    pub fn strike(&self, nemesis: &'static str, what: String, begun: Micros, leader: bool) -> usize {
+    pub fn strike(&self, fault: Fault) -> usize {
         let mut record = self.record();
-        record.faults.push(Fault { nemesis, what, begun, ended: None, leader });
+        record.faults.push(fault);
         record.faults.len() - 1
+    }
+
+    /// From now on faults may happen, and this is to come of the run.
+    pub fn intend(&self, from: Micros, intended: Intended) {
+        let mut record = self.record();
+        (record.faults_from, record.intended) = (from, intended);
     }
 
     pub fn undone(&self, fault: usize) {

@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use clients::{Client, Doors};
 use conductor::Conductor;
-use history::{History, Record, Revision};
+use history::{History, Intended, Record, Revision};
 use nemeses::Row;
 use stage::Stage;
 use targets::{Plan, Target};
@@ -252,7 +252,12 @@ async fn perform(session: &mut Session, script: &Script, enough: CancellationTok
     tokio::time::sleep(CALM).await;
     let history = session.stage.history.clone();
     let from = history.now();
-    history.record().faults_from = from;
+    let intended = Intended {
+        workloads: script.workloads.iter().map(|workload| workload.name).collect(),
+        nemeses: script.nemeses.iter().map(|row| row.name).collect(),
+        nodes: !session.stage.target.nodes().is_empty(),
+    };
+    history.intend(from, intended);
     let mut conductor = Conductor::new(script.nemeses.clone(), script.at_once);
     if let Err(error) = conductor.conduct(&mut session.stage, script.duration, &enough).await {
         // What was seen until then is judged all the same.

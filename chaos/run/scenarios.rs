@@ -15,12 +15,14 @@ pub struct Scenario {
     pub at_once: usize,
 }
 
-const STORE: &[&str] = &["registers", "set", "append", "counter", "leases", "followers"];
-const EVERYTHING: &[&str] = &["registers", "set", "append", "counter", "leases", "followers", "deployments"];
+const STORE: &[&str] = &["registers", "set", "append", "counter", "leases", "services", "followers"];
+const EVERYTHING: &[&str] =
+    &["registers", "set", "append", "counter", "leases", "services", "followers", "deployments"];
 
 /// What happens between machines.
-const NETWORK: &[&str] = &["halves", "one-way", "bridge", "cut-off", "flapping", "loss", "delay"];
-/// What happens on them. A restore and an upgrade are scenarios of their own.
+const NETWORK: &[&str] = &["halves", "one-way", "deaf", "bridge", "cut-off", "flapping", "loss", "delay"];
+/// What happens on them. A restore is a scenario of its own: it takes back what was acknowledged. The upgrade strikes where a
+/// program is given for it.
 const MACHINES: &[&str] = &[
     "kill",
     "pause",
@@ -35,9 +37,13 @@ const MACHINES: &[&str] = &[
     "remove",
     "snapshot",
     "certificates",
+    "upgrade",
     "node-kill",
+    "kubelet",
     "docker",
 ];
+/// Between masters and nodes.
+const NODES: &[&str] = &["cut-node"];
 
 pub const ALL: &[Scenario] = &[
     Scenario {
@@ -109,7 +115,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 2,
         workloads: &["registers", "followers", "deployments"],
-        nemeses: &[&["node-kill", "docker", "kill", "transfer"]],
+        nemeses: &[&["node-kill", "kubelet", "docker", "kill", "transfer"]],
         at_once: 2,
     },
     Scenario {
@@ -136,7 +142,7 @@ pub const ALL: &[Scenario] = &[
         masters: 3,
         nodes: 2,
         workloads: EVERYTHING,
-        nemeses: &[MACHINES, NETWORK],
+        nemeses: &[MACHINES, NETWORK, NODES],
         at_once: 3,
     },
 ];
@@ -171,6 +177,13 @@ mod tests {
             scenario.workloads().unwrap_or_else(|error| panic!("{}: {error}", scenario.name));
         }
         assert!(Scenario::find("leader-kill").is_ok() && Scenario::find("nothing").is_err());
+    }
+
+    #[test]
+    fn every_workload_is_in_some_scenario() {
+        for workload in workloads::ALL {
+            assert!(ALL.iter().any(|scenario| scenario.workloads.contains(&workload.name)), "{}", workload.name);
+        }
     }
 
     #[test]

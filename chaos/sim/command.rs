@@ -255,12 +255,13 @@ impl Sim {
 
 fn line(report: &Report) -> String {
     format!(
-        "seed {}: {}, {:.0} s in {:.2} s ({:.0} ×), {} faults, {} calls answered, {} unknown, {} messages, digest {}",
+        "seed {}: {}, {:.0} s in {:.2} s ({:.0} ×), {} faults of {} took effect, {} calls answered, {} unknown, {} messages, digest {}",
         report.seed,
         if report.broken.is_empty() { "all laws hold" } else { "BROKEN" },
         report.virtual_seconds,
         report.cpu_seconds,
         report.virtual_seconds / report.cpu_seconds.max(f64::EPSILON),
+        report.effective.len(),
         report.faults.len(),
         report.answered,
         report.unknown,

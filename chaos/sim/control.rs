@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::control::authz::{MASTERS, User};
 use ::control::seal::Sealer;
 use ::control::{Seeds, Settings};
-use apiserver::{Check, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
+use apiserver::{Check, Health, Link, LogOptions, LogStream, PodRef, Session, StreamError, Streams};
 use axum::body::Body;
 use consensus::Consensus;
 use futures::FutureExt as _;
@@ -71,6 +71,10 @@ impl Health for Nobody {
 impl Streams for Nobody {
     async fn logs(&self, _: &User, pod: PodRef, _: LogOptions) -> Result<LogStream, StreamError> {
         Err(StreamError::Unavailable(format!("{} has no logs in a simulation", pod.node)))
+    }
+
+    async fn open(&self, _: &User, pod: PodRef, _: Session) -> Result<Link, StreamError> {
+        Err(StreamError::Unavailable(format!("{} has no streams in a simulation", pod.node)))
     }
 }
 
@@ -142,6 +146,9 @@ impl Control {
             replica: replica.clone(),
             settings: settings.clone(),
             streams: Arc::new(Nobody),
+            usages: Arc::new(()),
+            tokens: None,
+            audit: None,
             health: Arc::new(Nobody),
             metrics: None,
             limits: apiserver::Limits::default(),
@@ -208,14 +215,19 @@ impl Control {
 
     /// One request of an administrator; status and body.
     pub async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let (status, body) = self.open(method, path, body).await;
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// The same; the body as it comes.
+    pub async fn open(&self, method: Method, path: &str, body: Option<&Value>) -> (u16, Body) {
         let media = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         let user = User::authenticated("someone", vec![MASTERS.into()]);
         let request = Request::builder().method(method).uri(path).header("content-type", media).extension(user);
-        let Ok(request) = request.body(body) else { return (400, Value::Null) };
+        let Ok(request) = request.body(body) else { return (400, Body::empty()) };
         let Ok(response) = self.api.clone().oneshot(request).await;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        (status, serde_json::from_slice(&body).unwrap_or_default())
+        (response.status().as_u16(), response.into_body())
     }
 }

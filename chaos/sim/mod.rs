@@ -80,7 +80,12 @@ pub struct Report {
     pub virtual_seconds: f64,
     /// Of one core.
     pub cpu_seconds: f64,
+    /// By number: `3:kill`.
     pub faults: Vec<String>,
+    /// Those of them that did anything.
+    pub effective: Vec<String>,
+    /// Writes that were refused because the store was full.
+    pub over_quota: u64,
     pub answered: u64,
     pub unknown: u64,
     pub messages: u64,
@@ -100,11 +105,13 @@ struct Planned {
 }
 
 /// The faults that follow from a seed.
-fn schedule(random: &mut Random, duration: Duration, pace: u64, kinds: &[String]) -> Vec<Planned> {
+fn schedule(random: &mut Random, pace: u64, options: &Options) -> Vec<Planned> {
+    let kinds = &options.kinds;
     let of_kind = |fault: &&Fault| kinds.is_empty() || kinds.iter().any(|kind| kind == fault.name);
-    let all: Vec<&'static Fault> = faults::ALL.iter().filter(of_kind).collect();
+    let strikes = |fault: &&Fault| options.nodes > 0 || !fault.on_nodes;
+    let all: Vec<&'static Fault> = faults::ALL.iter().filter(of_kind).filter(strikes).collect();
     let weights: u64 = all.iter().map(|fault| fault.weight).sum();
-    let end = duration.as_millis() as u64;
+    let end = options.duration.as_millis() as u64;
     let mut planned = Vec::new();
     let mut at = random.between(0, FAULT_EVERY_MS * pace);
     while at < end {
@@ -160,13 +167,13 @@ async fn simulate(options: &Options) -> Report {
     let mut random = Random::new(options.seed);
     let drawn = random.pick(&PACES).copied().unwrap_or(1);
     let pace = options.pace.unwrap_or(drawn);
-    let planned = schedule(&mut random.fork(), options.duration, pace, &options.kinds);
+    let planned = schedule(&mut random.fork(), pace, options);
     let world = World::new(random.fork(), pace, options.timings.max(1), trace.clone(), laws.clone());
-    let mut names = Vec::new();
+    let mut happened = Happened::default();
     tokio::select! {
         biased;
         () = laws.over.cancelled() => {}
-        () = play(&world, random, planned, options, &mut names) => {}
+        () = play(&world, random, planned, options, &mut happened) => {}
     }
     world.nodes.clean_up();
     let broken = laws.judge();
@@ -177,7 +184,9 @@ async fn simulate(options: &Options) -> Report {
         seed: options.seed,
         virtual_seconds,
         cpu_seconds: entropy::cpu_seconds() - began,
-        faults: names,
+        faults: happened.all,
+        effective: happened.effective,
+        over_quota: world.over_quota(),
         answered,
         unknown,
         messages,
@@ -187,13 +196,20 @@ async fn simulate(options: &Options) -> Report {
     }
 }
 
-/// From the making of the cluster to its rest; the names of the faults that happened, by number.
+/// The faults that happened, and those of them that did anything.
+#[derive(Default)]
+struct Happened {
+    all: Vec<String>,
+    effective: Vec<String>,
+}
+
+/// From the making of the cluster to its rest.
 async fn play(
     world: &Arc<World>,
     mut random: Random,
     planned: Vec<Planned>,
     options: &Options,
-    names: &mut Vec<String>,
+    happened: &mut Happened,
 ) {
     world.form(options.masters).await;
     world.add_nodes(options.nodes).await;
@@ -205,7 +221,7 @@ async fn play(
     workloads.spawn(observe::roam(world.clone()));
     workloads.spawn(observe::engines(world.clone()));
 
-    faults(world, planned, options, names).await;
+    faults(world, planned, options, happened).await;
     if let Err(why) = converge(world).await {
         world.laws.broken("a healed cluster converges", why);
     }
@@ -225,27 +241,33 @@ async fn play(
 }
 
 /// Lets the planned faults happen.
-async fn faults(world: &Arc<World>, planned: Vec<Planned>, options: &Options, names: &mut Vec<String>) {
+async fn faults(world: &Arc<World>, planned: Vec<Planned>, options: &Options, happened: &mut Happened) {
     let began = Instant::now();
     let mut under_way = JoinSet::new();
     for (number, Planned { fault, at, lasts, seed }) in planned.into_iter().enumerate() {
         if options.only.as_ref().is_some_and(|only| !only.contains(&number)) {
             continue;
         }
-        names.push(format!("{number}:{}", fault.name));
+        happened.all.push(format!("{number}:{}", fault.name));
         let world = world.clone();
         under_way.spawn(async move {
             tokio::time::sleep_until(began + at).await;
             world.trace.say(format_args!("fault {number} {} for {} ms", fault.name, lasts.as_millis()));
-            (fault.run)(world.clone(), Random::new(seed), lasts).await;
-            world.trace.say(format_args!("fault {number} {} ends", fault.name));
+            let effect = (fault.run)(world.clone(), Random::new(seed), lasts).await;
+            let without = if effect { "" } else { ", without effect" };
+            world.trace.say(format_args!("fault {number} {} ends{without}", fault.name));
+            effect.then_some((number, fault.name))
         });
     }
     tokio::time::sleep_until(began + options.duration).await;
     world.heal().await;
-    if tokio::time::timeout(FAULTS_END, under_way.join_all()).await.is_err() {
+    let Ok(ended) = tokio::time::timeout(FAULTS_END, under_way.join_all()).await else {
         world.laws.broken("a healed cluster converges", "a change of members is not made though all are well".into());
-    }
+        return;
+    };
+    let mut effective: Vec<(usize, &str)> = ended.into_iter().flatten().collect();
+    effective.sort_unstable();
+    happened.effective = effective.iter().map(|(number, name)| format!("{number}:{name}")).collect();
 }
 
 /// Waits until every master serves, takes a write and reads it back.
@@ -351,4 +373,40 @@ async fn rest(world: &Arc<World>) -> Result<(), String> {
     // Followers have nothing left to wait for but their turn.
     tokio::time::sleep(LOOK).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strikes_nodes_is_drawn_where_there_are_some() {
+        let drawn = |nodes| {
+            let options = Options {
+                seed: 1,
+                masters: 3,
+                nodes,
+                duration: Duration::from_secs(3600),
+                pace: None,
+                timings: 1,
+                kinds: Vec::new(),
+                only: None,
+                trace: false,
+            };
+            let planned = schedule(&mut Random::new(1), 1, &options);
+            let mut names: Vec<&str> = planned.iter().map(|planned| planned.fault.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            names
+        };
+        let every = |nodes: bool| {
+            let all = faults::ALL.iter().filter(|fault| nodes || !fault.on_nodes);
+            let mut names: Vec<&str> = all.map(|fault| fault.name).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(drawn(3), every(true));
+        assert_eq!(drawn(0), every(false));
+        assert!(every(false).len() < every(true).len());
+    }
 }

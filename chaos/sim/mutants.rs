@@ -54,7 +54,7 @@ pub const ALL: &[Mutant] = &[
         60,
         "fresh-proposal",
         "a proposal that is made again has another id",
-        39,
+        49,
     ),
     shown_by(
         &["reseed", "snapshot", "power"],
@@ -75,7 +75,7 @@ pub const ALL: &[Mutant] = &[
         10,
         "hasty-raise",
         "newer rules are used before all masters know them",
-        3,
+        9,
     ),
     Mutant {
         nodes: 1,
@@ -84,7 +84,7 @@ pub const ALL: &[Mutant] = &[
             30,
             "doubled-pod",
             "a plan is made again before it is known what became of the one before",
-            22,
+            3,
         )
     },
 ];

@@ -48,6 +48,18 @@ struct Inner {
     slow: BTreeMap<(u64, u64), Duration>,
     lost_per_mille: u64,
     twice_per_mille: u64,
+    /// How often something found a direction blocked.
+    held: BTreeMap<(u64, u64), u64>,
+    met: Met,
+}
+
+/// How many messages met which fault so far.
+#[derive(Clone, Copy, Default)]
+pub struct Met {
+    /// On a link that was slow.
+    pub late: u64,
+    pub lost: u64,
+    pub twice: u64,
 }
 
 /// One process that can be reached.
@@ -66,6 +78,8 @@ impl Net {
             slow: BTreeMap::new(),
             lost_per_mille: 0,
             twice_per_mille: 0,
+            held: BTreeMap::new(),
+            met: Met::default(),
         };
         Arc::new(Self { inner: Mutex::new(inner), changed: Notify::new(), trace })
     }
@@ -106,6 +120,16 @@ impl Net {
         self.changed.notify_waiters();
     }
 
+    /// How often something found these directions blocked so far.
+    pub fn held(&self, directions: &[(u64, u64)]) -> u64 {
+        let inner = self.lock();
+        directions.iter().filter_map(|direction| inner.held.get(direction)).sum()
+    }
+
+    pub fn met(&self) -> Met {
+        self.lock().met
+    }
+
     /// Delays messages of a link by up to so much.
     pub fn slow(&self, from: u64, to: u64, most: Duration) {
         self.lock().slow.insert((from, to), most);
@@ -138,29 +162,35 @@ impl Net {
         self.lock().hosts.get(&id).cloned()
     }
 
-    fn chance(&self, per_mille: impl Fn(&Inner) -> u64) -> bool {
+    /// Whether a call arrives twice.
+    fn is_repeated(&self) -> bool {
         let mut inner = self.lock();
-        let per_mille = per_mille(&inner);
-        per_mille > 0 && inner.random.between(0, 1000) < per_mille
+        let per_mille = inner.twice_per_mille;
+        let twice = per_mille > 0 && inner.random.between(0, 1000) < per_mille;
+        inner.met.twice += u64::from(twice);
+        twice
     }
 
     /// How long a message takes that is sent now; none while nothing gets through.
     fn delay(&self, from: u64, to: u64) -> Option<Duration> {
         let mut inner = self.lock();
         if inner.blocked.get(&(from, to)).is_some_and(|count| *count > 0) {
+            *inner.held.entry((from, to)).or_default() += 1;
             return None;
         }
         let mut delay = Duration::ZERO;
         if inner.random.between(0, 1000) < LATE_PER_MILLE {
             delay += Duration::from_millis(inner.random.between(1, LATENCY_MS + 1));
         }
-        if let Some(most) = inner.slow.get(&(from, to)).copied() {
+        if let Some(most) = inner.slow.get(&(from, to)).copied().filter(|most| !most.is_zero()) {
+            inner.met.late += 1;
             delay += Duration::from_millis(inner.random.between(0, most.as_millis() as u64 + 1));
         }
         let mut again = AGAIN;
         while inner.lost_per_mille > 0 && inner.random.between(0, 1000) < inner.lost_per_mille {
             delay += again;
             again *= 2;
+            inner.met.lost += 1;
         }
         Some(delay)
     }
@@ -256,7 +286,7 @@ impl Link {
         let refused = || Status::failed_precondition(format!("{} refuses the connection", to.name));
         let host = self.net.host(to.id).ok_or_else(refused)?;
         let call = Arc::new(call);
-        if self.net.chance(|inner| inner.twice_per_mille) {
+        if self.net.is_repeated() {
             let (net, from, to, call) = (self.net.clone(), self.from, to.id, call.clone());
             tokio::spawn(async move {
                 if net.travel(from, to, "again", bytes).await.is_ok()

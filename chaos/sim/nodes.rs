@@ -42,6 +42,7 @@ struct Node {
 pub struct Machine {
     boots: AtomicU64,
     full: AtomicBool,
+    told_full: AtomicU64,
 }
 
 const DISK_BYTES: u64 = 100 << 30;
@@ -51,11 +52,17 @@ impl Machine {
     pub fn fill(&self, full: bool) {
         self.full.store(full, Ordering::Relaxed);
     }
+
+    /// How often it has told its kubelet of hardly any room.
+    pub fn told_full(&self) -> u64 {
+        self.told_full.load(Ordering::Relaxed)
+    }
 }
 
 impl Host for Machine {
     fn figures(&self, _: &Path) -> Figures {
         let full = self.full.load(Ordering::Relaxed);
+        self.told_full.fetch_add(u64::from(full), Ordering::Relaxed);
         Figures {
             cores: 4,
             memory_bytes: 8 << 30,
@@ -64,6 +71,7 @@ impl Host for Machine {
             disk_free_bytes: if full { DISK_BYTES / 100 } else { DISK_BYTES / 2 },
             processes: 100,
             processes_max: 32_768,
+            cpu_busy: std::time::Duration::ZERO,
         }
     }
 
@@ -98,6 +106,11 @@ impl Nodes {
 
     pub fn engine(&self, id: u64) -> Option<Arc<Hollow>> {
         Some(self.lock().get(&id)?.engine.clone())
+    }
+
+    /// Whether its kubelet runs.
+    pub fn runs(&self, id: u64) -> bool {
+        self.lock().get(&id).is_some_and(|node| node.running.is_some())
     }
 
     /// The masters that a running kubelet knows.
@@ -192,23 +205,25 @@ impl World {
         node.running = Some(Running { way, gone, task });
     }
 
-    /// As `kill -9` of the kubelet; its containers run on.
-    pub fn kill_node(&self, id: u64) {
+    /// As `kill -9` of the kubelet; its containers run on. Whether it ran.
+    pub fn kill_node(&self, id: u64) -> bool {
         let mut nodes = self.nodes.lock();
-        let Some(running) = nodes.get_mut(&id).and_then(|node| node.running.take()) else { return };
+        let Some(running) = nodes.get_mut(&id).and_then(|node| node.running.take()) else { return false };
         self.trace.say(format_args!("{} is killed", name(id)));
         running.gone.cancel();
         running.task.abort();
+        true
     }
 
-    /// The machine stops, and all its containers with it.
-    pub async fn stop_machine(&self, id: u64) {
-        self.kill_node(id);
-        let Some((engine, machine)) = self.nodes.engine(id).zip(self.nodes.machine(id)) else { return };
+    /// The machine stops, and all its containers with it. Whether its kubelet ran.
+    pub async fn stop_machine(&self, id: u64) -> bool {
+        let ran = self.kill_node(id);
+        let Some((engine, machine)) = self.nodes.engine(id).zip(self.nodes.machine(id)) else { return false };
         machine.boots.fetch_add(1, Ordering::Relaxed);
         for container in engine.list(None).await.unwrap_or_default() {
             engine.end(&container.id, 137);
         }
+        ran
     }
 
     pub fn hold_node(&self, id: u64) {
@@ -320,3 +335,6 @@ impl Uplink for Way {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use replica::watch::Filter;
 use state::Event;
 
 use super::laws::Seen;
-use super::workloads::value;
+use super::workloads::{configs, value};
 use super::world::{Process, World};
 
 /// What the workloads write.
@@ -40,12 +40,14 @@ pub async fn engines(world: Arc<World>) {
 pub fn process(world: Arc<World>, id: u64, process: Process) {
     let gone = process.gone.clone();
     let follower = format!("m{id}");
+    let of_configs = format!("{}{follower}", configs::SCOPE);
     tokio::spawn(async move {
         tokio::select! {
             () = gone.cancelled() => {}
             () = leadership(&world, id, &process) => {}
             () = states(&world, &process) => {}
-            () = follow(&world, &follower, &process) => {}
+            () = follow(&world, &follower, &process, RESOURCE) => {}
+            () = follow(&world, &of_configs, &process, configs::RESOURCE) => {}
             why = process.consensus.failed() => world.failed(id, &why),
         }
     });
@@ -75,10 +77,17 @@ async fn leadership(world: &World, id: u64, process: &Process) {
 async fn states(world: &World, process: &Process) {
     let mut applied = process.replica.applied();
     let mut position = process.replica.root().revision();
+    let mut version = process.replica.root().version();
     loop {
         applied.borrow_and_update();
         let root = process.replica.root();
         world.laws.state(&root);
+        if version >= state::bounds::VERSION {
+            for broken in ::control::invariants::check_history(&root, position) {
+                world.laws.broken(broken.law, broken.what);
+            }
+        }
+        version = root.version();
         // A history that was compacted before it was seen here was seen by others.
         for event in root.events_after(position).into_iter().flatten() {
             for broken in ::control::invariants::check_event(event) {
@@ -93,19 +102,19 @@ async fn states(world: &World, process: &Process) {
     }
 }
 
-/// Follows all changes through one process, from where this follower was before.
-async fn follow(world: &World, follower: &str, process: &Process) {
-    let mut watcher = process.replica.watch(Filter::resource(GROUP, RESOURCE), world.laws.position(follower));
+/// Follows all changes of a resource through one process, from where this follower was before.
+async fn follow(world: &World, follower: &str, process: &Process, resource: &str) {
+    let mut watcher = process.replica.watch(Filter::resource(GROUP, resource), world.laws.position(follower));
     loop {
         match watcher.next().await {
             Ok(batch) => {
-                let seen = batch.events.iter().map(|event| seen(event)).collect();
+                let seen = batch.events.iter().filter_map(|event| seen(event)).collect();
                 world.laws.followed(follower, seen, batch.revision);
             }
             Err(_) => {
                 let compacted = process.replica.root().compacted();
                 world.laws.skipped(follower, compacted);
-                watcher = process.replica.watch(Filter::resource(GROUP, RESOURCE), compacted);
+                watcher = process.replica.watch(Filter::resource(GROUP, resource), compacted);
             }
         }
     }
@@ -123,15 +132,22 @@ pub async fn roam(world: Arc<World>) {
         tokio::select! {
             () = process.gone.cancelled() => {}
             () = world.quiet.cancelled() => {}
-            () = follow(&world, "roamer", process) => {}
+            () = follow(&world, "roamer", process, RESOURCE) => {}
             () = tokio::time::sleep(STAY) => {}
         }
     }
 }
 
-fn seen(event: &Event) -> Seen {
-    // Its beginning tells it from all others.
-    let value = event.new.as_ref().map(|record| value(record).chars().take(VALUE_CHARS).collect());
+/// None: no workload that is judged made it.
+fn seen(event: &Event) -> Option<Seen> {
+    let name = &event.key.name;
+    let (name, value) = if event.key.resource == configs::RESOURCE {
+        let value = event.new.as_ref().map(|record| configs::value(&::control::record::parse(record)));
+        (configs::is_one(name).then(|| format!("{}{name}", configs::SCOPE))?, value)
+    } else {
+        // Its beginning tells it from all others.
+        (name.clone(), event.new.as_ref().map(|record| value(record).chars().take(VALUE_CHARS).collect()))
+    };
     let broken = ::control::invariants::check_event(event).iter().map(ToString::to_string).collect();
-    Seen { revision: event.revision, name: event.key.name.clone(), value, broken }
+    Some(Seen { revision: event.revision, name, value, broken })
 }

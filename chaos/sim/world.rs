@@ -10,7 +10,7 @@
 //! **Invariant:** at most one living process per machine.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub struct World {
     timings: u64,
     /// Bytes that all objects may take, where that is little; else 0.
     quota: u64,
+    /// Writes that were refused for it.
+    over_quota: AtomicU64,
     /// Of the hactl that the first machines have.
     first_version: u32,
     /// A member is being replaced: one at a time, or too few voters are left.
@@ -125,6 +127,7 @@ impl World {
             timings,
             first_version,
             quota,
+            over_quota: AtomicU64::new(0),
             random: Mutex::new(random),
             replacing: AtomicBool::new(false),
         })
@@ -184,6 +187,15 @@ impl World {
     /// Bytes that all objects may take, where that is little; 0: more than is ever needed.
     pub fn quota(&self) -> u64 {
         self.quota
+    }
+
+    /// A write was refused because the store is full.
+    pub fn note_full(&self) {
+        self.over_quota.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn over_quota(&self) -> u64 {
+        self.over_quota.load(Ordering::Relaxed)
     }
 
     /// A client's pause, which ends early with all workloads.
@@ -360,21 +372,23 @@ impl World {
         }
     }
 
-    /// As `kill -9`.
-    pub fn kill(&self, id: u64) {
+    /// As `kill -9`. Whether anything ran.
+    pub fn kill(&self, id: u64) -> bool {
         let mut random = self.random();
         let mut machines = self.machines();
-        let Some(machine) = machines.get_mut(&id).filter(|machine| machine.process.is_some()) else { return };
+        let Some(machine) = machines.get_mut(&id).filter(|machine| machine.process.is_some()) else { return false };
         self.trace.say(format_args!("m{id} is killed"));
         machine.disk.kill(|most| random.between(0, most as u64 + 1) as usize);
         self.end(id, machine);
+        true
     }
 
-    /// The machine loses power, and with it what was never synced.
-    pub fn cut_power(&self, id: u64) {
+    /// The machine loses power, and with it what was never synced. Whether anything ran.
+    pub fn cut_power(&self, id: u64) -> bool {
         let mut random = self.random();
         let mut machines = self.machines();
-        let Some(machine) = machines.get_mut(&id) else { return };
+        let Some(machine) = machines.get_mut(&id) else { return false };
+        let ran = machine.process.is_some() || machine.starting;
         self.trace.say(format_args!("m{id} loses power"));
         machine.disk.crash_keeping(|most| random.between(0, most as u64 + 1) as usize);
         for path in machine.disk.torn() {
@@ -385,19 +399,21 @@ impl World {
             }
         }
         self.end(id, machine);
+        ran
     }
 
-    /// A planned stop.
-    pub async fn stop(&self, id: u64) {
-        let Some(process) = self.process(id) else { return };
+    /// A planned stop. Whether anything ran.
+    pub async fn stop(&self, id: u64) -> bool {
+        let Some(process) = self.process(id) else { return false };
         self.trace.say(format_args!("m{id} is stopped"));
         let _ = tokio::time::timeout(STOP_MAX, process.consensus.shutdown()).await;
         let mut machines = self.machines();
-        let Some(machine) = machines.get_mut(&id) else { return };
+        let Some(machine) = machines.get_mut(&id) else { return false };
         if machine.process.as_ref().is_some_and(|present| Arc::ptr_eq(&present.consensus, &process.consensus)) {
             machine.disk.kill(|_| 0);
             self.end(id, machine);
         }
+        true
     }
 
     /// Takes the turn to replace a member, if nobody has it and all are well; [`Self::replace`] gives it back.

@@ -48,6 +48,28 @@ fn a_short_run_keeps_every_law_and_tells_of_it() {
     assert!(history.lines().count() > 200, "clients were at work");
 }
 
+/// The observers, laws and exit code of a real run see what is wrong with a real cluster.
+#[test]
+fn a_bug_planted_in_real_masters_is_caught() {
+    let chaos = env!("CARGO_BIN_EXE_chaos");
+    let dir = tempfile::tempdir().expect("dir");
+    let cluster = dir.path().join("cluster");
+    let output = Command::new(chaos)
+        .env("HACTL_MUTANT", "lost-event")
+        .args(["run", "--scenario", "calm", "--duration", "10s", "--seed", "5", "--dir"])
+        .arg(&cluster)
+        .arg("--report")
+        .arg(dir.path().join("report"))
+        .output()
+        .expect("chaos runs");
+    let hactl = std::path::Path::new(chaos).with_file_name("hactl");
+    let down = Command::new(hactl).args(["local", "down", "--delete", "--dir"]).arg(&cluster).output();
+    assert!(down.expect("hactl runs").status.success());
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(out.contains("BROKEN  followers see every change once"), "{out}\n{err}");
+    assert_eq!(output.status.code(), Some(1), "{out}\n{err}");
+}
+
 #[test]
 fn what_a_target_cannot_do_is_refused_in_words() {
     let refused = |arguments: &[&str], word: &str| {

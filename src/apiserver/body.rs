@@ -22,7 +22,11 @@ const WARNINGS_MAX: usize = 20;
 
 /// The whole body; larger ones than the bound (`api-body`) are answered with 413.
 pub async fn read(call: &Call, body: Body) -> Result<Bytes> {
-    let bytes_max = call.server.config.limits.body_bytes;
+    read_within(call.server.config.limits.body_bytes, body).await
+}
+
+/// The same of a request that is no [`Call`].
+pub async fn read_within(bytes_max: usize, body: Body) -> Result<Bytes> {
     let read = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, bytes_max).collect());
     let Ok(read) = read.await else {
         return Err(Failure::timeout(format!("the request body did not arrive within {} s", BODY_TIME_MAX.as_secs())));

@@ -6,7 +6,12 @@ use bytes::Bytes;
 use control::authz::User;
 use futures::stream::BoxStream;
 use replica::Replica;
+use serde_json::Value;
+use state::State;
 use tokio_util::sync::CancellationToken;
+
+use crate::link::{Link, Session};
+use crate::usage::Usages;
 
 /// Everything [`crate::service`] needs. Nothing in this crate reads a clock or draws a random number except through it.
 #[derive(Clone)]
@@ -14,8 +19,14 @@ pub struct Config {
     pub replica: Replica,
     /// What admission depends on: the service addresses, the tolerations.
     pub settings: Arc<control::Settings>,
-    /// The way to the kubelets, for logs (later exec, attach, port-forward).
+    /// The way to the kubelets, for logs, exec, attach and connections to ports.
     pub streams: Arc<dyn Streams>,
+    /// What nodes and pods use now, for `metrics.k8s.io`.
+    pub usages: Arc<dyn Usages>,
+    /// Signs and checks the tokens of ServiceAccounts; absent where there are none.
+    pub tokens: Option<Arc<dyn TokenKeys>>,
+    /// Where the audit log goes; absent where none is kept.
+    pub audit: Option<Arc<dyn Audit>>,
     /// The reasons behind `/readyz` and `/healthz`.
     pub health: Arc<dyn Health>,
     /// Renders `/metrics`; absent in tests.
@@ -51,6 +62,25 @@ pub trait Health: Send + Sync + 'static {
     fn without_leader(&self) -> String {
         String::new()
     }
+}
+
+/// The cluster's keys for the tokens of ServiceAccounts, as a state has them. What a token says is not their business.
+pub trait TokenKeys: Send + Sync + 'static {
+    /// The token that says these claims.
+    ///
+    /// # Errors
+    /// When there is no key yet, or this server cannot use it.
+    fn sign(&self, claims: &[u8], root: &State) -> Result<String, String>;
+    /// What a token says that one of the keys signed; none if none did.
+    fn verify(&self, token: &str, root: &State) -> Option<Vec<u8>>;
+    /// The public keys as a JSON Web Key Set, and the name of their algorithm.
+    fn public(&self, root: &State) -> (Value, &'static str);
+}
+
+/// Takes the lines of the audit log.
+pub trait Audit: Send + Sync + 'static {
+    /// One Event, without its end of line. Never waits.
+    fn note(&self, line: String);
 }
 
 /// The pod whose stream is asked for, as the store has it, so that the far end can tell a replaced pod.
@@ -109,6 +139,9 @@ pub enum StreamError {
 pub trait Streams: Send + Sync + 'static {
     /// `user` was authorized here, and is again wherever the request is passed on to.
     async fn logs(&self, user: &User, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError>;
+
+    /// Returns once the node has begun: the command runs, the connection to the port stands.
+    async fn open(&self, user: &User, pod: PodRef, session: Session) -> Result<Link, StreamError>;
 }
 
 /// The processor as Go names it.

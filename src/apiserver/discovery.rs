@@ -1,4 +1,4 @@
-//! Discovery: what is served, in the aggregated form (v2, v2beta1) and the legacy one, all from the table of kinds.
+//! Discovery: what is served, in the aggregated form (v2, v2beta1) and the legacy one, all from the table of what is served.
 //!
 //! The form is chosen by `Accept`, and clients tell it by the Content-Type of the answer, not by the body. Everything is
 //! written once at start; `ETag` saves the rest.
@@ -10,14 +10,13 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use objects::{Kind, Kinds};
+use objects::Kinds;
 use serde_json::{Value, json};
 
+use crate::served::{self, Served};
 use crate::status::{Failure, Result};
+use crate::usage;
 
-const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-const DELETE_COLLECTION: &str = "deletecollection";
-const PART_VERBS: &[&str] = &["get", "patch", "update"];
 const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const V2BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
@@ -66,14 +65,29 @@ pub struct Discovery {
     aggregated: BTreeMap<(&'static str, &'static str), Document>,
 }
 
-impl Discovery {
-    pub fn new(kinds: &Kinds) -> Self {
-        let mut groups: Vec<&'static str> = Vec::new();
-        for kind in kinds.all() {
-            if !kind.group.is_empty() && !groups.contains(&kind.group) {
-                groups.push(kind.group);
-            }
+/// One group and its versions, the preferred one first.
+struct Group {
+    name: &'static str,
+    versions: Vec<&'static str>,
+}
+
+fn groups(served: &[Served]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for Served { group, version, .. } in served {
+        match groups.iter_mut().find(|known| known.name == *group) {
+            None => groups.push(Group { name: group, versions: vec![version] }),
+            Some(known) if !known.versions.contains(version) => known.versions.push(version),
+            Some(_) => {}
         }
+    }
+    groups
+}
+
+impl Discovery {
+    pub fn new(kinds: &'static Kinds) -> Self {
+        let served = served::all(kinds);
+        let all = groups(&served);
+        let (core, groups): (Vec<&Group>, Vec<&Group>) = all.iter().partition(|group| group.name.is_empty());
         let mut legacy = BTreeMap::new();
         let mut put = |path: String, value: &Value| legacy.insert(path, Document::new(value, "application/json"));
         put(
@@ -83,20 +97,29 @@ impl Discovery {
                 "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
             }),
         );
-        put("/api/v1".into(), &resource_list(kinds, ""));
-        let entries: Vec<Value> = groups.iter().map(|group| group_entry(kinds, group)).collect();
-        put("/apis".into(), &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": entries}));
+        let entries: Vec<Value> = groups.iter().map(|group| group_entry(group)).collect();
+        let every: Vec<Value> = entries.iter().cloned().chain([usage::group_entry()]).collect();
+        put("/apis".into(), &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": every}));
         for (group, entry) in groups.iter().zip(&entries) {
             let mut entry = entry.clone();
             entry["kind"] = "APIGroup".into();
             entry["apiVersion"] = "v1".into();
-            put(format!("/apis/{group}"), &entry);
-            put(format!("/apis/{group}/{}", version_of(kinds, group)), &resource_list(kinds, group));
+            put(format!("/apis/{}", group.name), &entry);
         }
+        for group in &all {
+            for version in &group.versions {
+                put(format!("/{}", served::root(group.name, version)), &resource_list(&served, group.name, version));
+            }
+        }
+        put(format!("/apis/{}", usage::GROUP), &usage::group());
+        put(format!("/apis/{}/{}", usage::GROUP, usage::VERSION), &usage::resource_list());
         let mut aggregated = BTreeMap::new();
         for (version, media) in [("v2", V2), ("v2beta1", V2BETA1)] {
-            for (path, groups) in [("/api", &[""][..]), ("/apis", &groups)] {
-                let items: Vec<Value> = groups.iter().map(|group| aggregated_group(kinds, group)).collect();
+            for (path, groups) in [("/api", &core), ("/apis", &groups)] {
+                let mut items: Vec<Value> = groups.iter().map(|group| aggregated_group(&served, group)).collect();
+                if path == "/apis" {
+                    items.push(usage::aggregated_group());
+                }
                 let list = json!({
                     "kind": "APIGroupDiscoveryList",
                     "apiVersion": format!("apidiscovery.k8s.io/{version}"),
@@ -159,97 +182,71 @@ fn forms(headers: &HeaderMap) -> Vec<Option<&'static str>> {
         .collect()
 }
 
-fn of_group<'a>(kinds: &'a Kinds, group: &'a str) -> impl Iterator<Item = &'a Kind> {
-    kinds.all().filter(move |kind| kind.group == group)
+fn at<'a>(served: &'a [Served], group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Served> {
+    served.iter().filter(move |row| row.group == group && row.version == version)
 }
 
-fn version_of(kinds: &Kinds, group: &str) -> &'static str {
-    of_group(kinds, group).next().map_or("v1", |kind| kind.version)
+fn group_entry(group: &Group) -> Value {
+    let entry = |version: &str| json!({"groupVersion": format!("{}/{version}", group.name), "version": version});
+    let versions: Vec<Value> = group.versions.iter().map(|version| entry(version)).collect();
+    json!({"name": group.name, "preferredVersion": versions[0], "versions": versions})
 }
 
-fn group_entry(kinds: &Kinds, group: &str) -> Value {
-    let version = version_of(kinds, group);
-    let entry = json!({"groupVersion": format!("{group}/{version}"), "version": version});
-    json!({"name": group, "versions": [entry], "preferredVersion": entry})
-}
-
-/// A subresource as both forms show it.
-struct Sub {
-    name: &'static str,
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    verbs: &'static [&'static str],
-}
-
-fn subresources(kind: &Kind) -> Vec<Sub> {
-    let mut out: Vec<Sub> = kind
-        .subresources
-        .iter()
-        .map(|sub| Sub { name: sub.name, group: sub.group, version: sub.version, kind: sub.kind, verbs: sub.verbs })
-        .collect();
-    if kind.scale {
-        out.push(Sub { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: PART_VERBS });
-    }
-    if kind.status {
-        out.push(Sub { name: "status", group: kind.group, version: kind.version, kind: kind.kind, verbs: PART_VERBS });
-    }
-    out.sort_by_key(|sub| sub.name);
-    out
-}
-
-fn verbs(kind: &Kind) -> Vec<&'static str> {
-    VERBS.iter().copied().filter(|verb| *verb != DELETE_COLLECTION || kind.deletes_collections()).collect()
-}
-
-fn resource_list(kinds: &Kinds, group: &str) -> Value {
+fn resource_list(served: &[Served], group: &str, version: &str) -> Value {
     let mut resources = Vec::new();
-    for kind in of_group(kinds, group) {
-        let mut row = json!({
-            "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced,
-            "kind": kind.kind, "verbs": verbs(kind),
+    for row in at(served, group, version) {
+        let mut out = json!({
+            "name": row.plural, "singularName": row.singular, "namespaced": row.namespaced,
+            "kind": row.kind, "verbs": row.verbs,
         });
-        if !kind.short_names.is_empty() {
-            row["shortNames"] = json!(kind.short_names);
+        if !row.short_names.is_empty() {
+            out["shortNames"] = json!(row.short_names);
         }
-        if !kind.categories.is_empty() {
-            row["categories"] = json!(kind.categories);
+        if !row.categories.is_empty() {
+            out["categories"] = json!(row.categories);
         }
-        row["storageVersionHash"] = storage_hash(kind).into();
-        resources.push(row);
-        for sub in subresources(kind) {
-            let mut row = json!({
-                "name": format!("{}/{}", kind.plural, sub.name), "singularName": "", "namespaced": kind.namespaced,
+        if !row.storage.is_empty() {
+            out["storageVersionHash"] = storage_hash(&row.storage).into();
+        }
+        resources.push(out);
+        for sub in &row.subresources {
+            let mut out = json!({
+                "name": format!("{}/{}", row.plural, sub.name), "singularName": "", "namespaced": row.namespaced,
                 "kind": sub.kind, "verbs": sub.verbs,
             });
-            if (sub.group, sub.version) != (kind.group, kind.version) {
-                row["group"] = sub.group.into();
-                row["version"] = sub.version.into();
+            if (sub.group, sub.version) != (row.group, row.version) {
+                out["group"] = sub.group.into();
+                out["version"] = sub.version.into();
             }
-            resources.push(row);
+            resources.push(out);
         }
     }
-    let version = version_of(kinds, group);
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources})
 }
 
 /// Tells clients when a resource moves to another storage version.
-fn storage_hash(kind: &Kind) -> String {
-    let hash = hash(format!("{}/{}/{}", kind.group, kind.version, kind.kind).as_bytes());
-    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, hash.to_be_bytes())
+fn storage_hash(storage: &str) -> String {
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, hash(storage.as_bytes()).to_be_bytes())
 }
 
-fn aggregated_group(kinds: &Kinds, group: &str) -> Value {
-    let resources: Vec<Value> = of_group(kinds, group).map(aggregated_resource).collect();
-    let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
-    let version = json!({"version": version_of(kinds, group), "resources": resources, "freshness": "Current"});
-    json!({"metadata": metadata, "versions": [version]})
+fn aggregated_group(served: &[Served], group: &Group) -> Value {
+    let metadata = if group.name.is_empty() { json!({}) } else { json!({"name": group.name}) };
+    let versions: Vec<Value> = group
+        .versions
+        .iter()
+        .map(|version| {
+            let resources: Vec<Value> = at(served, group.name, version).map(aggregated_resource).collect();
+            json!({"version": version, "resources": resources, "freshness": "Current"})
+        })
+        .collect();
+    json!({"metadata": metadata, "versions": versions})
 }
 
-fn aggregated_resource(kind: &Kind) -> Value {
+fn aggregated_resource(row: &Served) -> Value {
     let response = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
-    let subs: Vec<Value> = subresources(kind)
+    let subs: Vec<Value> = row
+        .subresources
         .iter()
         .map(|sub| {
             json!({
@@ -260,13 +257,13 @@ fn aggregated_resource(kind: &Kind) -> Value {
         })
         .collect();
     let mut out = json!({
-        "resource": kind.plural,
-        "responseKind": response(kind.group, kind.version, kind.kind),
-        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
-        "singularResource": kind.singular,
-        "verbs": verbs(kind),
+        "resource": row.plural,
+        "responseKind": response(row.group, row.version, row.kind),
+        "scope": if row.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": row.singular,
+        "verbs": row.verbs,
     });
-    for (field, names) in [("shortNames", kind.short_names), ("categories", kind.categories)] {
+    for (field, names) in [("shortNames", row.short_names), ("categories", row.categories)] {
         if !names.is_empty() {
             out[field] = json!(names);
         }

@@ -5,7 +5,7 @@
 //! request ─┬─ health, version                       never refused: they wait for nothing
 //!          ├─ a node, or an administrator's look at status and metrics ─▶ seats of their own, then those of all
 //!          ├─ anyone else                                               ─▶ seats of all, so many per user
-//!          └─ watch, followed log ─▶ a seat among the requests until it begins, then one among its own kind
+//!          └─ watch, followed log, exec and the like ─▶ a seat among the requests until it begins, then one among its own kind
 //! ```
 //!
 //! A seat is held until the last byte of the answer is on its way, so that a client that reads slowly spends its own share.
@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -41,7 +41,7 @@ pub struct Limits {
     /// Open watches (`api-watches`), of one user (`api-watches-per-user`).
     pub watches: usize,
     pub watches_per_user: usize,
-    /// Logs being followed (`api-logs`), by one user (`api-logs-per-user`).
+    /// Open streams of nodes: followed logs, exec, attach, port-forward (`api-logs`), of one user (`api-logs-per-user`).
     pub logs: usize,
     pub logs_per_user: usize,
 }
@@ -201,7 +201,7 @@ pub(crate) struct Gates {
 #[derive(Default)]
 pub(crate) struct Seats {
     request: Option<Seat>,
-    /// Of a watch or a followed log.
+    /// Of a watch or a stream of a node.
     long: Option<Seat>,
 }
 
@@ -230,6 +230,7 @@ impl Gates {
         let long = match route {
             Route::Resource(resource) if resource.verb == "watch" => Some(&self.watches),
             Route::Resource(resource) if resource.subresource == "log" && query.flag("follow") => Some(&self.logs),
+            Route::Resource(resource) if resource.opens_stream() => Some(&self.logs),
             _ => None,
         };
         let long = long.map(|pool| pool.take(&user.name).map_err(refuse)).transpose()?;
@@ -238,14 +239,22 @@ impl Gates {
 }
 
 impl Seats {
-    /// Holds the request's seat, or that of its long-running kind, until the body has been sent.
+    /// Holds the request's seat, or that of its long-running kind, until the body has been sent, or what the connection
+    /// is used for from now on has ended.
     pub fn until_sent(mut self, response: Response) -> Response {
-        match self.long.take().or_else(|| self.request.take()) {
-            Some(seat) => until_sent(response, seat),
-            None => response,
+        let Some(seat) = self.long.take().or_else(|| self.request.take()) else { return response };
+        match response.extensions().get::<Stay>() {
+            // It is filled once: each request has an answer of its own.
+            Some(stay) => drop(stay.0.set(seat)),
+            None => return until_sent(response, seat),
         }
+        response
     }
 }
+
+/// Where the seat of a request is kept whose connection goes on to be used for something else.
+#[derive(Clone, Default)]
+pub(crate) struct Stay(Arc<OnceLock<Seat>>);
 
 /// What only looks at what is at hand and answers at once, whoever asks.
 fn is_probe(route: &Route) -> bool {

@@ -10,11 +10,13 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use objects::{Kind, Kinds};
+use objects::Kinds;
+use objects::schemas::Of;
 use serde_json::{Map, Value, json};
 
 use crate::discovery::{etag, hash};
 use crate::query::Query;
+use crate::served::{self, Served};
 use crate::status::{Failure, Result};
 
 const PATCH_MEDIA: &[&str] = &[
@@ -32,22 +34,22 @@ pub struct OpenApi {
 }
 
 struct Document {
-    kinds: Vec<&'static Kind>,
+    served: Vec<Served>,
     body: OnceLock<Bytes>,
 }
 
 impl Document {
     fn body(&self) -> &Bytes {
-        self.body.get_or_init(|| document(&self.kinds).to_string().into())
+        self.body.get_or_init(|| document(&self.served).to_string().into())
     }
 }
 
 impl OpenApi {
     /// `build` names the program: another one's documents have other addresses.
     pub fn new(kinds: &'static Kinds, build: &str) -> Self {
-        let mut groups: BTreeMap<String, Vec<&'static Kind>> = BTreeMap::new();
-        for kind in kinds.all() {
-            groups.entry(root_of(kind)).or_default().push(kind);
+        let mut groups: BTreeMap<String, Vec<Served>> = BTreeMap::new();
+        for row in served::all(kinds) {
+            groups.entry(row.root()).or_default().push(row);
         }
         let paths: Map<String, Value> = groups
             .keys()
@@ -57,7 +59,7 @@ impl OpenApi {
             })
             .collect();
         let documents =
-            groups.into_iter().map(|(root, kinds)| (root, Document { kinds, body: OnceLock::new() })).collect();
+            groups.into_iter().map(|(root, served)| (root, Document { served, body: OnceLock::new() })).collect();
         Self { index: Bytes::from(json!({"paths": paths}).to_string()), documents }
     }
 
@@ -93,44 +95,48 @@ fn send(body: &Bytes, hashed: bool, headers: &HeaderMap) -> Response {
     response
 }
 
-fn root_of(kind: &Kind) -> String {
-    if kind.group.is_empty() {
-        format!("api/{}", kind.version)
-    } else {
-        format!("apis/{}/{}", kind.group, kind.version)
-    }
-}
-
-fn document(kinds: &[&Kind]) -> Value {
+fn document(rows: &[Served]) -> Value {
     let mut paths = Map::new();
-    for kind in kinds {
-        let place = if kind.namespaced { "namespaces/{namespace}/" } else { "" };
-        let collection = format!("/{}/{place}{}", root_of(kind), kind.plural);
+    for row in rows {
+        let place = if row.namespaced { "namespaces/{namespace}/" } else { "" };
+        let collection = format!("/{}/{place}{}", row.root(), row.plural);
         let object = format!("{collection}/{{name}}");
-        paths.insert(collection, json!({"get": operation(kind, "list"), "post": operation(kind, "post")}));
-        let whole = json!({
-            "get": operation(kind, "get"),
-            "put": operation(kind, "put"),
-            "patch": operation(kind, "patch"),
-            "delete": operation(kind, "delete"),
-        });
-        paths.insert(object.clone(), whole);
-        if kind.status {
-            paths.insert(format!("{object}/status"), json!({"patch": operation(kind, "patch")}));
+        let operations = |actions: &[(&str, &str)]| -> Map<String, Value> {
+            let there = actions.iter().filter(|(verb, _)| row.has(verb));
+            there.map(|(_, action)| (method(action).to_owned(), operation(row.schema, action))).collect()
+        };
+        for (path, actions) in [
+            (collection, &[("list", "list"), ("create", "post")][..]),
+            (object.clone(), &[("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")]),
+        ] {
+            let operations = operations(actions);
+            if !operations.is_empty() {
+                paths.insert(path, operations.into());
+            }
+        }
+        if row.has_status() {
+            paths.insert(format!("{object}/status"), json!({"patch": operation(row.schema, "patch")}));
         }
     }
+    let here = |of: &Of| rows.first().is_some_and(|row| (row.group, row.version) == (of.place().0, of.place().1));
+    let schemas = rows.iter().map(|row| row.schema).chain(served::bodies().into_iter().filter(here));
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": format!("v{}.{}.0", crate::health::MAJOR, crate::health::MINOR)},
         "paths": paths,
-        "components": {"schemas": objects::schemas::schemas(kinds.iter().copied())},
+        "components": {"schemas": objects::schemas::schemas(schemas)},
     })
 }
 
-fn operation(kind: &Kind, action: &str) -> Value {
+fn method(action: &str) -> &str {
+    if action == "list" { "get" } else { action }
+}
+
+fn operation(of: Of, action: &str) -> Value {
+    let (group, version, kind) = of.place();
     let mut out = json!({
         "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+        "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
         "responses": {"200": {"description": "OK"}},
     });
     if matches!(action, "post" | "put" | "patch") {
@@ -153,16 +159,17 @@ mod tests {
     #[test]
     fn every_kind_can_be_patched_with_field_validation() {
         let openapi = OpenApi::new(Kinds::builtin(), "1");
-        for kind in Kinds::builtin().all() {
-            let document: Value = serde_json::from_slice(openapi.documents[&root_of(kind)].body()).unwrap_or_default();
+        for row in served::all(Kinds::builtin()) {
+            let document: Value = serde_json::from_slice(openapi.documents[&row.root()].body()).unwrap_or_default();
+            let wanted = if row.has("patch") { "patch" } else { "post" };
             let found = document["paths"].as_object().into_iter().flatten().any(|(_, path)| {
-                let patch = &path["patch"];
-                patch["x-kubernetes-group-version-kind"]["kind"] == kind.kind
-                    && patch["parameters"]
+                let operation = &path[wanted];
+                operation["x-kubernetes-group-version-kind"]["kind"] == row.kind
+                    && operation["parameters"]
                         .as_array()
                         .is_some_and(|all| all.iter().any(|p| p["name"] == "fieldValidation"))
             });
-            assert!(found, "{kind:?}");
+            assert!(found, "{:?}", row.schema);
         }
     }
 }

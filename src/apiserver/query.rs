@@ -2,10 +2,11 @@
 
 use http::{HeaderMap, Uri, header};
 use objects::selector::{FieldSelector, LabelSelector};
-use objects::{FieldError, Kind, Reason};
+use objects::{FieldError, Reason};
 use serde_json::Value;
 use state::Revision;
 
+use crate::server::Call;
 use crate::status::{Failure, Result};
 
 const FIELD_MANAGER_MAX: usize = 128;
@@ -62,11 +63,20 @@ pub struct Selectors {
 }
 
 impl Selectors {
-    pub fn parse(kind: &Kind, query: &Query) -> Result<Self> {
+    pub fn parse(call: &Call) -> Result<Self> {
+        Self::of(call.kind, call.view, &call.query)
+    }
+
+    /// Of a kind, in the words of one of its versions.
+    pub fn of(kind: &objects::Kind, view: Option<&objects::View>, query: &Query) -> Result<Self> {
         let labels = LabelSelector::parse(query.get("labelSelector"))
             .map_err(|error| Failure::bad_request(format!("unable to parse labelSelector: {error}")))?;
         let fields = FieldSelector::parse(query.get("fieldSelector"))
             .map_err(|error| Failure::bad_request(format!("unable to parse fieldSelector: {error}")))?;
+        let fields = match view {
+            Some(view) => fields.renamed(|field| view.stored_field(field)),
+            None => fields,
+        };
         kind.check_field_selector(&fields).map_err(Failure::bad_request)?;
         Ok(Self { labels, fields })
     }
@@ -106,7 +116,8 @@ pub struct ListOptions {
 }
 
 impl ListOptions {
-    pub fn parse(kind: &Kind, query: &Query, watch: bool) -> Result<Self> {
+    pub fn parse(call: &Call, watch: bool) -> Result<Self> {
+        let query = &call.query;
         let limit = query.number::<i64>("limit")?.unwrap_or(0);
         let limit = usize::try_from(limit).map_err(|_| Failure::bad_request("limit must not be negative"))?;
         let token = match query.get("continue") {
@@ -122,7 +133,7 @@ impl ListOptions {
             return Err(Failure::bad_request("specifying resource version is not allowed when using continue"));
         }
         Ok(Self {
-            selectors: Selectors::parse(kind, query)?,
+            selectors: Selectors::parse(call)?,
             version: version(query, limit > 0 && !watch)?,
             limit,
             token,
@@ -266,7 +277,8 @@ impl WriteOptions {
             return Err(Failure::invalid_options(sent.options(), &[error]));
         }
         let force = query.flag("force");
-        if sent != Sent::Apply && query.has("force") {
+        // Other writes know no such option, and pass it over.
+        if sent == Sent::Patch && query.has("force") {
             let error = FieldError::new("force", Reason::Forbidden, "may not be specified for non-apply patch");
             return Err(Failure::invalid_options(sent.options(), &[error]));
         }

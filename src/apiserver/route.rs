@@ -15,7 +15,7 @@ pub enum Route {
     },
 }
 
-/// `/apis/<group>/<version>[/namespaces/<namespace>]/<resource>[/<name>[/<subresource>]]`
+/// `/apis/<group>/<version>[/namespaces/<namespace>]/<resource>[/<name>[/<subresource>]]`; behind `proxy` any path follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resource {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or the lower-case method.
@@ -26,19 +26,23 @@ pub struct Resource {
     pub resource: String,
     pub name: String,
     pub subresource: String,
+    /// What follows `proxy`, as it was sent: empty, or a path that begins with a slash.
+    pub rest: String,
 }
 
 impl Route {
     /// `watch` says whether the query asks to watch.
     pub fn parse(method: &Method, path: &str, watch: bool) -> Route {
+        let whole = path;
+        let (path, rest) = split_proxy(path);
         let segments: Option<Vec<String>> =
             path.trim_matches('/').split('/').map(|segment| decode(segment).filter(|s| !s.is_empty())).collect();
         let resource = segments.and_then(|segments| Resource::parse(method, segments, watch));
         match resource {
-            Some(resource) => Route::Resource(resource),
+            Some(resource) => Route::Resource(Resource { rest: rest.to_owned(), ..resource }),
             None => {
                 let verb = if method == Method::HEAD { "get".into() } else { method.as_str().to_lowercase() };
-                Route::Path { verb, path: path.to_owned() }
+                Route::Path { verb, path: whole.to_owned() }
             }
         }
     }
@@ -73,6 +77,8 @@ impl Resource {
         out.name = rest.next().unwrap_or_default();
         out.subresource = rest.next().unwrap_or_default();
         out.verb = match (method.as_str(), out.name.is_empty()) {
+            // A WebSocket opens with GET what SPDY opens with POST, and both act.
+            ("GET" | "POST", false) if out.opens_stream() => "create",
             ("GET" | "HEAD", true) if watch => "watch",
             ("GET" | "HEAD", true) => "list",
             ("GET" | "HEAD", false) => "get",
@@ -86,6 +92,12 @@ impl Resource {
         Some(out)
     }
 
+    /// Whether it is `pods/exec` or the like.
+    pub fn opens_stream(&self) -> bool {
+        let stream = matches!(self.subresource.as_str(), "exec" | "attach" | "portforward");
+        stream && self.group.is_empty() && self.resource == "pods"
+    }
+
     /// `pods/log`, as discovery, metrics and refusals write it.
     pub fn path(&self) -> String {
         if self.subresource.is_empty() {
@@ -94,6 +106,18 @@ impl Resource {
             format!("{}/{}", self.resource, self.subresource)
         }
     }
+}
+
+/// Parts `/api/v1[/namespaces/<namespace>]/<resource>/<name>/proxy` from what follows it.
+fn split_proxy(path: &str) -> (&str, &str) {
+    let below = |skipped: usize| {
+        let mut slashes = path.match_indices('/').map(|(at, _)| at).skip(skipped);
+        let from = slashes.next()?;
+        let to = slashes.next().unwrap_or(path.len());
+        (&path[from..to] == "/proxy").then(|| path.split_at(to))
+    };
+    let found = if path.starts_with("/api/v1/namespaces/") { below(6) } else { None };
+    found.or_else(|| if path.starts_with("/api/v1/") { below(4) } else { None }).unwrap_or((path, ""))
 }
 
 /// Undoes percent-encoding; `None` where the result is no UTF-8.
@@ -139,7 +163,10 @@ mod tests {
             ("GET", "/apis/apps", "path"),
             ("GET", "/apis/apps/v1", "path"),
             ("GET", "/healthz", "path"),
-            ("GET", "/api/v1/namespaces/a/pods/p/proxy/x/y", "path"),
+            ("GET", "/api/v1/namespaces/a/pods/p/log/x", "path"),
+            ("GET", "/api/v1/namespaces/a/pods/p/exec", "create /v1 a pods/exec p"),
+            ("POST", "/api/v1/namespaces/a/pods/p/portforward", "create /v1 a pods/portforward p"),
+            ("GET", "/apis/x/v1/namespaces/a/pods/p/exec", "get x/v1 a pods/exec p"),
         ] {
             let got = match Route::parse(&method.parse().unwrap_or_default(), path, false) {
                 Route::Path { .. } => "path".to_owned(),
@@ -148,6 +175,32 @@ mod tests {
                 }
             };
             assert_eq!(got, want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn behind_a_proxy_any_path_follows() {
+        for (method, path, want) in [
+            ("GET", "/api/v1/namespaces/a/pods/p/proxy", "get a pods/proxy p "),
+            ("GET", "/api/v1/namespaces/a/pods/p/proxy/", "get a pods/proxy p /"),
+            (
+                "PATCH",
+                "/api/v1/namespaces/a/services/https:s:web/proxy/x//y%2Fz/",
+                "patch a services/proxy https:s:web /x//y%2Fz/",
+            ),
+            ("OPTIONS", "/api/v1/namespaces/a/pods/p:80/proxy/proxy", "unknown a pods/proxy p:80 /proxy"),
+            ("GET", "/api/v1/nodes/n/proxy/metrics", "get  nodes/proxy n /metrics"),
+            ("GET", "/api/v1/namespaces/proxy/pods", "list proxy pods  "),
+            ("GET", "/api/v1/namespaces/a/pods/proxy", "get a pods proxy "),
+        ] {
+            let Route::Resource(r) = Route::parse(&method.parse().unwrap_or_default(), path, false) else {
+                panic!("{path}")
+            };
+            assert_eq!(
+                format!("{} {} {} {} {}", r.verb, r.namespace, r.path(), r.name, r.rest),
+                want,
+                "{method} {path}"
+            );
         }
     }
 }

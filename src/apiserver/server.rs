@@ -12,13 +12,15 @@ use control::seal::{self, Sealer};
 use futures::FutureExt;
 use http::{HeaderMap, Method, Request, StatusCode};
 use objects::selector::FieldSelector;
-use objects::{Kind, Kinds};
+use objects::{Kind, Kinds, View};
+use serde_json::Value;
 use state::Record;
 
+use crate::audit::{Arrived, Pending, Who};
 use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::impersonate;
-use crate::limits::Gates;
+use crate::limits::{Gates, until_sent};
 use crate::negotiate::{self, Encoding};
 use crate::openapi::OpenApi;
 use crate::query::Query;
@@ -26,7 +28,7 @@ use crate::respond::Answer;
 use crate::route::{Resource, Route};
 use crate::status::{Failure, Result};
 use crate::watch::SharedFrames;
-use crate::{health, verbs};
+use crate::{audit, authn, health, reviews, usage, verbs};
 
 /// What all requests share.
 pub struct Server {
@@ -44,6 +46,8 @@ pub struct Server {
 pub struct Call {
     pub server: Arc<Server>,
     pub kind: &'static Kind,
+    /// The version asked for, where it is not the stored one.
+    pub view: Option<&'static View>,
     pub resource: Resource,
     pub query: Query,
     pub headers: HeaderMap,
@@ -77,11 +81,14 @@ impl Server {
         let query = Query::parse(request.uri());
         let watch = query.as_ref().is_ok_and(|query| query.flag("watch"));
         let route = Route::parse(&method, &path, watch);
-        let user = request.extensions().get::<User>().cloned();
-        let name = user.as_ref().map_or_else(String::new, |user| user.name.clone());
+        let mut who = Who::default();
+        let arrived = self.config.audit.as_ref().and_then(|_| {
+            let mut context = self.context();
+            Arrived::new(&route, &request, context.uid(), context.now)
+        });
         let answer = match query {
             // A bug in one request must not take the connection with all its other requests along.
-            Ok(query) => AssertUnwindSafe(self.answer(&route, &query, user, request))
+            Ok(query) => AssertUnwindSafe(self.answer(&route, &query, &mut who, request))
                 .catch_unwind()
                 .await
                 .unwrap_or_else(|_| Err(Failure::internal("the request could not be carried out; the log says why"))),
@@ -93,21 +100,36 @@ impl Server {
             }
             failure.into_response()
         });
-        record(&route, &name, response.status(), start.elapsed());
-        response
+        record(&route, &who.user.name, response.status(), start.elapsed());
+        match (&self.config.audit, arrived) {
+            (Some(audit), Some(arrived)) => {
+                let event = audit::event(&arrived, &route, &who, response.status());
+                until_sent(response, Pending { audit: audit.clone(), now: self.config.now.clone(), event })
+            }
+            _ => response,
+        }
     }
 
     async fn answer(
         self: &Arc<Self>,
         route: &Route,
         query: &Query,
-        user: Option<User>,
+        who: &mut Who,
         request: Request<Body>,
     ) -> Result<Response> {
-        let user = user.unwrap_or_else(User::anonymous);
+        let user = match authn::of_certificate(request.extensions().get::<User>()) {
+            Some(user) => user.clone(),
+            None => authn::of_token(self, request.headers()).await?.unwrap_or_else(User::anonymous),
+        };
+        who.user = user.clone();
         let seats = self.gates.enter(route, query, &user)?;
+        if user.is_in(authz::UNAUTHENTICATED) && matches!(route, Route::Resource(_)) {
+            // Whatever roles say: nobody reads or writes objects without saying who he is.
+            return Err(Failure::unauthorized());
+        }
         let user = self.act_as(user, request.headers())?;
-        self.authorize(route, query, &user)?;
+        who.acts_as = Some(user.clone()).filter(|user| *user != who.user);
+        self.authorize(route, query, &user, who)?;
         let response = match route {
             Route::Path { path, .. } => self.path(request.method(), path, query, request.headers())?,
             Route::Resource(resource) => self.resource(resource, query, user, request).await?,
@@ -115,14 +137,16 @@ impl Server {
         Ok(seats.until_sent(response))
     }
 
-    fn authorize(&self, route: &Route, query: &Query, user: &User) -> Result<()> {
+    fn authorize(&self, route: &Route, query: &Query, user: &User, who: &mut Who) -> Result<()> {
         let attributes = match route {
             Route::Path { verb, path } => {
                 Attributes { verb: verb.clone(), path: path.clone(), ..Attributes::default() }
             }
             Route::Resource(resource) => attributes(resource, query, resource.verb),
         };
-        self.permit(user, &attributes)
+        let decision = self.authorizer.decide(user, &attributes, &self.config.replica.root());
+        who.decision = Some((decision.allowed, decision.reason));
+        if decision.allowed { Ok(()) } else { self.permit(user, &attributes) }
     }
 
     /// Who the request is made as from here on.
@@ -150,11 +174,14 @@ impl Server {
             return Ok(response);
         }
         let served = match path.trim_end_matches('/') {
-            "/api" | "/apis" => true,
+            "/api" | "/apis" | authn::CONFIGURATION | authn::KEY_SET => true,
             path => path.starts_with("/apis/") || path.starts_with("/api/") || path.starts_with("/openapi/"),
         };
         if served && method != Method::GET && method != Method::HEAD {
             return Err(Failure::method_not_allowed());
+        }
+        if let Some(response) = authn::discovery(self, path) {
+            return response;
         }
         self.discovery
             .answer(path, headers)
@@ -169,25 +196,30 @@ impl Server {
         user: User,
         request: Request<Body>,
     ) -> Result<Response> {
-        let kind = self
-            .kinds
-            .by_resource(&resource.group, &resource.resource)
-            .filter(|kind| kind.version == resource.version)
-            .ok_or_else(Failure::no_such_path)?;
-        let leadership = self.config.replica.leadership();
-        if !leadership.borrow().serving {
-            return Err(Failure::without_leader("this master has not confirmed a leader yet, or lost it"));
+        if resource.group == usage::GROUP {
+            return verbs::usage(self, resource, query, request.headers()).await;
         }
-        let (parts, body) = request.into_parts();
-        let call = Call {
-            server: self.clone(),
-            kind,
-            resource: resource.clone(),
-            query: query.clone(),
-            headers: parts.headers,
-            user,
-        };
-        verbs::dispatch(call, body).await
+        let Resource { group, version, resource: plural, .. } = resource;
+        if let Some(review) = self.kinds.review(group, version, plural) {
+            self.check_serving()?;
+            return reviews::answer(self, review, resource, query, &user, request).await;
+        }
+        let (kind, view) = self.kinds.by_version(group, version, plural).ok_or_else(Failure::no_such_path)?;
+        self.check_serving()?;
+        let (mut parts, body) = request.into_parts();
+        let headers = std::mem::take(&mut parts.headers);
+        let call =
+            Call { server: self.clone(), kind, view, resource: resource.clone(), query: query.clone(), headers, user };
+        verbs::dispatch(call, parts, body).await
+    }
+
+    /// Whether this master knows what was committed.
+    pub fn check_serving(&self) -> Result<()> {
+        let leadership = self.config.replica.leadership();
+        if leadership.borrow().serving {
+            return Ok(());
+        }
+        Err(Failure::without_leader("this master has not confirmed a leader yet, or lost it"))
     }
 }
 
@@ -231,6 +263,22 @@ impl Call {
         seal::open(record, self.sealer()).map_err(Failure::internal)
     }
 
+    /// A stored object in the version asked for.
+    pub fn shown(&self, mut object: Value) -> Value {
+        if let Some(view) = self.view {
+            view.show(&mut object);
+        }
+        object
+    }
+
+    /// The same of a record, as bytes.
+    pub fn written(&self, record: &Record) -> Vec<u8> {
+        match self.view {
+            None => record.json(),
+            Some(_) => self.shown(control::record::parse(record)).to_string().into_bytes(),
+        }
+    }
+
     /// An answer whose body is no list and no Table.
     pub fn plain(&self, warnings: Vec<String>) -> Result<Answer<'_>> {
         Ok(self.answer(negotiate::accepted(&self.headers, false)?.encoding, warnings))
@@ -269,7 +317,11 @@ fn record(route: &Route, user: &str, status: StatusCode, elapsed: std::time::Dur
 
 /// `pods/log`; empty for what is not served, since names that clients invent must not become labels.
 fn label(resource: &Resource) -> String {
-    let Some(kind) = Kinds::builtin().by_resource(&resource.group, &resource.resource) else { return String::new() };
+    let Resource { group, version, resource: plural, .. } = resource;
+    if Kinds::builtin().review(group, version, plural).is_some() {
+        return plural.clone();
+    }
+    let Some((kind, _)) = Kinds::builtin().by_version(group, version, plural) else { return String::new() };
     let sub = resource.subresource.as_str();
     let known = matches!(sub, "" | "status" | "scale") || kind.subresources.iter().any(|row| row.name == sub);
     if known { resource.path() } else { String::new() }

@@ -1,12 +1,12 @@
 //! How stored records are written out: as themselves (bytes copied, nothing parsed), as Table rows, or as metadata only.
 
 use jiff::Timestamp;
-use objects::Kind;
+use objects::{Kind, View};
 use serde_json::{Value, json};
 use state::{Record, Revision};
 
 use crate::negotiate::Form;
-use crate::query::Query;
+use crate::server::Call;
 use crate::status::{Failure, Result};
 
 /// What a Table row carries beside its cells.
@@ -21,6 +21,8 @@ pub enum Include {
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub kind: &'static Kind,
+    /// The version asked for, where it is not the stored one.
+    pub view: Option<&'static View>,
     pub form: Form,
     pub include: Include,
     /// For the ages in Tables.
@@ -49,22 +51,36 @@ impl ListMeta {
 }
 
 impl Shape {
-    pub fn new(kind: &'static Kind, form: Form, query: &Query, now: Timestamp) -> Result<Self> {
-        let include = match query.get("includeObject") {
+    pub fn new(call: &Call, form: Form) -> Result<Self> {
+        let include = match call.query.get("includeObject") {
             "" | "Metadata" => Include::Metadata,
             "None" => Include::None,
             "Object" => Include::Object,
             other => return Err(Failure::bad_request(format!("unrecognized includeObject value: {other:?}"))),
         };
-        Ok(Self { kind, form, include, now })
+        Ok(Self { kind: call.kind, view: call.view, form, include, now: (call.server.config.now)() })
+    }
+
+    /// Whether the objects themselves are written, byte by byte as they are stored.
+    pub fn copies(&self) -> bool {
+        self.form == Form::Object && self.view.is_none()
+    }
+
+    fn api_version(&self) -> String {
+        self.view.map_or_else(|| self.kind.api_version(), View::api_version)
+    }
+
+    fn kind_name(&self) -> &'static str {
+        self.view.map_or(self.kind.kind, |view| view.kind)
     }
 
     /// Writes one object on its own, at the revision it is shown with. `columns`: a Table repeats its columns.
     pub fn write_object(&self, record: &Record, revision: Revision, columns: bool, out: &mut Vec<u8>) {
         match self.form {
-            Form::Object => record.write_json_at(revision, out),
+            Form::Object if self.copies() => record.write_json_at(revision, out),
+            Form::Object => write_value(&self.shown(record, revision), out),
             Form::Metadata(version) => {
-                let object = parse_at(record, revision);
+                let object = self.shown(record, revision);
                 write_value(&partial(&object, version), out);
             }
             Form::Table(version) => {
@@ -92,7 +108,7 @@ impl Shape {
         }
         let bookmark = match self.form {
             Form::Object => {
-                json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata})
+                json!({"kind": self.kind_name(), "apiVersion": self.api_version(), "metadata": metadata})
             }
             Form::Metadata(version) => json!({
                 "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
@@ -112,7 +128,7 @@ impl Shape {
     /// Everything before the first item of a list.
     pub fn write_head(&self, meta: &ListMeta, out: &mut Vec<u8>) {
         let (kind, api_version) = match self.form {
-            Form::Object => (self.kind.list_kind(), self.kind.api_version()),
+            Form::Object => (format!("{}List", self.kind_name()), self.api_version()),
             Form::Metadata(version) => ("PartialObjectMetadataList".into(), format!("meta.k8s.io/{version}")),
             Form::Table(version) => ("Table".into(), format!("meta.k8s.io/{version}")),
         };
@@ -127,8 +143,9 @@ impl Shape {
 
     pub fn write_item(&self, record: &Record, out: &mut Vec<u8>) {
         match self.form {
-            Form::Object => record.write_json(out),
-            Form::Metadata(version) => write_value(&partial(&parse_at(record, record.revision), version), out),
+            Form::Object if self.copies() => record.write_json(out),
+            Form::Object => write_value(&self.shown(record, record.revision), out),
+            Form::Metadata(version) => write_value(&partial(&self.shown(record, record.revision), version), out),
             Form::Table(version) => write_value(&self.row(&parse_at(record, record.revision), version), out),
         }
     }
@@ -159,9 +176,22 @@ impl Shape {
         match self.include {
             Include::None => row["object"] = Value::Null,
             Include::Metadata => row["object"] = partial(object, version),
-            Include::Object => row["object"] = object.clone(),
+            Include::Object => {
+                row["object"] = object.clone();
+                if let Some(view) = self.view {
+                    view.show(&mut row["object"]);
+                }
+            }
         }
         row
+    }
+
+    fn shown(&self, record: &Record, revision: Revision) -> Value {
+        let mut object = parse_at(record, revision);
+        if let Some(view) = self.view {
+            view.show(&mut object);
+        }
+        object
     }
 }
 

@@ -2,7 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use objects::{FieldError, Kind};
+use objects::{FieldError, Kind, Review};
 use serde_json::{Map, Value, json};
 
 /// One refused request. Turns into a `Status` body.
@@ -61,6 +61,28 @@ impl Failure {
 
     pub fn not_found(kind: &Kind, name: &str) -> Self {
         Self::named(404, "NotFound", kind, name, "not found")
+    }
+
+    /// Of a resource that no kind of the store stands for.
+    pub fn unknown_object(group: &str, plural: &str, name: &str) -> Self {
+        let mut failure = Self::new(404, "NotFound", format!("{plural}.{group} {name:?} not found"));
+        failure.details = object(json!({"name": name, "group": group, "kind": plural}));
+        failure
+    }
+
+    /// What another object names is not there.
+    pub fn missing(key: &state::Key) -> Self {
+        let mut failure = Self::new(404, "NotFound", format!("{} {:?} not found", key.resource, key.name));
+        failure.details = object(json!({"name": key.name, "kind": key.resource}));
+        failure
+    }
+
+    /// The same, where a reference names an object that was made anew since.
+    pub fn replaced(kind: &str, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {kind} {name:?}: {why}");
+        let mut failure = Self::new(409, "Conflict", message);
+        failure.details = object(json!({"name": name, "kind": kind}));
+        failure
     }
 
     /// A binding names it, and it is not there.
@@ -150,6 +172,12 @@ impl Failure {
         Self::invalid_as(&format!("{what}.meta.k8s.io"), ("meta.k8s.io", what), "", errors)
     }
 
+    /// A review, or a request for a token, that makes no sense.
+    pub fn invalid_review(review: &Review, name: &str, errors: &[FieldError]) -> Self {
+        let qualified = format!("{}.{}", review.kind, review.group);
+        Self::invalid_as(&qualified, (review.group, review.kind), name, errors)
+    }
+
     fn invalid_as(qualified: &str, (group, kind): (&str, &str), name: &str, errors: &[FieldError]) -> Self {
         let message = format!("{qualified} {name:?} is invalid: {}", objects::aggregate(errors));
         let mut failure = Self::new(422, "Invalid", message);
@@ -175,7 +203,12 @@ impl Failure {
         Self { retry: true, ..Self::new(503, "ServiceUnavailable", message) }
     }
 
-    /// The same, for want of a leader.
+    /// What is behind a proxy does not answer. The client must not repeat the request by itself: something may have happened.
+    pub fn no_answer(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+
+    /// The same as `unavailable`, for want of a leader.
     pub fn without_leader(message: impl Into<String>) -> Self {
         Self { leaderless: true, ..Self::unavailable(message) }
     }

@@ -24,7 +24,7 @@ use state::{Compacted, Event, Record, Revision};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::negotiate::{self, Form};
+use crate::negotiate;
 use crate::query::{ListOptions, Selectors, Version};
 use crate::read;
 use crate::rows::Rows;
@@ -49,8 +49,8 @@ const SHARED_FRAMES_MAX: usize = 16;
 
 pub async fn watch(call: Call) -> Result<Response> {
     let accepted = negotiate::accepted(&call.headers, true)?;
-    let options = ListOptions::parse(call.kind, &call.query, true)?;
-    let shape = Shape::new(call.kind, accepted.form, &call.query, (call.server.config.now)())?;
+    let options = ListOptions::parse(&call, true)?;
+    let shape = Shape::new(&call, accepted.form)?;
     let root = read::at(call.replica(), options.version).await?;
     let start = match options.version {
         Version::NotOlderThan(revision) | Version::Exact(revision) if options.initial_events != Some(true) => revision,
@@ -246,7 +246,7 @@ impl Frames {
         let columns = std::mem::take(&mut self.columns_due);
         let shape = &self.shape;
         let write = |out: &mut Vec<u8>| frame(kind, out, |out| shape.write_object(&record, revision, columns, out));
-        if !matches!(shape.form, Form::Object) || record.body.len() < SHARED_BYTES_MIN {
+        if !shape.copies() || record.body.len() < SHARED_BYTES_MIN {
             return write(out);
         }
         let frame = self.shared.frame(revision, kind, write);

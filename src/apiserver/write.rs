@@ -6,6 +6,7 @@ use std::sync::Arc;
 use control::admission::{self, Denied, Operation};
 use control::authz::User;
 use control::rbac::escalation::{self, Refused};
+use control::rbac::signers;
 use control::{rbac, record, seal};
 use objects::apply::{self, ApplyError};
 use objects::{FieldError, Kind, Part, Reason, Requester, meta};
@@ -29,9 +30,12 @@ pub struct Draft {
 /// Checks that a body is of the kind and namespace of its path, and passes it through the typed struct.
 pub fn decode(call: &Call, object: Value, duplicates: &[String], options: &WriteOptions) -> Result<Draft> {
     let mut object = object;
-    check_kind(call.kind, &object)?;
+    match call.view {
+        Some(view) => check_kind(&view.api_version(), view.kind, &object)?,
+        None => check_kind(&call.kind.api_version(), call.kind.kind, &object)?,
+    }
     check_place(call, &mut object)?;
-    let unknown = call.kind.decode(&mut object).map_err(|error| malformed(call.kind, &error))?;
+    let unknown = as_stored(call, &mut object).map_err(|error| malformed(call.kind, &error))?;
     let warnings = body::judge(options.field_validation, duplicates, &unknown)?;
     Ok(Draft { object, warnings })
 }
@@ -46,18 +50,28 @@ pub fn malformed(kind: &Kind, error: &FieldError) -> Failure {
     })
 }
 
-fn check_kind(kind: &Kind, object: &Value) -> Result<()> {
+/// Passes an object of whichever version through its typed struct, and makes it one of the stored version. The paths of
+/// unknown fields.
+fn as_stored(call: &Call, object: &mut Value) -> Result<Vec<String>, FieldError> {
+    let Some(view) = call.view else { return call.kind.decode(object) };
+    let unknown = view.decode(object)?;
+    view.store(object);
+    // What the view holds in annotations has not been looked at yet.
+    call.kind.decode(object)?;
+    Ok(unknown)
+}
+
+/// A body names the version and kind of its path, or none.
+pub fn check_kind(api_version: &str, kind: &str, object: &Value) -> Result<()> {
     let (version, name) = (meta::text(object, &["apiVersion"]), meta::text(object, &["kind"]));
-    if !version.is_empty() && version != kind.api_version() {
+    if !version.is_empty() && version != api_version {
         return Err(Failure::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({})",
-            kind.api_version()
+            "the API version in the data ({version}) does not match the expected API version ({api_version})"
         )));
     }
-    if !name.is_empty() && name != kind.kind {
+    if !name.is_empty() && name != kind {
         return Err(Failure::bad_request(format!(
-            "the kind in the data ({name}) does not match the expected kind ({})",
-            kind.kind
+            "the kind in the data ({name}) does not match the expected kind ({kind})"
         )));
     }
     Ok(())
@@ -232,7 +246,22 @@ fn judge(
             Refused::NotFound(why) => Failure::role_missing(why),
         })?;
     }
+    if let Some(old) = old {
+        check_signer(call, object, old, root)?;
+    }
     permit(call, operation, object, old, cx, root)
+}
+
+/// Who decides on a request for a certificate, or answers it, needs its signer's word.
+fn check_signer(call: &Call, object: &Value, old: &Value, root: &State) -> Result<()> {
+    let Some(verb) = signers::verb(call.kind, &call.resource.subresource, object, old) else { return Ok(()) };
+    let signer = meta::text(object, &["spec", "signerName"]);
+    let allowed = |asked| call.server.authorizer.decide(&call.user, &asked, root).allowed;
+    if signers::checks(verb, signer).into_iter().any(allowed) {
+        return Ok(());
+    }
+    let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
+    Err(Failure::forbidden(call.kind, meta::name(object), why))
 }
 
 /// The validating half of admission: all that a deletion passes.
@@ -275,6 +304,8 @@ fn denial(kind: &Kind, name: &str, denied: &Denied) -> Failure {
     match denied {
         Denied::Forbidden(why) => Failure::forbidden(kind, name, why),
         Denied::Invalid(errors) => Failure::invalid(kind, name, errors),
+        Denied::NoNamespace(namespace) => Failure::namespace_missing(namespace),
+        Denied::Terminating(namespace) => Failure::namespace_terminating(kind, name, namespace),
     }
 }
 
@@ -283,6 +314,14 @@ pub fn put(kind: &Kind, object: &Value) -> Result<Put> {
     let put = record::put(kind, object).map_err(|error| Failure::invalid(kind, meta::name(object), &[error]))?;
     record::check_size(&put).map_err(Failure::too_large)?;
     Ok(put)
+}
+
+/// What `apply` would refuse for the quotas of the namespace, for a dry run.
+pub fn within_quota(call: &Call, put: &Put, root: &State) -> Result<()> {
+    match root.exceeded(&put.key, &put.header) {
+        Some(exceeded) => Err(refused(call, &put.key.name, Refusal::Exceeded(exceeded))),
+        None => Ok(()),
+    }
 }
 
 /// Proposes on behalf of a user and returns the outcome once it is applied here.
@@ -333,6 +372,7 @@ pub fn refused(call: &Call, name: &str, refusal: Refusal) -> Failure {
         Refusal::Deposed(term) => Failure::unavailable(format!("term {term} is over")),
         Refusal::Invalid(why) => Failure::bad_request(why),
         Refusal::OverQuota(why) => Failure::insufficient_storage(why),
+        Refusal::Exceeded(exceeded) => Failure::forbidden(kind, name, admission::exceeded(&exceeded)),
     }
 }
 

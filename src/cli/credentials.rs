@@ -232,8 +232,25 @@ impl Masters {
     }
 }
 
+/// What says who asks where no client certificate does: a token, in place or in a file.
+///
+/// # Errors
+/// A token that cannot be read, or is none.
+pub fn bearer(config: &kube::Config) -> Result<Option<http::HeaderValue>> {
+    // Through its written form, because the typed one hides the token.
+    let user = serde_json::to_value(&config.auth_info)?;
+    let token = match (user["token"].as_str(), user["tokenFile"].as_str()) {
+        (Some(token), _) => token.to_owned(),
+        (None, Some(file)) => std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?,
+        (None, None) => return Ok(None),
+    };
+    let mut value = http::HeaderValue::from_str(&format!("Bearer {}", token.trim())).context("that is no token")?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
 /// `host:port` of an https URL.
-fn address(url: &str) -> Result<String> {
+pub fn address(url: &str) -> Result<String> {
     let uri: http::Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
     let host = uri.host().with_context(|| format!("`{url}` names no host"))?;
     Ok(format!("{host}:{}", uri.port_u16().unwrap_or(443)))

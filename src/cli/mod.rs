@@ -5,6 +5,7 @@
 
 mod bench;
 mod cluster;
+mod completion;
 mod credentials;
 mod installation;
 mod local;
@@ -39,9 +40,26 @@ enum Verb {
     Apply(workload::Apply),
     Delete(workload::Delete),
     Logs(workload::Logs),
+    /// Make a new object
+    #[command(subcommand)]
+    Create(workload::Create),
+    Scale(workload::Scale),
+    /// Change one thing of an object
+    #[command(subcommand)]
+    Set(workload::Set),
+    /// Follow, undo, stop or repeat the rollout of a deployment
+    #[command(subcommand)]
+    Rollout(workload::Rollout),
+    Expose(workload::Expose),
+    Events(workload::Events),
+    Describe(workload::Describe),
+    /// Show what nodes or pods use
+    #[command(subcommand)]
+    Top(workload::Top),
     /// Measure a cluster
     #[command(subcommand)]
     Bench(bench::Verb),
+    Completion(completion::Completion),
     /// Show every setting, its default and what it means
     Settings(settings::Show),
     /// Show the version, the commit and the Kubernetes version
@@ -58,7 +76,16 @@ impl Cli {
             Verb::Apply(verb) => verb.run().await,
             Verb::Delete(verb) => verb.run().await,
             Verb::Logs(verb) => verb.run().await,
+            Verb::Create(verb) => verb.run().await,
+            Verb::Scale(verb) => verb.run().await,
+            Verb::Set(verb) => verb.run().await,
+            Verb::Rollout(verb) => verb.run().await,
+            Verb::Expose(verb) => verb.run().await,
+            Verb::Events(verb) => verb.run().await,
+            Verb::Describe(verb) => verb.run().await,
+            Verb::Top(verb) => verb.run().await,
             Verb::Bench(verb) => verb.run().await,
+            Verb::Completion(verb) => verb.run(),
             Verb::Settings(verb) => verb.run(),
             Verb::Version(verb) => verb.run(),
         }

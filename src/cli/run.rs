@@ -16,6 +16,9 @@ use super::settings::{Flags, Settings};
 /// After a signal the roles drain; whatever still runs then is cut off.
 const DRAIN_WITHIN: Duration = Duration::from_secs(15);
 
+/// Names a bug to plant, in builds that have some (`state::mutants`): what judges real clusters must see it.
+const MUTANT: &str = "HACTL_MUTANT";
+
 const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(10);
 
 const LOCK_WITHIN: Duration = Duration::from_secs(1);
@@ -41,6 +44,12 @@ impl Run {
 pub async fn roles(data_dir: &Path, installation: &Installation, flags: &Flags) -> Result<()> {
     let settings = flags.resolve(&installation.settings)?;
     log(&settings)?;
+    if state::mutants::ARE_PLANTED
+        && let Ok(name) = std::env::var(MUTANT)
+    {
+        state::mutants::choose(&name);
+        tracing::warn!(name, "a bug is planted on purpose");
+    }
     let _lock = lock(data_dir)?;
     if master::epoch::is_interrupted(data_dir) {
         bail!(

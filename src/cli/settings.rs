@@ -229,8 +229,8 @@ pub const ALL: &[Setting] = &[
     ),
     row(Group::Master, "api-watches", Unit::Count, "20000", "Open watches"),
     row(Group::Master, "api-watches-per-user", Unit::Count, "12000", "Open watches of one user"),
-    row(Group::Master, "api-logs", Unit::Count, "1000", "Logs being followed"),
-    row(Group::Master, "api-logs-per-user", Unit::Count, "200", "Logs being followed by one user"),
+    row(Group::Master, "api-logs", Unit::Count, "1000", "Followed logs and sessions of exec, attach and port-forward"),
+    row(Group::Master, "api-logs-per-user", Unit::Count, "200", "Those of one user"),
     row(
         Group::Master,
         "api-connections",

@@ -15,7 +15,7 @@ use objects::selector::FieldSelector;
 use state::{Key, State};
 
 use crate::rbac::{Decision, Index, Rules};
-use crate::record;
+use crate::{record, tokens};
 
 pub const MASTERS: &str = "system:masters";
 pub const NODES: &str = "system:nodes";
@@ -142,14 +142,6 @@ impl Authorizer {
     }
 }
 
-/// A single decision, for who makes few: it reads all roles and bindings. See [`Authorizer`].
-///
-/// # Errors
-/// The complete message of the 403, worded as Kubernetes does.
-pub fn authorize(user: &User, attributes: &Attributes, root: &State) -> Result<(), String> {
-    Authorizer::default().authorize(user, attributes, root)
-}
-
 /// A request for a Namespace is one in that namespace: who reads all in it reads it too.
 fn located(attributes: &Attributes) -> Cow<'_, Attributes> {
     let Attributes { group, resource, namespace, name, .. } = attributes;
@@ -193,6 +185,8 @@ fn node_may(node: &str, attributes: &Attributes, root: &State) -> bool {
         ("", "pods", "status") => (read || write) && bound_to(node, attributes, root),
         ("", "secrets" | "configmaps", "") => (read || watch) && used_on(node, attributes, root),
         ("" | "events.k8s.io", "events", "") => verb == "create" || write,
+        // Which token exactly is looked at where the request is at hand: `tokens::issue`.
+        ("", "serviceaccounts", "token") => verb == "create" && runs_as(node, attributes, root),
         ("coordination.k8s.io", "leases", "") => {
             attributes.namespace == NODE_LEASES
                 && (verb == "create"
@@ -211,6 +205,12 @@ fn names(attributes: &Attributes, name: &str) -> bool {
 fn bound_to(node: &str, attributes: &Attributes, root: &State) -> bool {
     let key = Key::new("", "pods", attributes.namespace.as_str(), attributes.name.as_str());
     root.get(&key).is_some_and(|pod| pod.header.node == node)
+}
+
+/// Whether some pod on the node runs as this ServiceAccount.
+fn runs_as(node: &str, attributes: &Attributes, root: &State) -> bool {
+    let pods = root.on_node(node).filter(|key| key.resource == "pods" && key.namespace == attributes.namespace);
+    pods.filter_map(|key| root.get(key)).any(|pod| tokens::account_of(pod) == attributes.name)
 }
 
 /// Whether some pod on the node names this Secret or ConfigMap. Costs one parse per pod of that node and namespace.
@@ -238,6 +238,10 @@ mod tests {
 
     use super::*;
     use crate::rbac::testing::{asked, binding, put, role};
+
+    fn authorize(user: &User, attributes: &Attributes, root: &State) -> Result<(), String> {
+        Authorizer::default().authorize(user, attributes, root)
+    }
 
     #[test]
     fn who_may_what() {
@@ -303,6 +307,10 @@ mod tests {
             (&own, "get", "|pods||default|p", true),
             (&own, "patch", "|pods|status|default|p", true),
             (&own, "patch", "|pods||default|p", false),
+            (&own, "create", "|serviceaccounts|token|default|default", true),
+            (&own, "create", "|serviceaccounts|token|default|other", false),
+            (&own, "create", "|serviceaccounts|token|kube-system|default", false),
+            (&other, "create", "|serviceaccounts|token|default|default", false),
             (&other, "get", "|secrets||default|s", false),
             (&other, "get", "|pods||default|p", false),
             (&other, "patch", "|pods|status|default|p", false),

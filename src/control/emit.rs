@@ -42,7 +42,7 @@ pub fn create(
     json::set(&mut object, "metadata.uid", cx.uid().into());
     json::set(&mut object, "metadata.creationTimestamp", cx.time().into());
     kind.default(&mut object);
-    let user = controllers_user();
+    let (user, settings) = (controllers_user(), cx.settings.clone());
     let mut request = admission::Request {
         kind,
         operation: admission::Operation::Create,
@@ -51,13 +51,31 @@ pub fn create(
         user: &user,
         now: cx.now,
         seed: cx.draw(),
-        settings: &cx.settings,
+        settings: &settings,
     };
     admission::mutate(&mut request, root).map_err(|denied| denied.to_string())?;
-    kind.default(&mut object);
-    kind.prepare_create(&mut object);
+    kind.default(request.object);
+    kind.prepare_create(request.object);
+    // Of a pod only the template was judged, and admission may have added what is not honoured.
+    let errors = if kind.graceful { kind.validate(request.object, None) } else { Vec::new() };
+    if !errors.is_empty() {
+        return Err(objects::aggregate(&errors));
+    }
+    admission::validate(&request, root).map_err(|denied| denied.to_string())?;
     let put = record::put(kind, &object).map_err(|error| error.to_string())?;
     Ok(command(vec![Expect::absent(put.key.clone())], Op::put(put)))
+}
+
+/// Why `apply` would refuse the command on this root for the quotas of its namespace.
+pub fn exceeded(root: &State, command: &Command) -> Option<String> {
+    command
+        .ops
+        .iter()
+        .find_map(|op| match &op.kind {
+            Some(state::op::Kind::Put(put)) => root.exceeded(&put.key, &put.header),
+            _ => None,
+        })
+        .map(|exceeded| admission::exceeded(&exceeded))
 }
 
 /// The identity controllers create objects with.

@@ -49,6 +49,11 @@ impl World {
             broken_images: BTreeSet::new(),
             next_ip: 1,
         };
+        let version = state::RaiseVersion { version: state::VERSION };
+        world.apply(&Command {
+            ops: vec![Op { kind: Some(state::op::Kind::RaiseVersion(version)) }],
+            ..Command::default()
+        });
         world.take_office();
         world.settle();
         world
@@ -80,7 +85,9 @@ impl World {
     /// Applies one command, checks the laws of change, and wakes the controllers.
     pub fn apply(&mut self, command: &Command) -> Outcome {
         self.index += 1;
+        let before = self.root.revision();
         let applied = self.root.apply(EntryId { term: 1, index: self.index }, command);
+        assert_eq!(invariants::check_history(&self.root, before), []);
         for event in &applied.events {
             assert_eq!(invariants::check_event(event), []);
             for (row, controller) in ALL.iter().enumerate() {

@@ -29,6 +29,8 @@
 //! | grace | a silence or a termination time that is still forgiven |
 //! | claimed pods | the pods whose controller is this ReplicaSet, whatever their labels |
 //! | victims | the pods a ReplicaSet that has too many deletes, in order |
+//! | uses | what an object takes of its namespace: so much cpu, a node port, one of its kind |
+//! | bounds | how much of a thing all objects of a namespace may take together: what a ResourceQuota says |
 //! | rule | what a role allows: verbs on resources, or on paths that are none |
 //! | held | the rules that some binding gives a user, in a namespace or everywhere |
 //! | index | roles and bindings of one root by whom they bind; derived, never stored |
@@ -56,6 +58,7 @@ pub mod rbac;
 pub mod record;
 pub mod scheduler;
 pub mod seal;
+pub mod tokens;
 
 /// What the cluster's operator chose, and what the leader knows of the masters. Cheap to share.
 #[derive(Clone, Debug)]

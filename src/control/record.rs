@@ -12,10 +12,10 @@
 //!
 //! **Invariant:** `parse(put(object))` is the object, but for `resourceVersion`, which is the record's revision.
 
-use objects::{FieldError, Kind, Reason, meta};
+use objects::{FieldError, Kind, Reason, meta, quota};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use state::{Header, Key, Owner, Put, Record};
+use state::{Header, Key, Owner, Put, Record, bounds};
 
 use crate::seal;
 
@@ -79,6 +79,30 @@ fn fields(kind: &Kind, object: &Value) -> std::collections::BTreeMap<String, Str
     let mut fields = kind.fields(object);
     if kind.group.is_empty() && kind.plural == "secrets" {
         fields.extend(seal::key_in(object).map(|key| (seal::KEY.to_owned(), key.to_owned())));
+    }
+    let uses = kind.uses(object);
+    fields.extend(uses.amounts.into_iter().map(|(thing, n)| (format!("{}{thing}", bounds::USES), n.to_string())));
+    if !uses.class.is_empty() {
+        fields.insert(bounds::CLASS.to_owned(), uses.class.join(","));
+    }
+    if kind.group.is_empty() && kind.plural == "resourcequotas" {
+        fields.extend(quota_fields(object));
+    }
+    fields
+}
+
+/// What a ResourceQuota bounds, as `apply` reads it.
+fn quota_fields(object: &Value) -> Vec<(String, String)> {
+    let limit =
+        |limit: quota::Limit| (format!("{}{}", bounds::BOUND, limit.name), format!("{} {}", limit.thing, limit.amount));
+    let condition = |condition: quota::Condition| {
+        let not = if condition.none { "!" } else { "" };
+        format!("{not}{}", condition.words.join("|"))
+    };
+    let mut fields: Vec<_> = quota::limits(object).into_iter().map(limit).collect();
+    let scope: Vec<String> = quota::conditions(object).into_iter().map(condition).collect();
+    if !scope.is_empty() {
+        fields.push((bounds::SCOPE.to_owned(), scope.join(" ")));
     }
     fields
 }

@@ -36,6 +36,7 @@ mod streams;
 mod subpath;
 mod sync;
 mod uplink;
+mod usage;
 mod volumes;
 mod worker;
 

@@ -21,7 +21,7 @@ use crate::session::Session;
 use crate::shared::{BRIDGE_STARTING, Parts, Shared};
 use crate::sync::{Pods, RETURN_WAIT, adopt, in_time};
 use crate::uplink::Uplink;
-use crate::{Config, Error, blocking, network, node, podspec, volumes};
+use crate::{Config, Error, blocking, network, node, podspec, usage, volumes};
 
 const NETWORK_RETRY: Duration = Duration::from_secs(5);
 /// Assignments waiting while one is taken over.
@@ -120,6 +120,7 @@ async fn run_known(
 
     let (node_changed, node_seen) = watch::channel(Bytes::new());
     let (assignments, assigned) = mpsc::channel(ASSIGNMENTS_MAX);
+    let (measured, usage_seen) = watch::channel(None);
     let session = Session {
         shared: shared.clone(),
         uplink,
@@ -129,6 +130,7 @@ async fn run_known(
         node: node_seen.clone(),
         assignments,
         trust: told,
+        usage: usage_seen,
     };
     let pods = Pods::new(shared.clone(), cidr, engine);
     let mut tasks = tokio::task::JoinSet::new();
@@ -141,6 +143,8 @@ async fn run_known(
         bridge_made,
         shutdown.clone(),
     ));
+    let (capacity, data_dir) = (config.capacity.clone(), config.data_dir.clone());
+    tasks.spawn(usage::run(shared.clone(), host.clone(), capacity, data_dir, measured, shutdown.clone()));
     let seen = node::Seen { host, engine: engine_seen, certificate: said };
     tasks.spawn(node::run(config.clone(), machine, shared.clone(), seen, node_changed, shutdown.clone()));
     tasks.spawn(keep_saved(shared.clone(), store, shutdown.clone()));

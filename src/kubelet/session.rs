@@ -49,6 +49,8 @@ pub struct Session {
     pub assignments: mpsc::Sender<pb::Assignment>,
     /// What the masters say about certificates.
     pub trust: watch::Sender<Option<pb::Trust>>,
+    /// What this node uses, as measured last.
+    pub usage: watch::Receiver<Option<Arc<pb::NodeUsage>>>,
 }
 
 enum End {
@@ -137,18 +139,23 @@ impl Session {
         }
         self.shared.keep_proof(String::from_utf8_lossy(&welcome.epoch_proof).into_owned());
         tracing::info!(master = %address, "session opened");
-        self.talk(&address, up, incoming, shutdown).await
+        let tells = welcome.wire_version >= rpc::version::USAGE;
+        self.talk(&address, up, incoming, tells, shutdown).await
     }
 
-    /// An open session, until it breaks.
+    /// An open session, until it breaks. `tells`: the master takes what the node uses.
     async fn talk(
         &self,
         address: &str,
         up: mpsc::Sender<pb::NodeMessage>,
         mut incoming: Downs,
+        tells: bool,
         shutdown: &CancellationToken,
     ) -> End {
         let mut under_way = UnderWay::default();
+        let mut usage = self.usage.clone();
+        // This master knows nothing of it yet.
+        usage.mark_changed();
         let streams: tokio::sync::OnceCell<Channel> = tokio::sync::OnceCell::new();
         let streams = Arc::new(streams);
         let mut beat = tokio::time::interval(HEARTBEAT);
@@ -188,6 +195,13 @@ impl Session {
                     None => break format!("{address} ended the session"),
                     Some(Err(status)) => break format!("{address}: {}", status.message()),
                 },
+                Ok(()) = usage.changed(), if tells => {
+                    let measured = usage.borrow_and_update().clone();
+                    // Where there is no room the next one serves as well.
+                    if let Some(measured) = measured {
+                        let _ = up.try_send(message(Up::Usage((*measured).clone())));
+                    }
+                }
                 () = outbox.changed(), if under_way.room() => {}
                 () = under_way.rested() => {}
             }

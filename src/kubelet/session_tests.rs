@@ -128,8 +128,12 @@ impl Master {
         tokio::time::timeout(Duration::from_secs(30), search).await.unwrap_or_else(|_| panic!("never saw {what}"))
     }
 
-    /// Takes the next session's Hello and welcomes the node.
+    /// Takes the next session's Hello and welcomes the node, as a master that knows less.
     async fn welcome(&mut self) -> (Downs, pb::Hello) {
+        self.welcome_as(0).await
+    }
+
+    async fn welcome_as(&mut self, wire_version: u32) -> (Downs, pb::Hello) {
         let down = self
             .until("a session", |seen| match seen {
                 Seen::Session(down) => Some(down),
@@ -142,7 +146,7 @@ impl Master {
                 _ => None,
             })
             .await;
-        let welcome = pb::Welcome { epoch: 1, cluster_id: "c".into(), ..Default::default() };
+        let welcome = pb::Welcome { epoch: 1, cluster_id: "c".into(), wire_version, ..Default::default() };
         send(&down, Down::Welcome(welcome)).await;
         (down, hello)
     }
@@ -295,4 +299,45 @@ async fn a_node_registers_runs_reports_and_moves_on() {
     assert_eq!((saved.revision, saved.objects.len(), saved.masters.len()), (7, 1, 2));
     assert_eq!(runtime.list(None).await.expect("a list").len(), 2, "containers run on");
     second.task.abort();
+}
+
+#[tokio::test]
+async fn a_node_tells_what_it_uses_to_masters_that_take_it() {
+    let issuers = Issuers::create("c", &Lifetimes::default(), unix_now()).expect("issuers");
+    let (mut old, mut new) = (master(&issuers).await, master(&issuers).await);
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = config(dir.path(), &issuers, vec![old.address.clone()]);
+    let stop = CancellationToken::new();
+    let node = tokio::spawn(crate::run::run_on(config, Arc::new(Hollow::new("c", "n")), stop.clone()));
+    let (down, _) = old.welcome().await;
+    send(&down, Down::Masters(pb::Masters { api_addresses: vec![new.address.clone()] })).await;
+    send(&down, Down::Assignment(assignment(7))).await;
+    old.write(&down, "a ready pod", ready).await;
+    // Measured by then, but not told to this one.
+    for _ in 0..6 {
+        // Whoever says nothing is left.
+        send(&down, Down::Masters(pb::Masters { api_addresses: vec![new.address.clone()] })).await;
+        old.until("a heartbeat", |seen| match seen {
+            Seen::Up(Up::Usage(usage)) => panic!("{usage:?}"),
+            Seen::Up(Up::Heartbeat(_)) => Some(()),
+            _ => None,
+        })
+        .await;
+    }
+    old.task.abort();
+    drop((old, down));
+    let (down, _) = new.welcome_as(rpc::version::WIRE).await;
+    let usage = new
+        .until("what it uses", |seen| match seen {
+            Seen::Up(Up::Usage(usage)) if !usage.pods.is_empty() => Some(usage),
+            _ => None,
+        })
+        .await;
+    assert!(usage.window_ms > 0 && usage.node.is_some_and(|node| node.memory_bytes > 0), "{usage:?}");
+    let pods: Vec<_> = usage.pods.iter().map(|pod| (pod.namespace.as_str(), pod.name.as_str())).collect();
+    assert_eq!(pods, [("default", "web")]);
+    drop(down);
+    stop.cancel();
+    node.await.expect("ends").expect("ends well");
+    new.task.abort();
 }

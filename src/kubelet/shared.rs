@@ -18,6 +18,8 @@ use crate::saved::{Object, PodRecord, Saved};
 /// Docker takes no advantage of more changes at once.
 pub const DOCKER_OPERATIONS_MAX: usize = 8;
 pub const PULLS_MAX: usize = 4;
+/// Logs, commands and connections that masters have open on this node.
+pub const STREAMS_MAX: usize = 256;
 /// Stands for the bridge until it was tried to make it.
 pub const BRIDGE_STARTING: &str = "the pod network is being set up";
 /// Nothing waits longer for that.
@@ -34,6 +36,7 @@ pub struct Shared {
     pub recorder: Recorder,
     pub operations: Semaphore,
     pub pulls: Semaphore,
+    pub streams: Semaphore,
     /// The bridge once it stands, or why it does not.
     pub bridge: watch::Receiver<Result<Bridge, String>>,
     /// The engine has lost the bridge: somebody removed it.
@@ -85,6 +88,7 @@ impl Shared {
             outbox,
             operations: Semaphore::new(DOCKER_OPERATIONS_MAX),
             pulls: Semaphore::new(PULLS_MAX),
+            streams: Semaphore::new(STREAMS_MAX),
             bridge: parts.bridge,
             bridge_missed: Notify::new(),
             state: Mutex::new(State { saved, objects, addresses }),

@@ -1,6 +1,8 @@
-//! Streams that a master asks for, each one call on the connection for streams: logs.
+//! Streams that a master asks for, each one call on the connection for streams: logs here, everything else in `sessions`.
 //!
-//! Not here: who may read them (the API server decided). Invariant: only containers of the pod that the request names by uid are read.
+//! Not here: who may open them (the API server decided). Invariant: only the pod that the request names by uid is touched.
+
+mod sessions;
 
 use std::sync::Arc;
 
@@ -14,7 +16,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use crate::runtime::{Container, Error, LogQuery, label};
-use crate::shared::Shared;
+use crate::shared::{STREAMS_MAX, Shared};
+
+use sessions::Frames;
 
 const FRAMES_WAITING_MAX: usize = 16;
 const FRAME_BYTES_MAX: usize = 32 * 1024;
@@ -23,31 +27,28 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
 /// Serves one request to its end.
 pub async fn serve(shared: Arc<Shared>, channel: Channel, request: pb::StreamRequest) {
     let Some(open) = request.open else { return };
-    let (frames, outgoing) = mpsc::channel(FRAMES_WAITING_MAX);
+    let (up, outgoing) = mpsc::channel(FRAMES_WAITING_MAX);
+    let (incoming, down) = mpsc::channel(FRAMES_WAITING_MAX);
     let mut call = tonic::Request::new(ReceiverStream::new(outgoing));
     let Ok(id) = request.id.parse() else { return };
     call.metadata_mut().insert("hactl-stream", id);
     let mut client = NodeSessionClient::new(channel);
+    let taken = up.clone();
     let sending = async {
-        let last = match logs(&shared, &open, &frames).await {
-            Ok(()) => pb::StreamFrame { eof: true, ..Default::default() },
-            Err(error) => pb::StreamFrame { error: Some(error), eof: true, ..Default::default() },
-        };
+        let last = answer(&shared, &open, Frames { up: up.clone(), down }).await;
+        let last = last.unwrap_or_else(|error| pb::StreamFrame { error: Some(error), eof: true, ..Default::default() });
         // The reader may have gone first.
-        let _ = frames.send(last).await;
-        drop(frames);
+        let _ = up.send(last).await;
         // The master ends the call when it has read the last frame.
         tokio::time::sleep(LINGER).await;
     };
     let calling = async {
         match client.stream(call).await {
-            // The reader sends nothing for logs; its end is the end.
             Ok(response) => {
-                let mut incoming = response.into_inner();
-                while let Ok(Some(frame)) = incoming.message().await {
-                    if frame.eof {
-                        break;
-                    }
+                let mut frames = response.into_inner();
+                while let Ok(Some(frame)) = frames.message().await {
+                    // Whoever takes no more goes on sending.
+                    let _ = incoming.send(frame).await;
                 }
             }
             Err(status) => tracing::debug!(%status, "stream refused"),
@@ -56,6 +57,32 @@ pub async fn serve(shared: Arc<Shared>, channel: Channel, request: pb::StreamReq
     tokio::select! {
         () = sending => {}
         () = calling => {}
+        // Noticed although a frame waits for a program that reads nothing.
+        () = taken.closed() => {}
+    }
+}
+
+/// The last frame of the stream.
+async fn answer(
+    shared: &Arc<Shared>,
+    open: &pb::StreamOpen,
+    frames: Frames,
+) -> Result<pb::StreamFrame, pb::StreamError> {
+    let Ok(_place) = shared.streams.try_acquire() else {
+        return Err(refusal(
+            503,
+            "ServiceUnavailable",
+            format!("node has {STREAMS_MAX} streams open; try again later"),
+        ));
+    };
+    match open {
+        pb::StreamOpen { exec: Some(asked), .. } => sessions::exec(shared, open, asked, frames).await,
+        pb::StreamOpen { attach: Some(asked), .. } => sessions::attach(shared, open, asked, frames).await,
+        pb::StreamOpen { connect: Some(asked), .. } => sessions::connect(shared, open, asked, frames).await,
+        _ => {
+            logs(shared, open, &frames.up).await?;
+            Ok(pb::StreamFrame { eof: true, ..Default::default() })
+        }
     }
 }
 

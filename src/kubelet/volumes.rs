@@ -11,6 +11,7 @@
 //! unless the contents changed.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
@@ -247,11 +248,11 @@ fn publish(dir: &Path, files: &Files, group: Option<i64>) -> Result<(), String> 
             symlink(Path::new("..data").join(top), &link).map_err(told("linking", &link))?;
         }
     }
-    for entry in fs::read_dir(dir).map_err(told("reading", dir))?.flatten() {
-        let name = entry.file_name();
+    for name in names(dir).map_err(told("reading", dir))? {
+        let path = dir.join(&name);
         let name = name.to_string_lossy();
         if !name.starts_with("..") && !tops.contains(name.as_ref()) {
-            fs::remove_file(entry.path()).map_err(told("removing", &entry.path()))?;
+            fs::remove_file(&path).map_err(told("removing", &path))?;
         }
     }
     if let Some(old) = old {
@@ -383,8 +384,15 @@ pub fn release(home: &Home) -> Result<(), String> {
 
 /// The pods that have files here.
 pub fn homes(data_dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(pods_dir(data_dir)).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let names = names(&pods_dir(data_dir)).unwrap_or_default();
+    names.into_iter().filter_map(|name| name.into_string().ok()).collect()
+}
+
+/// What a directory holds, in order of names: that of the file system is a matter of chance.
+fn names(dir: &Path) -> io::Result<Vec<OsString>> {
+    let mut names: Vec<OsString> = fs::read_dir(dir)?.flatten().map(|entry| entry.file_name()).collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// The home of a pod.

@@ -48,6 +48,7 @@ mod store;
 mod streams;
 mod trust;
 mod upkeep;
+mod usage;
 pub mod versions;
 
 pub use apiserver::Limits;

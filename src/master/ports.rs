@@ -47,6 +47,9 @@ use crate::stalls::{Socket, Stalls};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What one stream may have waiting for a client that does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// What all streams of one connection may have sent that was not read yet. A node has one connection for all its logs and
+/// programs: with the window of a stream on the API port, as many of them as a node opens keep no other waiting that is read.
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 /// All headers of one request.
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// How long open requests may take to end at shutdown.
@@ -99,6 +102,8 @@ pub struct Which {
     bounded: bool,
     /// Whether a connection ends with the certificate that opened it.
     ends_with_certificate: bool,
+    /// What one stream may have sent that was not read yet.
+    stream_window_bytes: u32,
 }
 
 impl Which {
@@ -117,9 +122,21 @@ impl Which {
     }
 }
 
-pub const API: Which = Which { what: "API", setting: "--listen-api", bounded: true, ends_with_certificate: true };
+pub const API: Which = Which {
+    what: "API",
+    setting: "--listen-api",
+    bounded: true,
+    ends_with_certificate: true,
+    stream_window_bytes: 256 << 10,
+};
 /// Members are looked at with every call, and hold each other's connections busy: their certificates' end closes none.
-pub const PEER: Which = Which { what: "peer", setting: "--listen-peer", bounded: false, ends_with_certificate: false };
+pub const PEER: Which = Which {
+    what: "peer",
+    setting: "--listen-peer",
+    bounded: false,
+    ends_with_certificate: false,
+    stream_window_bytes: 1 << 20,
+};
 
 impl Port {
     /// # Errors
@@ -244,11 +261,17 @@ async fn serve_connection(
         Some(revoked) => (revoked, holds),
         None => (std::future::pending().boxed(), Some(HEAR_LIMIT)),
     };
+    let holds = over(holds);
+    tokio::pin!(revoked, holds);
     let caller = identity.clone();
     let activity = Activity::default();
     let stalls = Stalls::default();
     let (requests, answers) = (activity.clone(), stalls.clone());
-    let service = hyper::service::service_fn(move |request| {
+    let beyond = apiserver::Connection::default();
+    let switched = beyond.clone();
+    let _ends = beyond.ended.clone().drop_guard();
+    let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(switched.clone());
         let open = requests.begin();
         let answer = answer(request, identity.clone(), handlers.clone());
         let answers = answers.clone();
@@ -264,21 +287,21 @@ async fn serve_connection(
         .max_concurrent_streams(limits.streams)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(HEADER_BYTES_MAX)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20);
+        .initial_stream_window_size(which.stream_window_bytes)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let connection = server.serve_connection_with_upgrades(TokioIo::new(Socket::new(stream, limits.stalled)), service);
     tokio::pin!(connection);
     // Until hyper knows the protocol it waits for ever; whoever never asks must not hold one of the connections.
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = activity.none_within(limits.header_time) => return,
-        why = revoked => {
+        why = &mut revoked => {
             tracing::info!(%caller, %why, "its connection is closed");
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(SAY_LIMIT, connection).await;
             return;
         }
-        () = over(holds) => {
+        () = &mut holds => {
             tracing::debug!(%caller, "its certificate has ended, or it is not let in: its connection is closed");
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(ENDED_LIMIT, connection).await;
@@ -301,6 +324,16 @@ async fn serve_connection(
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
+    // It may have been switched to another protocol: what speaks that ends as a connection does, and is waited for as one.
+    beyond.tasks.close();
+    tokio::select! {
+        () = beyond.tasks.wait() => return,
+        why = revoked => tracing::info!(%caller, %why, "its stream is closed"),
+        () = holds => tracing::debug!(%caller, "its certificate has ended: its stream is closed"),
+        () = shutdown.cancelled() => {}
+    }
+    beyond.ended.cancel();
+    beyond.tasks.wait().await;
 }
 
 /// Waits for so long, or for ever.

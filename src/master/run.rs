@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use apiserver::Health;
 use control::Settings;
+use control::authz::Authorizer;
 use replica::watch::Filter;
 use rpc::Identity;
 use rpc::pb;
@@ -30,6 +31,7 @@ use crate::service::{Shared, bench::BenchService, cluster::ClusterService, node:
 use crate::sessions::{NodeStreams, Parts, Sessions};
 use crate::streams::PeerRelay;
 use crate::trust::Trust;
+use crate::usage::NodeUsages;
 use crate::{Error, agreement, disk, fence, issuers, metrics, records, snapshot, upkeep, versions};
 
 /// The largest message on either port: a batch of commands, or an assignment of many large Secrets.
@@ -144,6 +146,7 @@ pub(crate) async fn run_with(
         trust: trust.clone(),
         keys,
         rotations: Rotations::default(),
+        authorizer: Authorizer::default(),
         now: now.clone(),
         consensus,
         agreement: Default::default(),
@@ -152,12 +155,22 @@ pub(crate) async fn run_with(
         runtime: tokio::runtime::Handle::current(),
     });
 
+    let usages = NodeUsages {
+        me: config.member_id,
+        sessions: sessions.clone(),
+        peers: peers.clone(),
+        addresses: known.clone(),
+        now: now.clone(),
+    };
     let relay = Arc::new(PeerRelay { me: config.member_id, peers, addresses: known });
     let health: Arc<dyn Health> = Arc::new(MasterHealth { shared: shared.clone() });
     let http = apiserver::service(apiserver::Config {
         replica: replica.clone(),
         settings: Arc::new(Settings::clone(&config.settings)),
         streams: Arc::new(NodeStreams { sessions, relay }),
+        usages: Arc::new(usages),
+        tokens: None,
+        audit: None,
         health,
         metrics: prometheus.clone(),
         limits: config.api_limits,

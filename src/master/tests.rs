@@ -18,6 +18,7 @@ mod ports;
 mod quota;
 mod secrets;
 mod store;
+mod usage;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

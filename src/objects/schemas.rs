@@ -5,26 +5,63 @@
 
 use std::collections::BTreeSet;
 
+use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::apply::{ListType, Type};
-use crate::{Kind, meta, patch};
+use crate::{Kind, Review, View, meta, patch};
 
 /// Their strategic merge also drops the members that a patch does not retain.
 const RETAINING: &[&str] = &["volumes"];
 
-/// The schemas of these kinds and of all that they refer to, by name: `io.k8s.api.apps.v1.Deployment`.
-pub fn schemas<'a>(kinds: impl IntoIterator<Item = &'a Kind>) -> Map<String, Value> {
+/// What has a schema.
+#[derive(Clone, Copy, Debug)]
+pub enum Of {
+    Kind(&'static Kind),
+    View(&'static View),
+    Review(&'static Review),
+}
+
+impl Of {
+    /// Group, version and kind.
+    pub fn place(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Of::Kind(kind) => (kind.group, kind.version, kind.kind),
+            Of::View(view) => (view.group, view.version, view.kind),
+            Of::Review(review) => (review.group, review.version, review.kind),
+        }
+    }
+
+    fn define(self, generator: &mut SchemaGenerator) -> Option<String> {
+        match self {
+            Of::Kind(kind) => kind.define(generator),
+            Of::View(view) => view.define(generator),
+            Of::Review(review) => review.define(generator),
+        }
+    }
+
+    /// How its lists merge: of what is no stored version, those of the metadata.
+    fn merging(self) -> (Type<'static>, &'static patch::Type) {
+        match self {
+            Of::Kind(kind) => (Type::of(kind), kind.lists()),
+            Of::View(_) | Of::Review(_) => (Type::object(), &patch::OBJECT),
+        }
+    }
+}
+
+/// The schemas of these and of all that they refer to, by name: `io.k8s.api.apps.v1.Deployment`.
+pub fn schemas(all: impl IntoIterator<Item = Of>) -> Map<String, Value> {
     let mut generator = SchemaSettings::openapi3().into_generator();
-    let named: Vec<(&Kind, String)> =
-        kinds.into_iter().filter_map(|kind| Some((kind, kind.define(&mut generator)?))).collect();
+    let named: Vec<(Of, String)> = all.into_iter().filter_map(|of| Some((of, of.define(&mut generator)?))).collect();
     let mut definitions = generator.take_definitions(true);
-    for (kind, name) in named {
+    for (of, name) in named {
         let mut done = BTreeSet::new();
-        annotate(&mut definitions, &name, Type::of(kind), kind.lists(), &mut done);
+        let (merging, lists) = of.merging();
+        annotate(&mut definitions, &name, merging, lists, &mut done);
         if let Some(schema) = definitions.get_mut(&name) {
-            let place = json!([{ "group": kind.group, "version": kind.version, "kind": kind.kind }]);
+            let (group, version, kind) = of.place();
+            let place = json!([{ "group": group, "version": version, "kind": kind }]);
             meta::set(schema, &["x-kubernetes-group-version-kind"], place);
             // The structs always have it; a client need not send it.
             meta::remove(schema, &["required"]);
@@ -93,13 +130,22 @@ mod tests {
 
     #[test]
     fn every_kind_is_described() {
-        let schemas = schemas(Kinds::builtin().all());
-        for kind in Kinds::builtin().all() {
-            let place = json!([{ "group": kind.group, "version": kind.version, "kind": kind.kind }]);
+        let kinds = Kinds::builtin();
+        let all: Vec<Of> = kinds
+            .all()
+            .map(Of::Kind)
+            .chain(kinds.views().map(Of::View))
+            .chain(kinds.reviews().map(Of::Review))
+            .chain([Of::Review(&crate::kinds::reviews::TOKEN_REQUEST)])
+            .collect();
+        let schemas = schemas(all.iter().copied());
+        for of in all {
+            let (group, version, kind) = of.place();
+            let place = json!([{ "group": group, "version": version, "kind": kind }]);
             let found = schemas.values().find(|schema| schema["x-kubernetes-group-version-kind"] == place);
-            let schema = found.unwrap_or_else(|| panic!("{kind:?} has a schema"));
-            assert!(schema["description"].as_str().is_some_and(|text| !text.is_empty()), "{kind:?}");
-            assert!(schema["properties"]["metadata"].is_object(), "{kind:?}");
+            let schema = found.unwrap_or_else(|| panic!("{of:?} has a schema"));
+            assert!(schema["description"].as_str().is_some_and(|text| !text.is_empty()), "{of:?}");
+            assert!(schema["properties"]["metadata"].is_object(), "{of:?}");
         }
         let text = Value::Object(schemas.clone()).to_string();
         for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
@@ -109,7 +155,7 @@ mod tests {
 
     #[test]
     fn lists_are_described_as_they_merge() {
-        let schemas = schemas(Kinds::builtin().all());
+        let schemas = schemas(Kinds::builtin().all().map(Of::Kind));
         for (place, member, list, keys, strategy, merge_key) in [
             ("core.v1.PodSpec", "containers", "map", json!(["name"]), json!("merge"), json!("name")),
             ("core.v1.PodSpec", "volumes", "map", json!(["name"]), json!("merge,retainKeys"), json!("name")),

@@ -403,6 +403,15 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
+    /// The same terms on fields of other names.
+    #[must_use]
+    pub fn renamed(mut self, name: impl Fn(&str) -> String) -> Self {
+        for term in &mut self.terms {
+            term.field = name(&term.field);
+        }
+        self
+    }
+
     /// The value that `field` must have, where some term demands one: lets a watch listen to one name or one node.
     pub fn exact(&self, field: &str) -> Option<&str> {
         self.terms.iter().find(|term| term.equal && term.field == field).map(|term| term.value.as_str())

@@ -17,6 +17,11 @@ use tower::service_fn;
 use crate::tls::{Live, for_bulk};
 use crate::transport::{Transport, connect_tls};
 
+/// What one stream may be sent that was not read yet.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// All streams of a connection together: so many that nobody reads keep no other waiting.
+const CONNECTION_WINDOW_BYTES: u32 = 64 * STREAM_WINDOW_BYTES;
+
 /// A connection could not be made: what was to be sent over it certainly reached nobody. Inside the error's `io::Error`,
 /// whose kind alone does not tell it from a connection that broke later.
 #[derive(Debug)]
@@ -121,8 +126,8 @@ impl Target {
         Endpoint::from_static("http://hactl")
             .http2_keep_alive_interval(self.keep_alive)
             .keep_alive_timeout(self.keep_alive)
-            .initial_stream_window_size(Some(1 << 20))
-            .initial_connection_window_size(Some(4 << 20))
+            .initial_stream_window_size(Some(STREAM_WINDOW_BYTES))
+            .initial_connection_window_size(Some(CONNECTION_WINDOW_BYTES))
     }
 
     fn connector(

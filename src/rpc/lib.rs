@@ -24,6 +24,7 @@ pub mod identity;
 pub mod join;
 pub mod peer;
 pub mod pki;
+pub mod streams;
 pub mod tls;
 pub mod token;
 pub mod transport;

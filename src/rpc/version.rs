@@ -6,8 +6,10 @@
 //!
 //! **Invariant:** two neighbouring releases understand each other.
 
-/// What this build speaks.
-pub const WIRE: u32 = 1;
+/// What this build speaks. 2: nodes tell what they use.
+pub const WIRE: u32 = 2;
+/// From which version on a master takes what a node uses.
+pub const USAGE: u32 = 2;
 /// The oldest that this build still talks to.
 pub const OLDEST: u32 = 1;
 

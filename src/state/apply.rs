@@ -135,7 +135,8 @@ impl State {
             self.allows_create(&put.key)?;
         }
         self.allows_claims(&put.key, old, &put.header)?;
-        self.allows_node(&put.key, old.map_or("", |old| old.node.as_str()), &put.header.node)
+        self.allows_node(&put.key, old.map_or("", |old| old.node.as_str()), &put.header.node)?;
+        self.allows_uses(&put.key, old, &put.header)
     }
 
     /// Over its quota the store takes no new objects of users, over half of the headroom behind it nothing of theirs that

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::{Header, Key, Revision};
+use crate::{Exceeded, Header, Key, Revision};
 
 /// 128 random bits that name one proposal for ever, so that a retried one is answered and not applied twice.
 pub type ProposalId = u128;
@@ -158,7 +158,7 @@ pub struct Outcome {
     /// Per op: the revision it took, or the object's present revision (0 if absent) where it changed nothing.
     #[prost(uint64, repeated, tag = "2")]
     pub revisions: Vec<Revision>,
-    #[prost(oneof = "Refusal", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "Refusal", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub refusal: Option<Refusal>,
 }
 
@@ -195,4 +195,7 @@ pub enum Refusal {
     /// The objects of the store take more bytes than its quota: the message has the figures and the cure.
     #[prost(string, tag = "12")]
     OverQuota(String),
+    /// It would take more than the bounds of its namespace leave. Since version 4.
+    #[prost(message, tag = "13")]
+    Exceeded(Exceeded),
 }

@@ -33,8 +33,11 @@ impl State {
             self.bytes += size(record);
         }
         let (old, new) = (old.map(|record| &record.header), new.map(|record| &record.header));
-        if !key.namespace.is_empty() && old.is_some() != new.is_some() {
-            self.count(&key.namespace, new.is_some());
+        if !key.namespace.is_empty() {
+            if old.is_some() != new.is_some() {
+                self.count(&key.namespace, new.is_some());
+            }
+            self.account(key, old, new);
         }
         unique(&mut self.claims, key, claims(old), claims(new));
         self.enter(key, old, new);

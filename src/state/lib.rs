@@ -12,6 +12,7 @@
 //! **Invariant:** the same log gives the same bytes on every member; a revision never names two different states.
 
 mod apply;
+pub mod bounds;
 pub mod codec;
 mod command;
 mod event;
@@ -31,6 +32,7 @@ pub mod visits;
 #[cfg(test)]
 mod tests;
 
+pub use bounds::{Beyond, Bound, Bounds, Exceeded};
 pub use command::{
     Command, Compact, Condition, Expect, Op, Outcome, ProposalId, Put, RaiseVersion, Refusal, SetQuota, op,
 };
@@ -49,5 +51,5 @@ pub type Revision = u64;
 /// The newest `State::version` whose rules this build knows. A member whose state was raised beyond it must stop:
 /// it would apply commands differently from the others.
 ///
-/// 2: quota. 3: half of its headroom is the cluster's own.
-pub const VERSION: u32 = 3;
+/// 2: quota. 3: half of its headroom is the cluster's own. 4: bounds of namespaces.
+pub const VERSION: u32 = 4;

@@ -155,8 +155,8 @@ impl Restore {
         if expected != state.revision {
             return corrupt(format!("history ends at revision {expected}, the store is at {}", state.revision));
         }
-        if self.hash.is_some_and(|hash| *hash != state.hash.to_be_bytes()) {
-            return corrupt("the objects do not have the state's hash");
+        if let Some(hash) = self.hash.filter(|hash| **hash != state.hash.to_be_bytes()) {
+            return corrupt(format!("the objects have the hash {:032x}, the meta row says {hash:x}", state.hash));
         }
         if crate::mutants::is_chosen("reused-revision") {
             state.forget_last_deletions();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+use crate::bounds::{Bounding, Taken};
 use crate::index::{Entry, Index, keys};
 use crate::key::{Shared, Sought};
 use crate::outcomes::{Numbers, Outcomes};
@@ -51,6 +52,8 @@ pub struct State {
     pub(crate) claims: OrdMap<Arc<str>, Shared>,
     /// How many objects each namespace holds; no entry for none.
     pub(crate) population: OrdMap<Arc<str>, u64>,
+    pub(crate) taken: Taken,
+    pub(crate) bounding: Bounding,
     pub(crate) outcomes: Outcomes,
     pub(crate) numbers: Numbers,
     pub(crate) proposals_next: u64,
@@ -74,6 +77,8 @@ impl Default for State {
             index: Index::new(),
             claims: OrdMap::new(),
             population: OrdMap::new(),
+            taken: Taken::new(),
+            bounding: Bounding::new(),
             outcomes: OrdMap::new(),
             numbers: Numbers::default(),
             proposals_next: 0,

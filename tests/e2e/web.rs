@@ -50,6 +50,30 @@ fn a_deployment_lives_by_every_kubectl() {
         life_of_a_deployment(&kubectl);
         what_is_refused(&kubectl);
     }
+    what_is_used(&local);
+}
+
+/// By every kubectl, whichever master holds the nodes' sessions.
+fn what_is_used(local: &Local) {
+    local.kubectl(&["create", "deployment", "busy", "--image=hactl.local/sample:1", "--replicas=2"]);
+    eventually("both pods are measured", || {
+        let table = local.kubectl(&["get", "pods.metrics.k8s.io", "-l", "app=busy"]);
+        if table.matches("busy-").count() == 2 { Ok(()) } else { Err(table) }
+    });
+    for program in kubectls() {
+        let kubectl = Kubectl { local, program: &program };
+        let nodes = kubectl.ok("top nodes");
+        assert!(["node-1 ", "node-2 "].iter().all(|name| nodes.contains(name)), "{nodes}");
+        assert!(nodes.contains('%') && !nodes.contains("<unknown>"), "{nodes}");
+        let pods = kubectl.ok("top pods -l app=busy --containers");
+        assert!(pods.matches("sample").count() >= 2 && pods.contains("Mi"), "{pods}");
+        let none = kubectl.tried("top pod nothing");
+        assert!(none.is_err_and(|why| why.contains("not found")), "a pod that is not there");
+    }
+    let ours = local.ok(&["top", "pods", "-A", "--sum", "--sort-by=memory"]);
+    assert!(ours.starts_with("NAMESPACE") && ours.matches("busy-").count() == 2, "{ours}");
+    assert!(local.ok(&["top", "nodes"]).contains("node-2"));
+    local.kubectl(&["delete", "deployment", "busy"]);
 }
 
 fn life_of_a_deployment(kubectl: &Kubectl<'_>) {

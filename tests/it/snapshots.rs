@@ -241,11 +241,15 @@ fn restore_makes_the_node_of_the_snapshot_this_machines_again() {
     let key = machine.file("key");
     let restore = ["cluster", "snapshot", "restore", path(&file), "--recovery-key-file", path(&key), "--start"];
     machine.become_by(&restore, "restore");
-    let after = machine.node();
-    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"], "the same Node, under its certificate");
     let revision =
         |node: &Value| node["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok());
-    assert!(revision(&after) > revision(&before).map(|revision| revision + 1_000_000_000), "{after}");
+    // Until its kubelet says something, it is as it was saved.
+    eventually("the node is back", || {
+        let after = machine.node();
+        assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"], "the same Node, under its certificate");
+        let further = revision(&after) > revision(&before).map(|revision| revision + 1_000_000_000);
+        if further { Ok(()) } else { Err(after.to_string()) }
+    });
     let printed = std::fs::read_to_string(machine.file("restore.out")).expect("read");
     assert!(printed.contains("hactl cluster join"), "how the others come back: {printed}");
 }

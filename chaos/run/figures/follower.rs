@@ -10,8 +10,11 @@ use crate::run::targets::Signal;
 
 /// Before its return and after it, so much is compared at most.
 const WINDOW: Micros = 20_000_000;
-/// A rate below this part of the one before is a dent, and so is a p99 above that many times the one before, or a gap of half a second.
-const RATE_LEAST: f64 = 0.7;
+/// A rate below this part of the one before is a dent, and so is a p99 above that many times the one before, where it is above
+/// what nobody notices, or a gap of half a second.
+const RATE_LEAST: f64 = 0.8;
+const P99_TIMES: Micros = 3;
+const P99_UNNOTICED: Micros = 50_000;
 const GAP_MAX: Micros = 500_000;
 
 pub async fn measure(bench: &mut Bench) -> Result<Found> {
@@ -45,7 +48,8 @@ pub async fn measure(bench: &mut Bench) -> Result<Found> {
         time(after.p99),
         time(after.gap)
     );
-    Ok(Found { words, good: after.rate >= RATE_LEAST * before.rate && after.gap <= GAP_MAX })
+    let quick = after.p99 <= P99_UNNOTICED.max(P99_TIMES * before.p99);
+    Ok(Found { words, good: after.rate >= RATE_LEAST * before.rate && quick && after.gap <= GAP_MAX })
 }
 
 struct Window {

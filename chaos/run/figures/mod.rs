@@ -46,6 +46,8 @@ pub struct Figure {
     pub wants: Wants,
     /// Settings that it is measured with, where they are not the defaults.
     settings: &'static [(&'static str, &'static str)],
+    /// How long it takes by default, of those that last.
+    lasts: Duration,
     measure: Measure,
 }
 
@@ -55,13 +57,15 @@ pub const ALL: &[Figure] = &[
         aim: "last to next accepted write: median at most 500 ms, p99 at most 1.5 s",
         wants: Wants::Masters,
         settings: &[],
+        lasts: Duration::ZERO,
         measure: |bench| Box::pin(leader_killed::measure(bench)),
     },
     Figure {
         name: "restarts",
-        aim: "planned restart of every master under load: no request fails with retries, p99 at most 500 ms",
+        aim: "planned restart of every master under load: no request fails with retries, none takes more than 500 ms",
         wants: Wants::Masters,
         settings: &[],
+        lasts: Duration::ZERO,
         measure: |bench| Box::pin(restarts::measure(bench)),
     },
     Figure {
@@ -69,6 +73,7 @@ pub const ALL: &[Figure] = &[
         aim: "after loss of the leader controllers act within 1 s of the new leader's first write",
         wants: Wants::Masters,
         settings: &[],
+        lasts: Duration::ZERO,
         measure: |bench| Box::pin(controllers::measure(bench)),
     },
     Figure {
@@ -76,6 +81,7 @@ pub const ALL: &[Figure] = &[
         aim: "a follower that was away under load catches up without a dent in writes",
         wants: Wants::Masters,
         settings: &[],
+        lasts: Duration::ZERO,
         measure: |bench| Box::pin(follower::measure(bench)),
     },
     Figure {
@@ -83,6 +89,7 @@ pub const ALL: &[Figure] = &[
         aim: "a dead node's pods run elsewhere within 15 s",
         wants: Wants::Nodes,
         settings: &[],
+        lasts: Duration::ZERO,
         measure: |bench| Box::pin(node_killed::measure(bench, false, Duration::from_secs(15))),
     },
     Figure {
@@ -90,6 +97,7 @@ pub const ALL: &[Figure] = &[
         aim: "the same within 5 s, with node-silence and eviction-after at 1 s",
         wants: Wants::Nodes,
         settings: &[("node-silence", "1s"), ("eviction-after", "1s")],
+        lasts: Duration::ZERO,
         measure: |bench| Box::pin(node_killed::measure(bench, false, Duration::from_secs(5))),
     },
     Figure {
@@ -97,6 +105,7 @@ pub const ALL: &[Figure] = &[
         aim: "a machine that leads and runs pods dies: pods elsewhere within 15 s, and the gap of a killed leader",
         wants: Wants::Nodes,
         settings: &[],
+        lasts: Duration::ZERO,
         measure: |bench| Box::pin(node_killed::measure(bench, true, Duration::from_secs(15))),
     },
     Figure {
@@ -104,6 +113,7 @@ pub const ALL: &[Figure] = &[
         aim: "the leader is cut off: a write is accepted within 2 s, and its side answers nothing stale",
         wants: Wants::Machines,
         settings: &[],
+        lasts: Duration::ZERO,
         measure: |bench| Box::pin(cut_off::measure(bench)),
     },
     Figure {
@@ -111,6 +121,7 @@ pub const ALL: &[Figure] = &[
         aim: "one-way and flapping partitions: at most one change of leader per change of topology",
         wants: Wants::Machines,
         settings: &[],
+        lasts: Duration::from_secs(1_800),
         measure: |bench| Box::pin(topology::measure(bench)),
     },
     Figure {
@@ -118,6 +129,7 @@ pub const ALL: &[Figure] = &[
         aim: "10 % of packets lost, every core busy: no pod is moved",
         wants: Wants::MachinesAndNodes,
         settings: &[],
+        lasts: Duration::from_secs(3_600),
         measure: |bench| Box::pin(needless::measure(bench)),
     },
 ];
@@ -145,9 +157,9 @@ pub struct Figures {
     /// How often a leader is killed or cut off, and leadership lost
     #[arg(long, value_name = "N", default_value_t = 100)]
     kills: usize,
-    /// How long partitions change and packets are lost
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
-    duration: Duration,
+    /// How long partitions change and packets are lost [default: 30m and 1h]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    duration: Option<Duration>,
     /// How long a follower is away
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     away: Duration,
@@ -214,7 +226,8 @@ impl Figures {
     async fn on(&self, figure: &Figure, target: &Arc<dyn Target>, seed: u64) -> Result<Found> {
         target.up().await?;
         let session = Session::begin(target.clone(), Random::new(seed), seed).await?;
-        let mut bench = Bench { session, kills: self.kills, duration: self.duration, away: self.away };
+        let mut bench =
+            Bench { session, kills: self.kills, duration: self.duration.unwrap_or(figure.lasts), away: self.away };
         let found = tokio::select! {
             found = (figure.measure)(&mut bench) => found,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),

@@ -1,5 +1,4 @@
-//! Links that lose a tenth of all packets, on machines whose cores are all busy: no pod may be moved, and no node be called
-//! dead.
+//! Links that lose a tenth of all packets, on machines whose cores are all busy: no pod may be moved.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -27,7 +27,7 @@ pub async fn measure(bench: &mut Bench, leader_too: bool, promised: Duration) ->
             nodes_ready(bench, node).await?;
         }
         redeploy(bench, round).await?;
-        ready_without(bench, None).await?;
+        ready_without(bench, None, Some(round)).await?;
         let leader = bench.settled().await?;
         let victim = &nodes[round % nodes.len()];
         let stage = &bench.session.stage;
@@ -39,7 +39,7 @@ pub async fn measure(bench: &mut Bench, leader_too: bool, promised: Duration) ->
         if leader_too {
             gaps.push(bench.gap(at).await?);
         }
-        let ready = ready_without(bench, Some(victim)).await;
+        let ready = ready_without(bench, Some(victim), Some(round)).await;
         if leader_too {
             bench.session.stage.target.start(&leader).await?;
         }
@@ -60,7 +60,7 @@ pub async fn measure(bench: &mut Bench, leader_too: bool, promised: Duration) ->
 /// Pods that run and are ready, for another figure.
 pub async fn deployed(bench: &Bench) -> Result<()> {
     deploy(bench).await?;
-    ready_without(bench, None).await.map(drop)
+    ready_without(bench, None, None).await.map(drop)
 }
 
 fn base(bench: &Bench) -> String {
@@ -117,10 +117,11 @@ fn condition(object: &Value, name: &str) -> bool {
     all.iter().any(|one| one["type"] == name && one["status"] == "True")
 }
 
-/// Waits until all replicas are ready on other nodes than this one, and the roll-out is over; when.
-async fn ready_without(bench: &Bench, dead: Option<&str>) -> Result<Micros> {
+/// Waits until all replicas of this round are ready on other nodes than this one, and the roll-out is over; when.
+async fn ready_without(bench: &Bench, dead: Option<&str>, round: Option<usize>) -> Result<Micros> {
     let stage = &bench.session.stage;
     let since = Instant::now();
+    let round = round.map(|round| round.to_string());
     let mut at = 0;
     loop {
         // A master may be dead too: the next one is asked.
@@ -130,7 +131,8 @@ async fn ready_without(bench: &Bench, dead: Option<&str>) -> Result<Micros> {
                 let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
                 let here = |pod: &&Value| dead.is_none_or(|dead| pod["spec"]["nodeName"] != dead);
                 let living = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null() && condition(pod, "Ready");
-                let ready = items.iter().filter(here).filter(living).count();
+                let of_round = |pod: &&Value| pod["metadata"]["annotations"]["round"].as_str() == round.as_deref();
+                let ready = items.iter().filter(here).filter(living).filter(of_round).count();
                 let rolled = dead.is_some() || items.len() == REPLICAS;
                 if ready == REPLICAS && rolled {
                     return Ok(stage.history.now());

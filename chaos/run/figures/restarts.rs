@@ -7,7 +7,8 @@ use crate::run::history::Micros;
 use crate::run::report::{quantile, time};
 use crate::run::targets::Signal;
 
-const P99_MAX: Micros = 500_000;
+/// Of each write: a p99 over all of them would hide a few long ones at each restart.
+const LONGEST: Micros = 500_000;
 
 pub async fn measure(bench: &mut Bench) -> Result<Found> {
     let probe = bench.probe();
@@ -40,5 +41,5 @@ pub async fn measure(bench: &mut Bench) -> Result<Found> {
         time(p99),
         time(longest)
     );
-    Ok(Found { words, good: failed.is_empty() && p99 <= P99_MAX && !times.is_empty() })
+    Ok(Found { words, good: failed.is_empty() && longest <= LONGEST && !times.is_empty() })
 }

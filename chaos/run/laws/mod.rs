@@ -4,9 +4,12 @@
 //! A law says how much it judged, since a law that found nothing to judge proves nothing.
 
 mod append;
+mod claims;
 mod counter;
 mod followers;
+mod leaders;
 mod leases;
+pub mod objects;
 pub mod pods;
 mod registers;
 pub mod rest;
@@ -17,7 +20,7 @@ use serde::Serialize;
 
 use std::collections::BTreeMap;
 
-use super::history::{Micros, Operation, Record};
+use super::history::{Intended, Micros, Operation, Record};
 
 /// Broken laws told in full, per law; more are counted.
 const TOLD_MAX: usize = 10;
@@ -32,32 +35,80 @@ pub struct Judged {
     pub unknown: Vec<String>,
 }
 
+/// What a law cannot do without; where a run had it, a law that judged nothing is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    Always,
+    /// A workload of this name.
+    Workload(&'static str),
+    /// Deployments, and nodes that run their pods.
+    Pods,
+    Nemeses,
+}
+
+impl Feed {
+    fn is_in(self, intended: &Intended) -> bool {
+        let works = |name: &str| intended.workloads.contains(&name);
+        match self {
+            Self::Always => true,
+            Self::Workload(name) => works(name),
+            Self::Pods => works("deployments") && intended.nodes,
+            Self::Nemeses => !intended.nemeses.is_empty(),
+        }
+    }
+}
+
 pub struct Law {
     pub name: &'static str,
+    pub feed: Feed,
     /// What `checked` counts.
     pub unit: &'static str,
     pub judge: fn(&Record) -> Judged,
 }
 
 pub const ALL: &[Law] = &[
-    Law { name: "registers are linearizable", unit: "registers", judge: registers::judge },
-    Law { name: "no element of a set is lost, none comes from nowhere", unit: "elements", judge: set::judge },
-    Law { name: "lists grow at their end, in one order for all", unit: "lists", judge: append::judge },
-    Law { name: "counters hold what was added, once", unit: "reads", judge: counter::judge },
-    Law { name: "a lock has one holder at a time", unit: "times held", judge: leases::judge },
-    Law { name: "followers see every change once and in order", unit: "changes", judge: followers::judge },
-    Law { name: "revisions never repeat and follow the order of calls", unit: "writes", judge: revisions::judge },
-    Law { name: "a bound pod never moves", unit: "pods", judge: pods::stay },
-    Law { name: "no pod runs twice, while faults go on", unit: "looks at engines", judge: pods::once },
-    Law { name: "all masters show the same at rest", unit: "masters", judge: rest::views_are_equal },
-    Law { name: "desired replicas are reached", unit: "deployments", judge: rest::replicas_are_reached },
-    Law { name: "engines run what the API says, once", unit: "containers", judge: rest::no_orphans },
-    Law {
-        name: "a healed cluster converges",
-        unit: "runs",
-        judge: |record| Judged { checked: 1, broken: record.found.clone(), ..Judged::default() },
-    },
+    law("registers are linearizable", Feed::Workload("registers"), "registers", registers::judge),
+    law("no element of a set is lost, none comes from nowhere", Feed::Workload("set"), "elements", set::judge),
+    law("lists grow at their end, in one order for all", Feed::Workload("append"), "lists", append::judge),
+    law("counters hold what was added, once", Feed::Workload("counter"), "reads", counter::judge),
+    law("a lock has one holder at a time", Feed::Workload("leases"), "times held", leases::judge),
+    law("a node port has one holder at a time", Feed::Workload("services"), "times held", claims::judge),
+    law("followers see every change once and in order", Feed::Workload("followers"), "changes", followers::judge),
+    law("revisions never repeat and follow the order of calls", Feed::Always, "writes", revisions::judge),
+    law("one master leads in a term", Feed::Always, "terms", leaders::one_per_term),
+    law("a bound pod never moves, an ended one stays so", Feed::Pods, "pods", pods::stay),
+    law("no pod runs twice, while faults go on", Feed::Pods, "looks at engines", pods::once),
+    law("all masters show the same at rest", Feed::Always, "masters", rest::views_are_equal),
+    law("uids and claims are one object's, and what objects name is there", Feed::Always, "objects", objects::judge),
+    law("desired replicas are reached", Feed::Workload("deployments"), "deployments", rest::replicas_are_reached),
+    law("engines run what the API says, once", Feed::Pods, "containers", rest::no_orphans),
+    law("faults came off", Feed::Nemeses, "faults", faults_came_off),
+    law("a healed cluster converges", Feed::Always, "runs", |record| Judged {
+        checked: 1,
+        broken: record.found.clone(),
+        ..Judged::default()
+    }),
 ];
+
+const fn law(name: &'static str, feed: Feed, unit: &'static str, judge: fn(&Record) -> Judged) -> Law {
+    Law { name, feed, unit, judge }
+}
+
+/// A nemesis of which nothing ever came has proved nothing.
+fn faults_came_off(record: &Record) -> Judged {
+    let mut tries: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for fault in &record.faults {
+        let (all, good) = tries.entry(fault.nemesis).or_default();
+        *all += 1;
+        *good += usize::from(fault.came_off);
+    }
+    let unknown = tries.iter().filter(|(_, (all, good))| *all > 1 && *good == 0);
+    Judged {
+        checked: tries.values().map(|(_, good)| good).sum(),
+        unknown: unknown.map(|(name, (all, _))| format!("{name} struck {all} times, and nothing came of it")).collect(),
+        ..Judged::default()
+    }
+}
 
 /// A law and what became of it.
 #[derive(Clone, Debug, Serialize)]
@@ -94,7 +145,10 @@ pub fn judge(record: &Record) -> Vec<Verdict> {
     };
     ALL.iter()
         .map(|law| {
-            let Judged { checked, broken, unknown } = (law.judge)(record);
+            let Judged { checked, broken, mut unknown } = (law.judge)(record);
+            if checked == 0 && broken.is_empty() && law.feed.is_in(&record.intended) {
+                unknown.push("there was nothing to judge".to_owned());
+            }
             Verdict { law: law.name, checked, unit: law.unit, broken: told(broken), unknown: told(unknown) }
         })
         .collect()
@@ -189,12 +243,41 @@ mod tests {
     }
 
     #[test]
+    fn a_law_that_judged_nothing_is_good_only_where_nothing_was_to_come() {
+        let names = |record: &Record| -> Vec<&'static str> {
+            judge(record).into_iter().filter(|verdict| !verdict.holds()).map(|verdict| verdict.law).collect()
+        };
+        let mut record = Record::default();
+        let always = names(&record);
+        assert!(always.contains(&"all masters show the same at rest"), "{always:?}");
+        record.intended = Intended { workloads: vec!["deployments"], nemeses: vec!["kill"], nodes: true };
+        let more: Vec<&str> = names(&record).into_iter().filter(|law| !always.contains(law)).collect();
+        let pods = ["a bound pod never moves, an ended one stays so", "no pod runs twice, while faults go on"];
+        let rest = ["desired replicas are reached", "engines run what the API says, once", "faults came off"];
+        assert_eq!(more, [&pods[..], &rest[..]].concat());
+    }
+
+    #[test]
+    fn a_nemesis_that_never_came_off_is_told() {
+        use super::super::history::Fault;
+        let fault =
+            |nemesis, came_off| Fault { nemesis, what: String::new(), begun: 0, ended: None, leader: false, came_off };
+        let check = |faults: Vec<Fault>, expected: (usize, usize)| {
+            let judged = faults_came_off(&Record { faults, ..Record::default() });
+            assert_eq!((judged.checked, judged.unknown.len()), expected);
+        };
+        check(vec![fault("kill", true), fault("damage", false)], (1, 0));
+        check(vec![fault("kill", true), fault("damage", false), fault("damage", false)], (1, 1));
+        check(vec![fault("damage", true), fault("damage", false), fault("damage", false)], (1, 0));
+    }
+
+    #[test]
     fn many_broken_laws_are_counted() {
         let found = (0..15).map(|number| number.to_string()).collect();
         let record = Record { found, ..Record::default() };
         let verdicts = judge(&record);
         let last = verdicts.last().expect("a verdict");
         assert_eq!((last.broken.len(), last.broken.last().map(String::as_str)), (11, Some("and 5 more")));
-        assert!(!last.holds() && verdicts[0].holds());
+        assert!(!last.holds() && verdicts[0].holds(), "no registers were to be judged");
     }
 }

@@ -3,27 +3,38 @@
 use std::collections::BTreeMap;
 
 use super::Judged;
-use crate::run::history::Record;
+use crate::run::history::{PodSeen, Record};
 
-/// Once a pod has a node it keeps it.
+/// Once a pod has a node it keeps it; once it has succeeded or failed, or is to end, that stays so.
 pub fn stay(record: &Record) -> Judged {
-    let mut nodes: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut pods: BTreeMap<&str, &PodSeen> = BTreeMap::new();
     let mut judged = Judged::default();
     let mut restores = record.restores.iter().map(|restore| restore.lost).peekable();
     for seen in &record.pods {
         // A cluster that began anew binds again what its snapshot had not bound yet.
         while restores.next_if(|lost| *lost <= seen.at).is_some() {
-            judged.checked += nodes.len();
-            nodes.clear();
+            judged.checked += pods.len();
+            pods.clear();
         }
-        let node = nodes.entry(&seen.uid).or_default();
-        if !node.is_empty() && *node != seen.node {
-            judged.broken.push(format!("{} ({}) was on {node} and then on {:?}", seen.name, seen.uid, seen.node));
+        if let Some(before) = pods.insert(&seen.uid, seen) {
+            let who = format!("{} ({})", seen.name, seen.uid);
+            if !before.node.is_empty() && before.node != seen.node {
+                judged.broken.push(format!("{who} was on {} and then on {:?}", before.node, seen.node));
+            }
+            if is_final(&before.phase) && before.phase != seen.phase {
+                judged.broken.push(format!("{who} was {} and then {}", before.phase, seen.phase));
+            }
+            if before.ending && !seen.ending {
+                judged.broken.push(format!("{who} was to end and then was not"));
+            }
         }
-        *node = &seen.node;
     }
-    judged.checked += nodes.len();
+    judged.checked += pods.len();
     judged
+}
+
+fn is_final(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed")
 }
 
 /// No engine ever shows two living sandboxes, or two living containers of a name, of one pod.
@@ -48,7 +59,6 @@ pub fn doubles(containers: &[(String, String)]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::history::PodSeen;
 
     #[test]
     fn what_runs_twice_is_found() {
@@ -63,16 +73,27 @@ mod tests {
 
     #[test]
     fn a_pod_that_moves_or_is_unbound_is_found() {
-        let check = |all: &[(&str, &str)], broken: usize| {
-            let seen = |(uid, node): &(&str, &str)| PodSeen {
-                at: 0,
-                uid: (*uid).into(),
-                name: "p".into(),
-                node: (*node).into(),
-            };
-            let record = Record { pods: all.iter().map(seen).collect(), ..Record::default() };
-            assert_eq!(stay(&record).broken.len(), broken, "{all:?}");
+        let seen = |uid: &str, node: &str| PodSeen {
+            at: 0,
+            uid: uid.into(),
+            name: "p".into(),
+            node: node.into(),
+            phase: "Running".into(),
+            ending: false,
         };
+        let judge = |pods: Vec<PodSeen>, broken: usize| {
+            let record = Record { pods, ..Record::default() };
+            assert_eq!(stay(&record).broken.len(), broken, "{:?}", record.pods);
+        };
+        let check = |all: &[(&str, &str)], broken: usize| {
+            judge(all.iter().map(|(uid, node)| seen(uid, node)).collect(), broken);
+        };
+        let failed = PodSeen { phase: "Failed".into(), ..seen("1", "a") };
+        let ending = PodSeen { ending: true, ..seen("1", "a") };
+        judge(vec![seen("1", "a"), failed.clone(), failed.clone()], 0);
+        judge(vec![failed, seen("1", "a")], 1);
+        judge(vec![seen("1", "a"), ending.clone(), ending.clone()], 0);
+        judge(vec![ending, seen("1", "a")], 1);
         check(&[("1", ""), ("1", "a"), ("1", "a"), ("2", "b")], 0);
         check(&[("1", "a"), ("1", "b")], 1);
         check(&[("1", "a"), ("1", "")], 1);

@@ -1,9 +1,9 @@
 //! What API and engines show when the faults are over and nothing is left to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Judged;
-use crate::run::history::Record;
+use crate::run::history::{Call, Outcome, Record};
 
 /// Every master lists the same objects at the same revisions.
 pub fn views_are_equal(record: &Record) -> Judged {
@@ -20,11 +20,49 @@ pub fn views_are_equal(record: &Record) -> Judged {
     judged
 }
 
+/// Every Deployment that a client was told it has is there, wants what was asked of it last, and has it.
 pub fn replicas_are_reached(record: &Record) -> Judged {
-    let all = record.rest.replicas.iter();
-    let short = all.filter(|(_, (wanted, there))| wanted != there);
-    let broken = short.map(|(name, (wanted, there))| format!("{name} wants {wanted} pods and has {there}")).collect();
-    Judged { checked: record.rest.replicas.len(), broken, ..Judged::default() }
+    let rest = &record.rest.replicas;
+    let short = rest.iter().filter(|(_, (wanted, there))| wanted != there);
+    let mut broken: Vec<String> =
+        short.map(|(name, (wanted, there))| format!("{name} wants {wanted} pods and has {there}")).collect();
+    for (name, asked) in asked(record) {
+        match rest.get(name) {
+            None if asked.certainly_there => broken.push(format!("{name} was acknowledged, and is not there")),
+            Some((wanted, _)) if !asked.replicas.contains(wanted) => {
+                broken.push(format!("{name} wants {wanted} pods, where {:?} were asked for", asked.replicas));
+            }
+            _ => {}
+        }
+    }
+    Judged { checked: rest.len(), broken, ..Judged::default() }
+}
+
+/// What may stand in a Deployment.
+#[derive(Default)]
+struct Asked {
+    replicas: BTreeSet<u64>,
+    certainly_there: bool,
+}
+
+/// By Deployment, from the calls of the one client that has it. After a restore nothing of before can be told.
+fn asked(record: &Record) -> BTreeMap<&str, Asked> {
+    let mut all: BTreeMap<&str, Asked> = BTreeMap::new();
+    if !record.restores.is_empty() {
+        return all;
+    }
+    for one in &record.operations {
+        let Call::Scale(replicas, _) = one.call else { continue };
+        let asked = all.entry(&one.object).or_default();
+        match one.outcome {
+            Outcome::Done(_) => *asked = Asked { replicas: [u64::from(replicas)].into(), certainly_there: true },
+            Outcome::Unknown(_) => {
+                asked.replicas.insert(u64::from(replicas));
+            }
+            _ => {}
+        }
+    }
+    all
 }
 
 /// No container without a pod, no pod without a sandbox, no sandbox or container twice.
@@ -88,6 +126,23 @@ mod tests {
         check(3, 3, 0);
         check(3, 2, 1);
         check(3, 4, 1);
+    }
+
+    #[test]
+    fn replicas_are_those_that_were_asked_for() {
+        use super::super::testing::{did, refused, unknown};
+        let scale = |replicas, outcome| did("deployments", "c", "d", (0, 1), Call::Scale(replicas, 1), outcome);
+        let check = |operations: Vec<_>, there: Option<u64>, broken: usize| {
+            let replicas = there.map(|there| ("d".to_owned(), (there, there))).into_iter().collect();
+            let rest = Rest { replicas, ..Rest::default() };
+            let judged = replicas_are_reached(&Record { operations, rest, ..Record::default() });
+            assert_eq!(judged.broken.len(), broken, "{:?}", judged.broken);
+        };
+        check(vec![scale(2, unknown())], None, 0);
+        check(vec![scale(2, Outcome::Done(1)), scale(3, refused())], Some(2), 0);
+        check(vec![scale(2, Outcome::Done(1)), scale(3, unknown())], Some(3), 0);
+        check(vec![scale(2, Outcome::Done(1)), scale(3, Outcome::Done(2))], Some(2), 1);
+        check(vec![scale(2, Outcome::Done(1))], None, 1);
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl Nemesis for Blackout {
         for victim in &self.victims {
             stage.target.signal(victim, Signal::Kill).await?;
         }
-        Ok(Some(Strike { what: format!("kill -9 {}", self.victims.join(", ")), leader: true }))
+        Ok(Some(Strike::at(format!("kill -9 {}", self.victims.join(", ")), true)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

@@ -28,7 +28,7 @@ impl Nemesis for Certificates {
         let leads = leader.as_ref() == Some(&victim);
         let what = format!("{victim} is away for longer than its certificate lives ({} s)", life.as_secs());
         self.victim = Some((victim, tokio::time::Instant::now() + life));
-        Ok(Some(Strike { what, leader: leads }))
+        Ok(Some(Strike::at(what, leads)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

@@ -18,6 +18,7 @@ pub struct Clock {
 #[async_trait]
 impl Nemesis for Clock {
     async fn strike(&mut self, stage: &mut Stage) -> Result<Option<Strike>> {
+        let leader = stage.leader();
         let Some(victim) = stage.take_master(Prefer::Any) else { return Ok(None) };
         self.victim = Some(victim.clone());
         let most = stage.random.pick(&STEPS_MS).copied().unwrap_or(1_000);
@@ -25,7 +26,8 @@ impl Nemesis for Clock {
         let sign = if stage.random.between(0, 2) == 0 { "-" } else { "" };
         let file = quoted(&format!("{}/{CLOCK_FILE}", stage.target.data_dir(&victim)));
         stage.target.shell(&victim, &format!("echo {sign}{ms} > {file}")).await?;
-        Ok(Some(Strike { what: format!("the clock of {victim} jumps by {sign}{ms} ms"), leader: false }))
+        let leads = leader.as_ref() == Some(&victim);
+        Ok(Some(Strike::at(format!("the clock of {victim} jumps by {sign}{ms} ms"), leads)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

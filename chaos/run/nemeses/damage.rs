@@ -49,13 +49,11 @@ impl Nemesis for Damage {
         let (script, part) = script(&stage.target.data_dir(&victim), dice);
         let how = if dice % 4 < 2 { "cut off" } else { "changed" };
         let leads = leader.as_ref() == Some(&victim);
-        let what = match stage.target.shell(&victim, &script).await {
-            Ok(_) => format!("{victim} killed, a file of {part} {how}"),
-            Err(_) => format!("{victim} killed, {part} holds no file yet"),
-        };
+        let damaged = stage.target.shell(&victim, &script).await.is_ok();
+        let what = if damaged { format!("a file of {part} {how}") } else { format!("{part} holds no file yet") };
         stage.damaged.insert(victim.clone());
         stage.target.start(&victim).await?;
-        Ok(Some(Strike { what, leader: leads }))
+        Ok(Some(Strike { what: format!("{victim} killed, {what}"), leader: leads, came_off: damaged }))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

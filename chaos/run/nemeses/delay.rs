@@ -71,7 +71,7 @@ impl Nemesis for Delay {
                 .shell(&master.name, &scripts(&chaos, &stage.target.data_dir(&master.name), &others, ms).0)
                 .await?;
         }
-        Ok(Some(Strike { what: format!("what masters tell each other takes {ms} ms longer, each way"), leader: true }))
+        Ok(Some(Strike::at(format!("what masters tell each other takes {ms} ms longer, each way"), false)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

@@ -33,7 +33,7 @@ impl Nemesis for DiskFull {
         );
         stage.target.shell(&victim, &script).await?;
         let leads = leader.as_ref() == Some(&victim);
-        Ok(Some(Strike { what: format!("{left} KiB are left on the disk of {victim}"), leader: leads }))
+        Ok(Some(Strike::at(format!("{left} KiB are left on the disk of {victim}"), leads)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

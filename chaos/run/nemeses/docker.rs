@@ -17,7 +17,7 @@ impl Nemesis for Docker {
         let Some(victim) = stage.take_node() else { return Ok(None) };
         self.victim = Some(victim.clone());
         stage.target.engine(&victim, false).await?;
-        Ok(Some(Strike { what: format!("the Docker engine of {victim} is killed"), leader: false }))
+        Ok(Some(Strike::at(format!("the Docker engine of {victim} is killed"), false)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

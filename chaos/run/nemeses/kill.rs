@@ -20,7 +20,7 @@ impl Nemesis for Kill {
         self.victim = Some(victim.clone());
         stage.target.signal(&victim, Signal::Kill).await?;
         let leads = leader.as_ref() == Some(&victim);
-        Ok(Some(Strike { what: format!("kill -9 {victim}"), leader: leads }))
+        Ok(Some(Strike::at(format!("kill -9 {victim}"), leads)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

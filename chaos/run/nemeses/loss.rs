@@ -39,7 +39,7 @@ impl Nemesis for Loss {
     async fn strike(&mut self, stage: &mut Stage) -> Result<Option<Strike>> {
         let percent = stage.random.between(LOST.0, LOST.1);
         lose(stage, percent, &mut self.undo).await?;
-        Ok(Some(Strike { what: format!("{percent} % of the packets between machines are lost"), leader: false }))
+        Ok(Some(Strike::at(format!("{percent} % of the packets between machines are lost"), false)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

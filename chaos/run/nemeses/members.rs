@@ -29,10 +29,7 @@ impl Nemesis for Members {
         let lost = quoted(&format!("{dir}/state"));
         stage.target.shell(&victim, &format!("rm -rf {lost} {}", quoted(&format!("{dir}/log")))).await?;
         let leads = leader.as_ref() == Some(&victim);
-        Ok(Some(Strike {
-            what: format!("{victim} killed, its databases lost; a new member takes its place"),
-            leader: leads,
-        }))
+        Ok(Some(Strike::at(format!("{victim} killed, its databases lost; a new member takes its place"), leads)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

@@ -6,11 +6,13 @@
 mod blackout;
 mod certificates;
 mod clock;
+mod cut_node;
 mod damage;
 mod delay;
 mod disk_full;
 mod docker;
 mod kill;
+mod kubelet;
 pub mod loss;
 mod members;
 mod node_kill;
@@ -38,6 +40,18 @@ pub struct Strike {
     pub what: String,
     /// Whether it hit the leader, so that a gap in writes is to be expected.
     pub leader: bool,
+    /// Whether anything was done at all: what found nothing to do proves nothing.
+    pub came_off: bool,
+}
+
+impl Strike {
+    pub fn at(what: String, leader: bool) -> Self {
+        Self { what, leader, came_off: true }
+    }
+
+    pub fn missed(what: String) -> Self {
+        Self { what, leader: false, came_off: false }
+    }
 }
 
 #[async_trait]
@@ -89,6 +103,9 @@ pub const ALL: &[Row] = &[
     }),
     row("one-way", "one master's words do not arrive, those of others do", &[Partitions], (1_000, 8_000), || {
         partition::make(partition::Shape::OneWay)
+    }),
+    row("deaf", "one master hears no other, those hear it", &[Partitions], (1_000, 8_000), || {
+        partition::make(partition::Shape::Deaf)
     }),
     row("bridge", "two parts that only one master hears both of", &[Partitions], (1_000, 8_000), || {
         partition::make(partition::Shape::Bridge)
@@ -143,6 +160,12 @@ pub const ALL: &[Row] = &[
     }),
     row("node-kill", "a node dies with its pods", &[Nodes], (2_000, 20_000), || {
         Box::new(node_kill::NodeKill::default())
+    }),
+    row("kubelet", "a node's process is killed or stopped, its containers run on", &[Nodes], (1_000, 15_000), || {
+        Box::new(kubelet::Kubelet::default())
+    }),
+    row("cut-node", "a node is cut off from all masters", &[Nodes, Partitions], (2_000, 20_000), || {
+        Box::new(cut_node::CutNode::default())
     }),
     row("docker", "the Docker engine of a node is killed", &[Nodes, OwnEngines], (500, 8_000), || {
         Box::new(docker::Docker::default())

@@ -17,7 +17,7 @@ impl Nemesis for NodeKill {
         let Some(victim) = stage.take_node() else { return Ok(None) };
         self.victim = Some(victim.clone());
         stage.target.lose_node(&victim).await?;
-        Ok(Some(Strike { what: format!("{victim} dies with its pods"), leader: false }))
+        Ok(Some(Strike::at(format!("{victim} dies with its pods"), false)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

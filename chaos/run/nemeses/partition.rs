@@ -25,7 +25,10 @@ const FLAP_MS: (u64, u64) = (300, 2_000);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Halves,
+    /// One master is not heard.
     OneWay,
+    /// One master hears nobody.
+    Deaf,
     Bridge,
     CutOff,
     Flapping,
@@ -49,6 +52,7 @@ pub fn cuts(shape: Shape, names: &[String], leader: Option<&String>) -> Option<C
         _ if names.len() < 2 => None,
         Shape::Halves | Shape::Flapping => Some(between(&names[..half], &names[half..])),
         Shape::OneWay => Some(names[1..].iter().map(|deaf| (deaf.clone(), names[0].clone())).collect()),
+        Shape::Deaf => Some(names[1..].iter().map(|from| (names[0].clone(), from.clone())).collect()),
         // The first hears all; the rest is in two parts.
         Shape::Bridge if names.len() < 3 => None,
         Shape::Bridge => Some(between(&names[1..=half], &names[half + 1..])),
@@ -170,7 +174,7 @@ impl Nemesis for Partition {
         } else {
             cut(&*stage.target, &table, &cuts, &mut self.undo).await?;
         }
-        Ok(Some(Strike { what, leader: hit }))
+        Ok(Some(Strike::at(what, hit)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {
@@ -200,6 +204,7 @@ mod tests {
         };
         check(Shape::Halves, None, "a | b, a | c");
         check(Shape::OneWay, None, "a ↛ b, a ↛ c");
+        check(Shape::Deaf, None, "b ↛ a, c ↛ a");
         check(Shape::Bridge, None, "b | c");
         check(Shape::CutOff, Some("c"), "a | c, b | c");
         check(Shape::CutOff, None, "");

@@ -20,7 +20,7 @@ impl Nemesis for Pause {
         self.victim = Some(victim.clone());
         stage.target.signal(&victim, Signal::Stop).await?;
         let leads = leader.as_ref() == Some(&victim);
-        Ok(Some(Strike { what: format!("SIGSTOP {victim}"), leader: leads }))
+        Ok(Some(Strike::at(format!("SIGSTOP {victim}"), leads)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

@@ -26,7 +26,7 @@ impl Nemesis for Remove {
         stage.target.hactl(&["cluster", "remove", &victim]).await?;
         stage.target.signal(&victim, Signal::Kill).await?;
         let leads = leader.as_ref() == Some(&victim);
-        Ok(Some(Strike { what: format!("{victim} is removed, and joins anew"), leader: leads }))
+        Ok(Some(Strike::at(format!("{victim} is removed, and joins anew"), leads)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

@@ -20,7 +20,7 @@ impl Nemesis for Restart {
         self.victim = Some(victim.clone());
         stage.target.signal(&victim, Signal::Terminate).await?;
         let leads = leader.as_ref() == Some(&victim);
-        Ok(Some(Strike { what: format!("SIGTERM {victim}"), leader: leads }))
+        Ok(Some(Strike::at(format!("SIGTERM {victim}"), leads)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

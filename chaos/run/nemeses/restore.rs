@@ -42,7 +42,7 @@ impl Nemesis for Restore {
         }
         stage.history.record().restores.push(history::Restore { saved, lost });
         let what = format!("all masters and their disks are lost; {} begins anew from a snapshot", self.victims[0]);
-        Ok(Some(Strike { what, leader: true }))
+        Ok(Some(Strike::at(what, true)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

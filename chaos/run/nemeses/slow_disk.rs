@@ -17,12 +17,14 @@ pub struct SlowDisk {
 #[async_trait]
 impl Nemesis for SlowDisk {
     async fn strike(&mut self, stage: &mut Stage) -> Result<Option<Strike>> {
+        let leader = stage.leader();
         let Some(victim) = stage.take_master(Prefer::Any) else { return Ok(None) };
         self.victim = Some(victim.clone());
         let ms = stage.random.between(SYNC_MS.0, SYNC_MS.1);
         let file = quoted(&format!("{}/{SYNC_FILE}", stage.target.data_dir(&victim)));
         stage.target.shell(&victim, &format!("echo {ms} > {file}")).await?;
-        Ok(Some(Strike { what: format!("each sync of {victim} takes {ms} ms longer"), leader: false }))
+        let leads = leader.as_ref() == Some(&victim);
+        Ok(Some(Strike::at(format!("each sync of {victim} takes {ms} ms longer"), leads)))
     }
 
     async fn heal(&mut self, stage: &mut Stage) -> Result<()> {

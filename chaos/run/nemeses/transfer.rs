@@ -13,14 +13,13 @@ impl Nemesis for Transfer {
     async fn strike(&mut self, stage: &mut Stage) -> Result<Option<Strike>> {
         let Some(leader) = stage.leader() else { return Ok(None) };
         // With another fault at work nobody may be there to take over: the command says so, and nothing happened.
-        let what = match stage.target.hactl(&["cluster", "transfer-leadership"]).await {
-            Ok(printed) => format!("leadership handed over by {leader}: {}", printed.trim()),
+        Ok(Some(match stage.target.hactl(&["cluster", "transfer-leadership"]).await {
+            Ok(printed) => Strike::at(format!("leadership handed over by {leader}: {}", printed.trim()), true),
             Err(error) => {
                 let words = format!("{error:#}");
-                format!("{leader} could not hand over: {}", words.lines().last().unwrap_or_default())
+                Strike::missed(format!("{leader} could not hand over: {}", words.lines().last().unwrap_or_default()))
             }
-        };
-        Ok(Some(Strike { what, leader: true }))
+        }))
     }
 
     async fn heal(&mut self, _stage: &mut Stage) -> Result<()> {

@@ -21,7 +21,7 @@ impl Nemesis for Upgrade {
         stage.free(&victim);
         stopped.and(exchanged).and(started)?;
         let leads = leader.as_ref() == Some(&victim);
-        Ok(Some(Strike { what: format!("{victim} runs {} now", program.display()), leader: leads }))
+        Ok(Some(Strike::at(format!("{victim} runs {} now", program.display()), leads)))
     }
 
     /// An upgrade is not taken back.

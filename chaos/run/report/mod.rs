@@ -90,6 +90,9 @@ pub struct Report {
     pub ended: Micros,
     #[serde(skip)]
     operations: Vec<Operation>,
+    /// All else that was seen: followers, pods, what masters and engines showed at rest.
+    #[serde(skip)]
+    record: Record,
 }
 
 /// The smallest value that at least this part of all is not above.
@@ -142,13 +145,13 @@ fn moments(record: &Record) -> Vec<Moment> {
     moments
 }
 
-/// How often another master led than before.
-pub fn leader_changes(seats: &[Seat]) -> usize {
+/// When another master led than before.
+pub fn leader_changes(seats: &[Seat]) -> Vec<Micros> {
     let mut last: Option<(&str, u64)> = None;
-    let mut changes = 0;
+    let mut changes = Vec::new();
     for seat in seats.iter().filter(|seat| seat.leads) {
         if last.is_some_and(|(master, term)| term < seat.term && master != seat.master) {
-            changes += 1;
+            changes.push(seat.at);
         }
         if last.is_none_or(|(_, term)| term < seat.term) {
             last = Some((&seat.master, seat.term));
@@ -182,7 +185,7 @@ fn figures(record: &Record) -> Figures {
         p99: quantile(&times, 0.99),
         longest_gap: gaps.into_iter().max().unwrap_or_default(),
         available: 100.0 * (1.0 - out as f64 / time),
-        leader_changes: leader_changes(&record.seats),
+        leader_changes: leader_changes(&record.seats).len(),
         moves_of_followers: record.followers.values().map(|one| one.moves).sum(),
     }
 }
@@ -198,7 +201,7 @@ pub fn time(micros: Micros) -> String {
 }
 
 impl Report {
-    pub fn of(title: Title, record: Record) -> Self {
+    pub fn of(title: Title, mut record: Record) -> Self {
         let verdicts = laws::judge(&record);
         let hits = record.faults.iter().filter(|fault| fault.leader);
         let gaps = hits
@@ -215,12 +218,13 @@ impl Report {
             figures: figures(&record),
             gaps,
             moments: moments(&record),
-            faults: record.faults,
-            seats: record.seats,
+            faults: record.faults.clone(),
+            seats: record.seats.clone(),
             faults_from: record.faults_from,
             healed: record.healed,
             ended: record.ended,
-            operations: record.operations,
+            operations: std::mem::take(&mut record.operations),
+            record,
         }
     }
 
@@ -241,6 +245,7 @@ impl Report {
         };
         write("report.json", &serde_json::to_vec_pretty(self)?)?;
         write("report.html", html::page(self).as_bytes())?;
+        write("record.json", &serde_json::to_vec(&self.record)?)?;
         let path = directory.join("history.jsonl");
         let mut history = std::io::BufWriter::new(std::fs::File::create(&path)?);
         for one in &self.operations {
@@ -353,7 +358,7 @@ mod tests {
     fn changes_of_leader_are_counted_by_term() {
         let seat = |master: &str, term| Seat { at: 0, master: master.into(), answers: true, leads: true, term };
         assert_eq!(
-            leader_changes(&[seat("a", 1), seat("a", 1), seat("b", 2), seat("a", 1), seat("b", 3), seat("a", 4)]),
+            leader_changes(&[seat("a", 1), seat("a", 1), seat("b", 2), seat("a", 1), seat("b", 3), seat("a", 4)]).len(),
             2
         );
     }

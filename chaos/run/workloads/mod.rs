@@ -8,6 +8,7 @@ mod deployments;
 mod followers;
 mod leases;
 mod registers;
+mod services;
 mod set;
 
 use std::pin::Pin;
@@ -86,6 +87,14 @@ pub const ALL: &[Workload] = &[
         clients: 3,
         last: true,
         run: |client| Box::pin(followers::run(client)),
+        finish: |_| Box::pin(async {}),
+    },
+    Workload {
+        name: "services",
+        about: "Services that ask for the same few node ports, made and given back",
+        clients: 3,
+        last: false,
+        run: |client| Box::pin(services::run(client)),
         finish: |_| Box::pin(async {}),
     },
     Workload {

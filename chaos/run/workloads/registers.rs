@@ -1,5 +1,6 @@
 //! Registers: ConfigMaps with one value. Those of even number are also written without a condition, those of odd number
-//! deleted and created again; both are replaced by the resourceVersion a client read.
+//! deleted and created again; both are replaced by the resourceVersion a client read. One client stays with each master, so
+//! that whoever is cut off is asked all the same; the others go where they are served.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,9 @@ fn value(object: &Value) -> Option<String> {
 pub async fn run(client: &mut Client) {
     // What this client read last, by register.
     let mut seen: BTreeMap<String, Value> = BTreeMap::new();
+    if client.number < client.masters() {
+        client.stay();
+    }
     while !client.is_stopped() {
         let number = client.random.between(0, REGISTERS);
         let name = format!("register-{}-{number}", generation(client));

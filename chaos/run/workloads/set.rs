@@ -1,5 +1,4 @@
-//! A set that only grows: each element an object of its own, read by lists. An element may be tried again under its name
-//! where the outcome was unknown, as programs do.
+//! A set that only grows: each element an object of its own, read by lists.
 
 use http::Method;
 use serde_json::{Value, json};

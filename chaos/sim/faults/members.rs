@@ -6,37 +6,37 @@ use std::time::Duration;
 use crate::Random;
 use crate::sim::world::World;
 
-pub async fn transfer(world: Arc<World>, mut random: Random, _: Duration) {
+pub async fn transfer(world: Arc<World>, mut random: Random, _: Duration) -> bool {
     let to = random.pick(&world.ids()).copied().unwrap_or(0);
-    if let Some(process) = world.leader().and_then(|id| world.process(id)) {
-        // Refused, late or lost: an operator sees that and lets it be.
-        let _ = process.consensus.transfer_leader(to).await;
-    }
+    let Some(leader) = world.leader() else { return false };
+    let Some(process) = world.process(leader) else { return false };
+    // Refused, late or lost: an operator sees that and lets it be.
+    process.consensus.transfer_leader(to).await.is_ok() && to != leader
 }
 
-pub async fn replace(world: Arc<World>, mut random: Random, _: Duration) {
-    if let Some(id) = random.pick(&world.ids()).copied().filter(|_| world.begin_replacing()) {
-        world.replace(id).await;
-    }
+pub async fn replace(world: Arc<World>, mut random: Random, _: Duration) -> bool {
+    let Some(id) = random.pick(&world.ids()).copied().filter(|_| world.begin_replacing()) else { return false };
+    world.replace(id).await;
+    true
 }
 
-pub async fn snapshot(world: Arc<World>, mut random: Random, _: Duration) {
-    if let Some((_, process)) = random.pick(&world.processes()) {
-        // A member that is stopping takes none.
-        let _ = process.consensus.snapshot().await;
-    }
+pub async fn snapshot(world: Arc<World>, mut random: Random, _: Duration) -> bool {
+    let processes = world.processes();
+    let Some((_, process)) = random.pick(&processes) else { return false };
+    // A member that is stopping takes none.
+    process.consensus.snapshot().await.is_ok()
 }
 
-pub async fn relieve(world: Arc<World>, mut random: Random, _: Duration) {
-    if let Some(id) = random.pick(&world.ids()).copied().filter(|_| world.begin_replacing()) {
-        world.relieve(id).await;
-    }
+pub async fn relieve(world: Arc<World>, mut random: Random, _: Duration) -> bool {
+    let Some(id) = random.pick(&world.ids()).copied().filter(|_| world.begin_replacing()) else { return false };
+    world.relieve(id).await;
+    true
 }
 
 /// What is left of the snapshots after a power cut must do for a new member.
-pub async fn reseed(world: Arc<World>, mut random: Random, lasts: Duration) {
+pub async fn reseed(world: Arc<World>, mut random: Random, lasts: Duration) -> bool {
     if !world.begin_replacing() {
-        return;
+        return false;
     }
     for (_, process) in world.processes() {
         // A member that is stopping takes none.
@@ -53,4 +53,5 @@ pub async fn reseed(world: Arc<World>, mut random: Random, lasts: Duration) {
     if let Some(id) = random.pick(&ids) {
         world.replace(*id).await;
     }
+    true
 }

@@ -20,8 +20,11 @@ pub struct Fault {
     pub about: &'static str,
     /// How often it is drawn, compared with the others.
     pub weight: u64,
-    /// Begins it, keeps it up for so long, and ends it.
-    pub run: fn(Arc<World>, Random, Duration) -> BoxFuture<'static, ()>,
+    /// It strikes nodes: where there are none it is not drawn.
+    pub on_nodes: bool,
+    /// Begins it, keeps it up for so long, and ends it. Whether it did anything: not so if it found nothing to strike, was
+    /// refused, or nobody noticed.
+    pub run: fn(Arc<World>, Random, Duration) -> BoxFuture<'static, bool>,
 }
 
 fn shuffle(ids: &mut [u64], random: &mut Random) {
@@ -31,11 +34,15 @@ fn shuffle(ids: &mut [u64], random: &mut Random) {
 }
 
 macro_rules! fault {
+    (on nodes: $weight:literal, $name:literal, $about:literal, $run:path) => {
+        Fault { on_nodes: true, ..fault!($weight, $name, $about, $run) }
+    };
     ($weight:literal, $name:literal, $about:literal, $run:path) => {
         Fault {
             name: $name,
             about: $about,
             weight: $weight,
+            on_nodes: false,
             run: |world, random, lasts| Box::pin($run(world, random, lasts)),
         }
     };
@@ -98,12 +105,12 @@ pub const ALL: &[Fault] = &[
     fault!(2, "replace", "a master is taken out and a new one put in", members::replace),
     fault!(2, "relieve", "a new master is added, then another one taken out", members::relieve),
     fault!(2, "reseed", "all take snapshots, lose power and return; then one is replaced", members::reseed),
-    fault!(4, "kubelet", "a kubelet is killed and started again; its containers run on", nodes::kubelet),
-    fault!(4, "machine", "a node's machine stops, and all its containers", nodes::machine),
-    fault!(4, "cut-node", "a node is cut off from all or some masters", nodes::cut),
-    fault!(2, "engine", "a container engine does not answer", nodes::engine),
-    fault!(2, "pressure", "a node's disk is nearly full", nodes::pressure),
-    fault!(4, "container", "a container ends by itself, well or badly", nodes::container),
+    fault!(on nodes: 4, "kubelet", "a kubelet is killed and started again; its containers run on", nodes::kubelet),
+    fault!(on nodes: 4, "machine", "a node's machine stops, and all its containers", nodes::machine),
+    fault!(on nodes: 4, "cut-node", "a node is cut off from all or some masters", nodes::cut),
+    fault!(on nodes: 2, "engine", "a container engine does not answer", nodes::engine),
+    fault!(on nodes: 2, "pressure", "a node's disk is nearly full", nodes::pressure),
+    fault!(on nodes: 4, "container", "a container ends by itself, well or badly", nodes::container),
     fault!(3, "clock", "a master's wall clock is wrong by up to two hours", nodes::clock),
     fault!(3, "snapshot", "a master takes a snapshot now", members::snapshot),
 ];

@@ -112,7 +112,7 @@ impl<'a> Values<'a> {
         for one in history {
             let asked = match (&one.call, &one.answer) {
                 (Call::Swap(from, _), _) => Some(from.as_str()),
-                (Call::Read, Answer::Value(Some(value), _)) => Some(value.as_str()),
+                (Call::Read, Answer::Value(Some(value), _) | Answer::Saw(Some(value))) => Some(value.as_str()),
                 _ => None,
             };
             if let Some(asked) = asked {
@@ -131,12 +131,14 @@ impl<'a> Values<'a> {
     fn effect(&self, one: &Operation) -> Option<Effect> {
         let refused = match &one.answer {
             Answer::Failed | Answer::All(..) => return None,
-            Answer::Refused(_) => true,
-            Answer::Done(_) | Answer::Value(..) | Answer::Unknown => false,
+            Answer::Refused(_) | Answer::Declined => true,
+            Answer::Done(_) | Answer::Made | Answer::Value(..) | Answer::Saw(_) | Answer::Unknown => false,
         };
         Some(match (&one.call, refused) {
             (Call::Read, _) => match &one.answer {
-                Answer::Value(value, _) => Effect::Read(value.as_deref().map_or(NOTHING, |value| self.number(value))),
+                Answer::Value(value, _) | Answer::Saw(value) => {
+                    Effect::Read(value.as_deref().map_or(NOTHING, |value| self.number(value)))
+                }
                 _ => return None,
             },
             (Call::List, _) => return None,

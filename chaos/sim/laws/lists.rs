@@ -1,22 +1,29 @@
-//! Linearizability of lists over many registers, without a word on revisions: a list is a cut through the histories of all
-//! registers. Cuts and calls that do not overlap in time have that order, and of any two cuts one is before the other.
+//! Linearizability of lists over many keys: a list is a cut through the histories of all that it shows. The order of one key's
+//! values is that of the revisions that followers saw; what a list says of its own revision does not count. Cuts and calls that do not overlap in time have that order, and of any two cuts one is before the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Answer, Operation, Record};
+use super::{Answer, Call, Operation, Record, is_listed};
 
-/// Which version of each register a list saw: how many changes that register had had.
+/// Which version of each key a list saw: how many changes that key had had.
 struct Cut<'a> {
     of: &'a Operation,
     versions: BTreeMap<&'a str, usize>,
 }
 
 pub fn lists_are_linearizable(record: &Record) -> Vec<String> {
-    // The order of one register's values, and the place of each in it; 0 stands for the time before the first.
+    let lists = record.operations.iter().filter(|one| one.call == Call::List);
+    let scopes: BTreeSet<&str> = lists.map(|one| one.name.as_str()).collect();
+    scopes.into_iter().flat_map(|scope| judge(record, scope)).collect()
+}
+
+/// The lists of one scope.
+fn judge(record: &Record, scope: &str) -> Vec<String> {
+    // The order of one key's values, and the place of each in it; 0 stands for the time before the first.
     let mut changes: BTreeMap<&str, usize> = BTreeMap::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     let mut gone: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for seen in record.events.values() {
+    for seen in record.events.values().filter(|seen| is_listed(scope, &seen.name)) {
         let number = changes.entry(&seen.name).or_default();
         *number += 1;
         match &seen.value {
@@ -28,7 +35,7 @@ pub fn lists_are_linearizable(record: &Record) -> Vec<String> {
     }
     let mut found = Vec::new();
     let mut cuts: Vec<Cut<'_>> = Vec::new();
-    for one in &record.operations {
+    for one in record.operations.iter().filter(|one| one.name == scope) {
         let Answer::All(listed, _) = &one.answer else { continue };
         let mut versions = BTreeMap::new();
         for (name, value) in listed {
@@ -47,7 +54,7 @@ pub fn lists_are_linearizable(record: &Record) -> Vec<String> {
     }
     // A write that had ended before a list began is in it, or was overwritten.
     let mut written: Vec<(u64, &str, usize)> = Vec::new();
-    for one in &record.operations {
+    for one in record.operations.iter().filter(|one| is_listed(scope, &one.name)) {
         if let (Answer::Done(_), Some(ended), Some(value)) = (&one.answer, one.ended, one.call.writes())
             && let Some(place) = places.get(value)
         {

@@ -13,6 +13,7 @@ use state::{Revision, State};
 use tokio_util::sync::CancellationToken;
 
 use super::trace::Trace;
+use super::workloads::registers;
 use changes::Changes;
 
 /// Broken laws told in full; more are counted.
@@ -40,6 +41,7 @@ const ALL: &[Law] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub revision: Revision,
+    /// As [`Operation::name`].
     pub name: String,
     /// `None`: deleted.
     pub value: Option<String>,
@@ -57,7 +59,7 @@ pub enum Call {
     /// Only if it is still the version that held the first value.
     Swap(String, String),
     Delete,
-    /// All registers at once.
+    /// All of a scope at once; see [`is_listed`].
     List,
 }
 
@@ -75,12 +77,18 @@ impl Call {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Value(Option<String>, Revision),
+    /// As [`Self::Value`], but nobody says at which revision.
+    Saw(Option<String>),
     /// Name and value of each, in order of names.
     All(Vec<(String, String)>, Revision),
     /// It took this revision.
     Done(Revision),
+    /// It took effect, and nobody says at which revision.
+    Made,
     /// Its condition did not hold, or there was nothing to delete, at this revision.
     Refused(Revision),
+    /// As [`Self::Refused`], but nobody says at which revision.
+    Declined,
     /// It certainly did nothing.
     Failed,
     Unknown,
@@ -90,11 +98,22 @@ pub enum Answer {
 #[derive(Clone, Debug)]
 pub struct Operation {
     pub client: String,
+    /// What it is about; of a list its scope. `TOPIC/NAME`, or only a name where the topic is the things of the store.
     pub name: String,
     pub call: Call,
     pub begun: u64,
     pub ended: Option<u64>,
     pub answer: Answer,
+}
+
+/// Followers see the changes of one topic, which stands before their names as before those of what changes.
+fn topic(name: &str) -> &str {
+    name.split_once('/').map_or("", |(topic, _)| topic)
+}
+
+/// Whether a list of this scope shows what has that name: `configmaps/` shows all of its topic, "" the registers.
+fn is_listed(scope: &str, name: &str) -> bool {
+    if scope.is_empty() { registers::is_one(name) } else { name.starts_with(scope) }
 }
 
 #[derive(Default)]
@@ -249,6 +268,7 @@ fn followers_see_all(record: &Record) -> Vec<String> {
         let expected: Vec<Revision> = record
             .events
             .range(..=follower.position)
+            .filter(|(_, seen)| topic(&seen.name) == topic(name))
             .map(|(revision, _)| *revision)
             .filter(|at| !skipped(at))
             .collect();

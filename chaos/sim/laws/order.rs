@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use state::Revision;
 
-use super::{Answer, Call, Operation, Record};
-use crate::sim::workloads::registers;
+use super::{Answer, Call, Operation, Record, is_listed};
 
 impl Operation {
     /// The revision that the answer speaks of.
@@ -15,7 +14,7 @@ impl Operation {
             | Answer::All(_, revision)
             | Answer::Done(revision)
             | Answer::Refused(revision) => Some(revision),
-            Answer::Failed | Answer::Unknown => None,
+            Answer::Saw(_) | Answer::Made | Answer::Declined | Answer::Failed | Answer::Unknown => None,
         }
     }
 }
@@ -39,7 +38,8 @@ pub fn acknowledged_stays(record: &Record) -> Vec<String> {
 pub fn failed_did_nothing(record: &Record) -> Vec<String> {
     let written: BTreeMap<&str, Revision> =
         record.events.values().filter_map(|seen| Some((seen.value.as_deref()?, seen.revision))).collect();
-    let failed = record.operations.iter().filter(|one| matches!(one.answer, Answer::Failed | Answer::Refused(_)));
+    let did_nothing = |answer: &Answer| matches!(answer, Answer::Failed | Answer::Refused(_) | Answer::Declined);
+    let failed = record.operations.iter().filter(|one| did_nothing(&one.answer));
     failed
         .filter_map(|one| Some((one, written.get(one.call.writes()?)?)))
         .map(|(one, revision)| format!("{one:?} took revision {revision}"))
@@ -115,10 +115,10 @@ pub fn answers_are_true(record: &Record) -> Vec<String> {
     for one in &record.operations {
         let Some(revision) = one.revision() else { continue };
         if let Answer::All(listed, _) = &one.answer {
-            let registers = histories.iter().filter(|(name, _)| registers::is_one(name));
-            let held = registers.filter_map(|(name, history)| Some((*name, held_at(history, revision)?)));
+            let shown = histories.iter().filter(|(name, _)| is_listed(&one.name, name));
+            let held = shown.filter_map(|(name, history)| Some((*name, held_at(history, revision)?)));
             if !listed.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(held) {
-                found.push(format!("{one:?} is not what the registers held at that revision"));
+                found.push(format!("{one:?} is not what was there at that revision"));
             }
             continue;
         }

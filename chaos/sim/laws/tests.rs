@@ -69,6 +69,28 @@ fn each_law_sees_what_breaks_it() {
     check(&[all("c", "b", 3), all("a", "b", 2)], &both, Some("lists are linearizable"));
     check(&[all("c", "b", 3), all("a", "d", 4)], &both, Some("lists are linearizable"));
     check(&[("r1", write("c"), Answer::Done(3)), all("a", "b", 3)], &both, Some("lists are linearizable"));
+    // As the API says it: where it names no revision, the search for an order judges.
+    let linear = Some("histories are linearizable");
+    let k = [seen(1, "configmaps/k1", Some("a")), seen(2, "configmaps/k1", None)];
+    let on = |call, answer| ("configmaps/k1", call, answer);
+    let create = || on(Call::Create("a".into()), Answer::Done(1));
+    let refused = || on(Call::Create("b".into()), Answer::Declined);
+    let saw = |value: Option<&str>| on(Call::Read, Answer::Saw(value.map(str::to_owned)));
+    let gone = || on(Call::Delete, Answer::Made);
+    let list = |rows: &[&str], revision| {
+        let rows = rows.iter().map(|value| ("configmaps/k1".to_owned(), (*value).to_owned())).collect();
+        ("configmaps/", Call::List, Answer::All(rows, revision))
+    };
+    check(&[create(), refused(), saw(Some("a")), list(&["a"], 1), gone(), saw(None), list(&[], 2)], &k, None);
+    check(&[create(), gone(), refused()], &k, linear);
+    check(&[create(), gone(), saw(Some("a"))], &k, linear);
+    check(&[create(), saw(None), gone()], &k, linear);
+    check(&[create(), gone(), gone()], &k, linear);
+    check(&[create(), on(Call::Delete, Answer::Declined)], &k[..1], linear);
+    check(&[create(), on(Call::Swap("a".into(), "b".into()), Answer::Declined)], &k[..1], linear);
+    check(&[on(Call::Create("a".into()), Answer::Declined)], &k[..1], Some("what certainly failed did nothing"));
+    check(&[create(), list(&[], 1)], &k[..1], Some("an answer is true at its revision"));
+    check(&[create(), list(&[], 1)], &k[..1], Some("lists are linearizable"));
     check(
         &[],
         &[seen(1, "leader", Some("t2-m1-1")), seen(2, "leader", Some("t1-m2-2"))],
@@ -91,6 +113,7 @@ async fn what_happens_is_judged_at_once() {
             laws.leads(1, 1);
             laws.followed("m1", vec![seen(1, "r", Some("a")), seen(2, "r", None)], 2);
             laws.followed("m2", vec![seen(1, "r", Some("a"))], 1);
+            laws.followed("configmaps/m1", vec![seen(3, "configmaps/k1", Some("b"))], 3);
         })
         .is_empty()
     );
@@ -114,6 +137,12 @@ async fn what_happens_is_judged_at_once() {
         laws.followed("m2", missed, 2);
         assert!(laws.judge()[0].starts_with("a follower sees every change"));
     }
+    // Each topic has its own followers, and what one saw the others must.
+    let laws = Laws::new(Arc::new(Trace::new(false)));
+    laws.followed("m1", vec![seen(1, "r", Some("a"))], 2);
+    laws.followed("configmaps/m1", vec![seen(2, "configmaps/k1", Some("b"))], 2);
+    laws.followed("configmaps/api", vec![], 2);
+    assert!(laws.judge()[0].starts_with("a follower sees every change once and in order: configmaps/api"));
     let mut other = State::default();
     other.skip(state::EntryId { term: 2, index: 1 });
     let mut one = State::default();

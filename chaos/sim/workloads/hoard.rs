@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use state::{Command, Op};
+use state::{Command, Op, Refusal};
 
 use super::{key, put};
 use crate::Random;
@@ -32,6 +32,9 @@ async fn fill(world: &World, random: &mut Random, round: u64) {
         let Some((_, process)) = random.pick(&processes) else { return };
         let value = format!("h{round}-{number}-{}", "x".repeat(THING_BYTES));
         let outcome = process.replica.propose(put(&format!("hoard-{number}"), &value)).await;
+        if outcome.as_ref().is_ok_and(|outcome| matches!(outcome.refusal, Some(Refusal::OverQuota(_)))) {
+            world.note_full();
+        }
         if !outcome.is_ok_and(|outcome| outcome.refusal.is_none()) || world.quiet.is_cancelled() {
             return;
         }

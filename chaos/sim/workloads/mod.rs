@@ -1,7 +1,9 @@
 //! What clients and leaders do while faults happen. To add one: a file and a row.
 
+pub mod configs;
 mod deployments;
 mod hoard;
+mod quotas;
 pub mod registers;
 mod services;
 pub mod terms;
@@ -30,6 +32,11 @@ pub const ALL: &[Workload] = &[
         run: |world, random| Box::pin(registers::run(world, random)),
     },
     Workload {
+        name: "configs",
+        about: "ConfigMaps are made, read, listed, replaced, removed and followed through any master's API server",
+        run: |world, random| Box::pin(configs::run(world, random)),
+    },
+    Workload {
         name: "deployments",
         about: "deployments are made, scaled, rolled and removed through any master's API server",
         run: |world, random| Box::pin(deployments::run(world, random)),
@@ -48,6 +55,11 @@ pub const ALL: &[Workload] = &[
         name: "terms",
         about: "whoever leads writes its term, in its term",
         run: |world, random| Box::pin(terms::run(world, random)),
+    },
+    Workload {
+        name: "quotas",
+        about: "more is asked for than a ResourceQuota leaves, through any master's API server, while it is changed",
+        run: |world, random| Box::pin(quotas::run(world, random)),
     },
 ];
 

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use apiserver::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
+use apiserver::{Check, Config, Health, Link, LogOptions, LogStream, PodRef, Session, StreamError, Streams};
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use control::authz::{MASTERS, User};
@@ -33,6 +33,10 @@ impl Streams for Nobody {
     async fn logs(&self, _: &User, pod: PodRef, _: LogOptions) -> Result<LogStream, StreamError> {
         Err(StreamError::Unavailable(format!("node {:?} is not connected", pod.node)))
     }
+
+    async fn open(&self, _: &User, pod: PodRef, _: Session) -> Result<Link, StreamError> {
+        Err(StreamError::Unavailable(format!("node {:?} is not connected", pod.node)))
+    }
 }
 
 #[tokio::main]
@@ -48,6 +52,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         replica,
         settings: Arc::default(),
         streams: Arc::new(Nobody),
+        usages: Arc::new(()),
+        tokens: None,
+        audit: None,
         health: Arc::new(Nobody),
         metrics: None,
         limits: apiserver::Limits::default(),

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use apiserver::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
+use apiserver::{Check, Config, Health, Link, LogOptions, LogStream, PodRef, Session, StreamError, Streams};
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use control::authz::{MASTERS, User};
@@ -37,6 +37,10 @@ impl Streams for Nobody {
     async fn logs(&self, _: &User, _: PodRef, _: LogOptions) -> Result<LogStream, StreamError> {
         Err(StreamError::Unavailable("no node".into()))
     }
+
+    async fn open(&self, _: &User, _: PodRef, _: Session) -> Result<Link, StreamError> {
+        Err(StreamError::Unavailable("no node".into()))
+    }
 }
 
 struct Api {
@@ -51,6 +55,9 @@ impl Api {
             replica: replica.clone(),
             settings: Arc::default(),
             streams: Arc::new(Nobody),
+            usages: Arc::new(()),
+            tokens: None,
+            audit: None,
             health: Arc::new(Nobody),
             metrics: None,
             limits: apiserver::Limits::default(),

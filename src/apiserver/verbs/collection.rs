@@ -19,7 +19,7 @@ const PARALLEL: usize = 16;
 pub async fn delete(call: Call, body: Body) -> Result<Response> {
     let bytes = body::read(&call, body).await?;
     let options = DeleteOptions::parse(&call.query, body::optional(&call.headers, &bytes)?.as_ref())?;
-    let page = list::page(&call, &ListOptions::parse(call.kind, &call.query, false)?).await?;
+    let page = list::page(&call, &ListOptions::parse(&call, false)?).await?;
     let keys: Vec<_> = page
         .records
         .iter()

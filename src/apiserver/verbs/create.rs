@@ -5,7 +5,7 @@ use axum::response::Response;
 use http::StatusCode;
 use objects::meta;
 use serde_json::Value;
-use state::{Expect, Key, Op, Refusal, State};
+use state::{Expect, Op, Put, Refusal, State};
 
 use crate::body;
 use crate::query::{Sent, WriteOptions};
@@ -35,6 +35,9 @@ pub async fn store(call: &Call, draft: Draft, writer: &Writer<'_>, options: &Wri
     }
     let attempts = if generated { GENERATE_ATTEMPTS_MAX } else { ATTEMPTS_MAX };
     let mut attempt = 0;
+    // The local root may be behind: only what a fresh one refuses is refused.
+    let mut fresh = false;
+    let mut warned = false;
     loop {
         attempt += 1;
         let mut cx = call.server.context();
@@ -43,14 +46,20 @@ pub async fn store(call: &Call, draft: Draft, writer: &Writer<'_>, options: &Wri
             meta::generate_name(&mut object, cx.draw());
         }
         let name = meta::name(&object).to_owned();
-        let root = call.replica().root();
-        let more = write::admit_create(call, &mut object, writer, &mut cx, &root)?;
-        if attempt == 1 {
+        let root = write::root(call, fresh).await?;
+        let more = match write::admit_create(call, &mut object, writer, &mut cx, &root) {
+            Err(failure) if !fresh && matches!(failure.code, 403 | 404) => {
+                fresh = true;
+                continue;
+            }
+            admitted => admitted?,
+        };
+        if !std::mem::replace(&mut warned, true) {
             warnings.extend(more);
         }
         let put = write::put(call.kind, &object)?;
         if options.dry_run {
-            precheck(call, &put.key, &root)?;
+            precheck(call, &put, &root)?;
             return answer(call, StatusCode::CREATED, object, warnings);
         }
         let key = put.key.clone();
@@ -58,7 +67,7 @@ pub async fn store(call: &Call, draft: Draft, writer: &Writer<'_>, options: &Wri
         match outcome.refusal {
             None => {
                 let revision = outcome.revisions.first().copied().unwrap_or(outcome.revision);
-                let json = write::stored(put, revision).json();
+                let json = call.written(&write::stored(put, revision));
                 return call.plain(warnings)?.json(StatusCode::CREATED, json);
             }
             // Another one drew the same name; or took the address that admission chose: choose again.
@@ -70,22 +79,13 @@ pub async fn store(call: &Call, draft: Draft, writer: &Writer<'_>, options: &Wri
 }
 
 /// What `apply` would refuse, for a dry run.
-fn precheck(call: &Call, key: &Key, root: &State) -> Result<()> {
-    if root.get(key).is_some() {
-        return Err(Failure::already_exists(call.kind, &key.name));
+fn precheck(call: &Call, put: &Put, root: &State) -> Result<()> {
+    if root.get(&put.key).is_some() {
+        return Err(Failure::already_exists(call.kind, &put.key.name));
     }
-    if !call.kind.namespaced {
-        return Ok(());
-    }
-    match root.get(&Key::namespace(key.namespace.as_str())) {
-        None => Err(Failure::namespace_missing(&key.namespace)),
-        Some(namespace) if namespace.header.deletion_ms != 0 => {
-            Err(Failure::namespace_terminating(call.kind, &key.name, &key.namespace))
-        }
-        Some(_) => Ok(()),
-    }
+    write::within_quota(call, put, root)
 }
 
 fn answer(call: &Call, status: StatusCode, object: Value, warnings: Vec<String>) -> Result<Response> {
-    call.plain(warnings)?.json(status, object.to_string().into_bytes())
+    call.plain(warnings)?.json(status, call.shown(object).to_string().into_bytes())
 }

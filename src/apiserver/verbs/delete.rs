@@ -117,7 +117,7 @@ pub async fn delete(call: &Call, body: Body) -> Result<Response> {
     let outcome = remove(call, &call.key(), &options).await?;
     let json = match outcome {
         Removal::Gone { uid } => status::success(call.kind, &call.resource.name, &uid),
-        Removal::Marked { object } => object,
+        Removal::Marked { object } => call.shown(object),
     };
     call.plain(Vec::new())?.json(StatusCode::OK, json.to_string().into_bytes())
 }
@@ -220,7 +220,7 @@ enum Next {
 fn plan(kind: &Kind, old: &Value, options: &DeleteOptions, now: jiff::Timestamp) -> Next {
     let grace = if kind.graceful { pod_grace(old, options.grace_seconds) } else { 0 };
     let mut object = old.clone();
-    let finalizers_changed = choose_finalizers(&mut object, options.policy);
+    let finalizers_changed = choose_finalizers(&mut object, options.policy.or_else(|| default_policy(kind, old)));
     let deleting = meta::is_deleting(old);
     let present = meta::int(old, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0);
     // The time that is left may only become shorter.
@@ -234,6 +234,12 @@ fn plan(kind: &Kind, old: &Value, options: &DeleteOptions, now: jiff::Timestamp)
         meta::set(&mut object, &["status", "phase"], "Terminating".into());
     }
     if is_over(kind, &object) { Next::Remove } else { Next::Mark(object) }
+}
+
+/// What a request means that names no policy; finalizers that say what to do with dependents say it still.
+fn default_policy(kind: &Kind, old: &Value) -> Option<Policy> {
+    let said = meta::finalizers(old).iter().any(|f| f == FOREGROUND || f == ORPHAN);
+    (kind.orphans && !said && !meta::is_deleting(old)).then_some(Policy::Orphan)
 }
 
 /// Seconds a pod has to stop: none if it never started or has finished.

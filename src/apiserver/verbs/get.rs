@@ -20,7 +20,7 @@ pub async fn get(call: &Call) -> Result<Response> {
         return call.plain(Vec::new())?.json(StatusCode::OK, scale.to_string().into_bytes());
     }
     let accepted = negotiate::accepted(&call.headers, true)?;
-    let shape = Shape::new(call.kind, accepted.form, &call.query, (call.server.config.now)())?;
+    let shape = Shape::new(call, accepted.form)?;
     shape.write_object(&record, record.revision, true, &mut json);
     call.answer(accepted.encoding, Vec::new()).json(StatusCode::OK, json)
 }

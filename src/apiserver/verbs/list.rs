@@ -23,8 +23,8 @@ const TOKEN_EXPIRED: &str = "The provided continue parameter is too old to displ
 
 pub async fn list(call: &Call) -> Result<Response> {
     let accepted = negotiate::accepted(&call.headers, true)?;
-    let options = ListOptions::parse(call.kind, &call.query, false)?;
-    let shape = Shape::new(call.kind, accepted.form, &call.query, (call.server.config.now)())?;
+    let options = ListOptions::parse(call, false)?;
+    let shape = Shape::new(call, accepted.form)?;
     // What lies sealed is opened first, so that one that does not open fails the list instead of cutting it short.
     let sealed = seal::concerns(&call.key());
     // Few have a label, as a rule: those are found by it, and need not be streamed.

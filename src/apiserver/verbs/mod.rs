@@ -7,17 +7,25 @@ mod get;
 mod list;
 mod log;
 mod pods;
+mod proxy;
+mod streams;
+mod target;
+mod token;
 mod update;
+mod usage;
+
+pub use usage::usage;
 
 use axum::body::Body;
 use axum::response::Response;
+use http::request::Parts;
 
 use crate::server::Call;
 use crate::status::{Failure, Result};
 use crate::watch;
 
-/// Finds the function of one request.
-pub async fn dispatch(call: Call, body: Body) -> Result<Response> {
+/// Finds the function of one request. `parts` lack the headers, which are the call's.
+pub async fn dispatch(call: Call, parts: Parts, body: Body) -> Result<Response> {
     let resource = &call.resource;
     if !call.kind.namespaced && !resource.namespace.is_empty() {
         return Err(Failure::no_such_path());
@@ -45,8 +53,12 @@ pub async fn dispatch(call: Call, body: Body) -> Result<Response> {
         "scale" if call.kind.scale => part(&call, body).await,
         sub if call.kind.subresources.iter().any(|row| row.name == sub) => match (call.kind.plural, sub, verb) {
             ("pods", "log", "get") => log::log(&call).await,
+            ("pods", "exec" | "attach", "create") => streams::remote(&call, parts).await,
+            ("pods", "portforward", "create") => streams::forward(&call, parts).await,
+            ("pods" | "services", "proxy", _) => proxy::proxy(&call, parts, body).await,
             ("pods", "binding", "create") => pods::bind(&call, body).await,
             ("pods", "eviction", "create") => pods::evict(&call, body).await,
+            ("serviceaccounts", "token", "create") => token::issue(&call, body).await,
             ("namespaces", "finalize", "update") => update::write(&call, body).await,
             ("certificatesigningrequests", "approval", _) => part(&call, body).await,
             _ => Err(Failure::method_not_allowed()),

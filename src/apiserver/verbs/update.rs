@@ -126,11 +126,12 @@ async fn attempt_on(
         let json = if part == Part::Scale {
             call.kind.scale(&control::record::parse(record)).to_string().into_bytes()
         } else {
-            record.json()
+            call.written(record)
         };
         call.plain(warnings.clone())?.json(StatusCode::OK, json)
     };
     if options.dry_run {
+        write::within_quota(call, &put, root)?;
         return Ok(answer(&write::stored(put, record.revision))?);
     }
     let key = call.key();
@@ -159,7 +160,7 @@ fn next(
     cx: &control::Context,
 ) -> Result<(Value, Vec<String>)> {
     let scale = call.resource.subresource == "scale";
-    let shown = if scale { call.kind.scale(old) } else { old.clone() };
+    let shown = if scale { call.kind.scale(old) } else { call.shown(old.clone()) };
     let (object, duplicates) = match change {
         Change::Put(parsed) => (parsed.value.clone(), parsed.duplicates.clone()),
         Change::Patch(kind, parsed) => {

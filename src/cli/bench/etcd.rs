@@ -153,6 +153,15 @@ impl Client for One {
     }
 }
 
+/// etcd's own writes under this load: what the writes of an API above it are compared with.
+pub async fn writes(load: &Load, keys: u64, stop: &CancellationToken) -> Result<Measured> {
+    let store = Store::open(load).await?;
+    let value = some_value(load.value_size);
+    let measured = load::run(load, store.clients(keys, Some(&value), load.clients), stop).await;
+    store.clear().await?;
+    measured
+}
+
 impl Put {
     pub async fn run(self) -> Result<()> {
         let Self { etcd } = self;

@@ -273,6 +273,20 @@ impl Get {
     }
 }
 
+/// The store's own writes under this load, as `put` makes them: what the writes of an API are compared with.
+pub async fn writes(load: &Load, keys: u64, access: &Access, stop: &CancellationToken) -> Result<load::Measured> {
+    let store = Store::open(load, access).await?;
+    let keys = Keys { keys, fill: false, keep: false };
+    let value = some_value(load.value_size);
+    let measured = async {
+        let clients = store.clients(load, &keys, false, Some(&value)).await?;
+        load::run(load, clients, stop).await
+    };
+    let measured = measured.await;
+    store.clear().await?;
+    measured
+}
+
 /// Clears up, measured or not, and prints.
 async fn finish(
     name: &'static str,

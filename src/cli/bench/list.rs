@@ -46,7 +46,7 @@ impl Client for Lister {
     }
 }
 
-fn object(resource: &str, number: usize, filling: &str) -> Value {
+pub fn object(resource: &str, number: usize, filling: &str) -> Value {
     let metadata = json!({"name": format!("bench-{number:07}")});
     match resource {
         "pods" => json!({

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use http::Method;
 use http_body_util::BodyExt;
@@ -33,6 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const OPENERS: usize = 64;
 /// An event longer than this is none of ours.
 const LINE_MAX: usize = 4 << 20;
+/// Objects that are written in turn where every watcher sees all.
+const WHOLE: usize = 100;
 const STAMP: &[u8] = b"\"stamp\":\"";
 
 /// Watch many objects through the Kubernetes API while others change
@@ -40,17 +42,20 @@ const STAMP: &[u8] = b"\"stamp\":\"";
 pub struct Watch {
     /// How many watches are open
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    watchers: u32,
+    pub watchers: u32,
     /// How many of them each write concerns
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    per_event: u32,
+    pub per_event: u32,
+    /// Each watch follows all objects, as an informer does: each write concerns every watcher
+    #[arg(long, conflicts_with = "per_event")]
+    pub whole: bool,
     /// Writes per second; --clients limits how many are under way at a time
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    rate: u32,
+    pub rate: u32,
     #[command(flatten)]
-    load: Load,
+    pub load: Load,
     #[command(flatten)]
-    access: Access,
+    pub access: Access,
 }
 
 /// Times of one run, in microseconds after its start.
@@ -90,7 +95,15 @@ impl Clock {
 
 impl Watch {
     fn objects(&self) -> usize {
-        self.watchers.div_ceil(self.per_event) as usize
+        if self.whole { WHOLE } else { self.watchers.div_ceil(self.per_event) as usize }
+    }
+
+    /// Whose name a watcher asks for.
+    fn selector(&self, watcher: usize) -> String {
+        match self.whole {
+            true => String::new(),
+            false => format!("&fieldSelector=metadata.name%3D{}", name(watcher / self.per_event as usize)),
+        }
     }
 
     pub async fn run(self) -> Result<()> {
@@ -107,7 +120,7 @@ impl Watch {
         cleared
     }
 
-    async fn measure(
+    pub async fn measure(
         &self,
         masters: &Masters,
         first: &Connection,
@@ -135,12 +148,11 @@ impl Watch {
         let watchers = futures::stream::iter(0..self.watchers as usize)
             .map(|number| {
                 let connection = connections[number % connections.len()].clone();
-                let name = name(number / self.per_event as usize);
-                let path = format!("{path}?watch=1&resourceVersion={revision}&fieldSelector=metadata.name%3D{name}");
-                let (clock, ended) = (clock.clone(), ended.clone());
+                let path = format!("{path}?watch=1&resourceVersion={revision}{}", self.selector(number));
+                let (clock, ended, whole) = (clock.clone(), ended.clone(), self.whole);
                 async move {
                     let answer = connection.ask(Method::GET, &path, None).await?;
-                    anyhow::Ok(tokio::spawn(follow(answer.into_body(), clock, ended)))
+                    anyhow::Ok(tokio::spawn(follow(answer.into_body(), clock, ended, whole)))
                 }
             })
             .buffer_unordered(OPENERS);
@@ -148,7 +160,8 @@ impl Watch {
         let watchers: Vec<_> = watchers.into_iter().collect::<Result<_>>().context("cannot open all watches")?;
 
         let (written, errors, time) = self.write(first, &path, &filling, &clock, stop).await;
-        let expected = written * u64::from(self.per_event.min(self.watchers));
+        let seen_by = if self.whole { self.watchers } else { self.per_event.min(self.watchers) };
+        let expected = written * u64::from(seen_by);
         let drained = Instant::now();
         while clock.arrived.load(Ordering::Relaxed) < expected && drained.elapsed() < DRAIN {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -234,11 +247,16 @@ fn object(number: usize, stamp: &str, filling: &str) -> Value {
     })
 }
 
-/// Reads one watch until the end of the run.
+/// Reads one watch until the end of the run. `whole`: there are others' events among ours.
 ///
 /// # Errors
 /// When the server ends it before, or sends an ERROR event.
-async fn follow(mut body: hyper::body::Incoming, clock: Arc<Clock>, ended: CancellationToken) -> Result<()> {
+async fn follow(
+    mut body: hyper::body::Incoming,
+    clock: Arc<Clock>,
+    ended: CancellationToken,
+    whole: bool,
+) -> Result<()> {
     let mut line = Vec::new();
     loop {
         let frame = tokio::select! {
@@ -249,9 +267,11 @@ async fn follow(mut body: hyper::body::Incoming, clock: Arc<Clock>, ended: Cance
         let Some(data) = frame.data_ref() else { continue };
         line.extend_from_slice(data);
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
-            let (number, sent) = stamp(&line[..end])
-                .with_context(|| format!("an event of no write: {}", String::from_utf8_lossy(&line[..end.min(200)])))?;
-            clock.arrive(number, sent);
+            match stamp(&line[..end]) {
+                Some((number, sent)) => clock.arrive(number, sent),
+                None if whole => {}
+                None => bail!("an event of no write: {}", String::from_utf8_lossy(&line[..end.min(200)])),
+            }
             line.drain(..=end);
         }
         anyhow::ensure!(line.len() < LINE_MAX, "an event longer than {LINE_MAX} bytes");

@@ -44,8 +44,7 @@ impl Delete {
             let namespace = object["metadata"]["namespace"].as_str().unwrap_or(&namespace);
             paths.push((resource.label(name), resource.object(namespace, name)));
         }
-        for (resource, name) in names(&self.what)? {
-            let resource = catalog.named(resource)?;
+        for (resource, name) in catalog.objects(&self.what)? {
             paths.push((resource.label(name), resource.object(&namespace, name)));
         }
         let body = serde_json::to_vec(
@@ -90,17 +89,4 @@ impl Delete {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
-}
-
-/// `RESOURCE NAME…` or `RESOURCE/NAME…`.
-fn names(what: &[String]) -> Result<Vec<(&str, &str)>> {
-    let Some((first, rest)) = what.split_first() else { return Ok(Vec::new()) };
-    if first.contains('/') {
-        let pairs: Option<Vec<_>> = what.iter().map(|word| word.split_once('/')).collect();
-        return pairs.context("either every word is RESOURCE/NAME or only the first is a resource");
-    }
-    if rest.is_empty() {
-        bail!("name what to delete: `hactl delete {first} NAME`");
-    }
-    Ok(rest.iter().map(|name| (first.as_str(), name.as_str())).collect())
 }

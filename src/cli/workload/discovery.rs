@@ -79,6 +79,33 @@ impl Catalog {
         if group.is_empty() { self.named(name).map(|one| vec![one]) } else { Ok(group) }
     }
 
+    /// What `RESOURCE NAME…` or `RESOURCE/NAME…` name.
+    pub fn objects<'a>(&self, words: &'a [String]) -> Result<Vec<(&Resource, &'a str)>> {
+        let Some((first, rest)) = words.split_first() else { return Ok(Vec::new()) };
+        if first.contains('/') {
+            let pairs = words.iter().map(|word| {
+                let (resource, name) = word.split_once('/').with_context(|| {
+                    format!("`{word}`: either every word is RESOURCE/NAME or only the first is a resource")
+                })?;
+                anyhow::Ok((self.named(resource)?, name))
+            });
+            return pairs.collect();
+        }
+        if rest.is_empty() {
+            bail!("name one: `{first} NAME`, or `{first}/NAME`");
+        }
+        let resource = self.named(first)?;
+        Ok(rest.iter().map(|name| (resource, name.as_str())).collect())
+    }
+
+    /// As [`Self::objects`], where one is meant.
+    pub fn object<'a>(&self, words: &'a [String]) -> Result<(&Resource, &'a str)> {
+        match self.objects(words)?[..] {
+            [one] => Ok(one),
+            ref several => bail!("name one object, not {}", several.len()),
+        }
+    }
+
     /// The resource of a manifest.
     pub fn of(&self, object: &Value) -> Result<&Resource> {
         let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();

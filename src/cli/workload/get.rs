@@ -6,9 +6,9 @@ use serde_json::Value;
 use super::super::progress::note;
 use super::super::sentence;
 use super::discovery::{Catalog, Resource};
-use super::{Scope, answered, ask, explain, is_code, request};
+use super::{Scope, answered, ask, encoded, explain, is_code, request};
 
-const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// Show objects as tables
 #[derive(Debug, clap::Args)]
@@ -143,16 +143,7 @@ impl Get {
             None => {
                 let mut path = resource.collection((!self.all_namespaces).then_some(namespace));
                 if let Some(selector) = &self.selector {
-                    let selector: String = selector
-                        .bytes()
-                        .map(|byte| match byte {
-                            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
-                                char::from(byte).to_string()
-                            }
-                            other => format!("%{other:02X}"),
-                        })
-                        .collect();
-                    path.push_str(&format!("?labelSelector={selector}"));
+                    path.push_str(&format!("?labelSelector={}", encoded(selector)));
                 }
                 path
             }
@@ -231,7 +222,7 @@ fn append(table: &mut Value, mut more: Value) {
 }
 
 /// As they are, or in a List where `several` were asked for.
-fn print_objects(format: &str, mut documents: Vec<Value>, several: bool) -> Result<()> {
+pub fn print_objects(format: &str, mut documents: Vec<Value>, several: bool) -> Result<()> {
     if format == "name" {
         for document in &documents {
             let one = std::slice::from_ref(document);
@@ -260,7 +251,7 @@ fn print_objects(format: &str, mut documents: Vec<Value>, several: bool) -> Resu
 }
 
 /// A Table as text: columns padded to their widest cell, three spaces apart.
-fn render(table: &Value, wide: bool, namespaces: bool, prefix: Option<&str>, header: bool) -> String {
+pub fn render(table: &Value, wide: bool, namespaces: bool, prefix: Option<&str>, header: bool) -> String {
     let none = Vec::new();
     let columns = table["columnDefinitions"].as_array().unwrap_or(&none);
     let shown: Vec<usize> =

@@ -1,21 +1,40 @@
-//! `get`, `apply`, `delete`, `logs`: enough for people without kubectl, over the same API as everyone else.
+//! The daily verbs: enough for people without kubectl, over the same API as everyone else, in kubectl's words.
 //!
 //! Not here: anything the server does not print or decide itself. What a resource is called comes from its discovery, what
 //! a table looks like from its Tables.
 
 mod apply;
+mod create;
 mod delete;
+mod describe;
 mod discovery;
+mod events;
+mod expose;
 mod get;
 mod logs;
+mod making;
 mod manifests;
 mod merge;
 mod patience;
+mod rollout;
+mod scale;
+mod set;
+mod top;
 
 pub use apply::Apply;
+pub use create::Create;
 pub use delete::Delete;
+pub use describe::Describe;
+pub use events::Events;
+pub use expose::Expose;
 pub use get::Get;
 pub use logs::Logs;
+pub use rollout::Rollout;
+pub use scale::Scale;
+pub use set::Set;
+pub use top::Top;
+
+use std::io::Write;
 
 use anyhow::{Context, Result};
 use http::Request;
@@ -58,6 +77,43 @@ fn request(method: &str, path: &str, accept: &str, content: Option<(&str, Vec<u8
         None => Vec::new(),
     };
     builder.body(body).with_context(|| format!("cannot ask for {path}"))
+}
+
+async fn read(client: &kube::Client, path: &str) -> Result<Value> {
+    json(client, request("GET", path, "application/json", None)?).await
+}
+
+/// Sends an object or a patch of this media type.
+async fn send(client: &kube::Client, method: &str, path: &str, media: &str, body: &Value) -> Result<Value> {
+    let content = Some((media, serde_json::to_vec(body)?));
+    json(client, request(method, path, "application/json", content)?).await
+}
+
+/// A value in the query of a path.
+fn encoded(text: &str) -> String {
+    let byte = |byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+/// `key=value,key=value` of an object's labels, as a selector.
+fn selector_of(labels: &serde_json::Map<String, Value>) -> String {
+    let pairs = labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+/// Prints; a reader that has gone, as in `… | head`, is no error.
+///
+/// # Errors
+/// Where it cannot be printed for another reason.
+pub fn print_all(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 async fn json(client: &kube::Client, request: Request<Vec<u8>>) -> Result<Value> {

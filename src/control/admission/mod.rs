@@ -5,9 +5,13 @@
 //!
 //! **Invariant:** admitting an admitted object again changes nothing.
 
+mod classes;
+mod limits;
 mod namespaces;
 mod nodes;
 mod pods;
+mod priorities;
+mod quotas;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -19,6 +23,8 @@ use state::State;
 
 use crate::Settings;
 use crate::authz::User;
+
+pub use quotas::wording as exceeded;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -48,6 +54,12 @@ pub enum Denied {
     /// 422.
     #[error("{}", objects::aggregate(.0))]
     Invalid(Vec<FieldError>),
+    /// 404: there is no namespace of this name.
+    #[error("namespaces {0:?} not found")]
+    NoNamespace(String),
+    /// 403, with a cause of its own: the namespace of this name is being deleted.
+    #[error("unable to create new content in namespace {0} because it is being terminated")]
+    Terminating(String),
 }
 
 type Mutate = fn(&mut Request<'_>, &State) -> Result<(), Denied>;
@@ -69,32 +81,58 @@ enum Rule {
 
 use Operation::{Create, Delete, Update};
 
-/// In the order they run; all that mutate run before any that validates.
+/// In the order they run, which is that of Kubernetes' plugins; all that mutate run before any that validates.
 static ROWS: &[Row] = &[
+    Row { name: "namespace lifecycle", resources: &[], operations: &[Create], rule: Rule::Mutate(namespaces::lives) },
     Row {
         name: "namespace identity",
         resources: &[("", "namespaces")],
         operations: &[Create, Update],
         rule: Rule::Mutate(namespaces::identity),
     },
+    Row { name: "limit defaults", resources: &[PODS], operations: &[Create], rule: Rule::Mutate(limits::default) },
     Row {
         name: "service account",
-        resources: &[("", "pods")],
+        resources: &[PODS],
         operations: &[Create],
         rule: Rule::Mutate(pods::service_account),
     },
+    Row { name: "priority", resources: &[PODS], operations: &[Create, Update], rule: Rule::Mutate(priorities::of_pod) },
     Row {
         name: "default tolerations",
-        resources: &[("", "pods")],
+        resources: &[PODS],
         operations: &[Create],
         rule: Rule::Mutate(pods::default_tolerations),
     },
-    Row { name: "priority", resources: &[("", "pods")], operations: &[Create], rule: Rule::Mutate(pods::priority) },
+    Row {
+        name: "default storage class",
+        resources: &[CLAIMS],
+        operations: &[Create],
+        rule: Rule::Mutate(classes::of_storage),
+    },
+    Row {
+        name: "default ingress class",
+        resources: &[("networking.k8s.io", "ingresses")],
+        operations: &[Create],
+        rule: Rule::Mutate(classes::of_ingress),
+    },
     Row {
         name: "service addresses",
         resources: &[("", "services")],
         operations: &[Create, Update],
         rule: Rule::Mutate(services::allocate),
+    },
+    Row {
+        name: "namespace protection",
+        resources: &[("", "namespaces")],
+        operations: &[Delete],
+        rule: Rule::Validate(namespaces::protect),
+    },
+    Row {
+        name: "limits",
+        resources: &[PODS, CLAIMS],
+        operations: &[Create, Update],
+        rule: Rule::Validate(limits::judge),
     },
     Row {
         name: "node restriction",
@@ -103,12 +141,16 @@ static ROWS: &[Row] = &[
         rule: Rule::Validate(nodes::restrict),
     },
     Row {
-        name: "namespace protection",
-        resources: &[("", "namespaces")],
-        operations: &[Delete],
-        rule: Rule::Validate(namespaces::protect),
+        name: "default priority",
+        resources: &[("scheduling.k8s.io", "priorityclasses")],
+        operations: &[Create, Update],
+        rule: Rule::Validate(priorities::one_default),
     },
+    Row { name: "quota", resources: &[PODS], operations: &[Create], rule: Rule::Validate(quotas::constrain) },
 ];
+
+const PODS: (&str, &str) = ("", "pods");
+const CLAIMS: (&str, &str) = ("", "persistentvolumeclaims");
 
 impl Row {
     fn is_for(&self, request: &Request<'_>) -> bool {
@@ -127,7 +169,7 @@ pub fn mutate(request: &mut Request<'_>, root: &State) -> Result<Vec<String>, De
             rule(request, root)?;
         }
     }
-    Ok(Vec::new())
+    Ok(priorities::warning(request).into_iter().collect())
 }
 
 /// Judges the completed object.

@@ -1,8 +1,8 @@
-//! Namespaces: every one can be selected by its name, is finalized, and some stay for ever.
+//! Namespaces: objects are made in living ones; every one can be selected by its name, is finalized, and some stay for ever.
 
 use objects::meta;
 use serde_json::json;
-use state::State;
+use state::{Key, State};
 
 use super::{Denied, Operation, Request};
 
@@ -12,6 +12,19 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const FINALIZER: &str = "kubernetes";
 /// Clients and the system itself rely on these.
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
+
+/// Nothing new is made in a namespace that is not there or is being deleted. `apply` has the last word.
+pub(super) fn lives(request: &mut Request<'_>, root: &State) -> Result<(), Denied> {
+    if !request.kind.namespaced {
+        return Ok(());
+    }
+    let name = meta::namespace(request.object);
+    match root.get(&Key::namespace(name)) {
+        None => Err(Denied::NoNamespace(name.to_owned())),
+        Some(namespace) if namespace.header.deletion_ms != 0 => Err(Denied::Terminating(name.to_owned())),
+        Some(_) => Ok(()),
+    }
+}
 
 pub(super) fn identity(request: &mut Request<'_>, _root: &State) -> Result<(), Denied> {
     let name = meta::name(request.object).to_owned();

@@ -63,11 +63,7 @@ fn namespaces() {
 #[test]
 fn pods() {
     let world = World::new();
-    let pod = |spec: Value| {
-        let mut pod = json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
-        objects::patch::merge(&mut pod, &json!({ "spec": spec })).expect("an object");
-        create(&world, ("", "pods"), pod).expect("admitted")
-    };
+    let pod = |spec: Value| create(&world, ("", "pods"), pod(spec)).expect("admitted");
     let made = pod(json!({}));
     assert_eq!(made["spec"]["serviceAccountName"], json!("default"));
     assert_eq!(made["spec"]["priority"], json!(0));
@@ -86,8 +82,291 @@ fn pods() {
         let made = pod(json!({ "tolerations": tolerations }));
         assert_eq!(meta::list(&made, &["spec", "tolerations"]).len(), count, "{made}");
     }
-    let made = pod(json!({"serviceAccountName": "robot"}));
+}
+
+fn pod(spec: Value) -> Value {
+    let mut pod = json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
+    objects::patch::merge(&mut pod, &json!({ "spec": spec })).expect("an object");
+    pod
+}
+
+#[track_caller]
+fn refused(result: Result<Value, Denied>, why: &str) {
+    match result {
+        Ok(made) => panic!("admitted, not refused because {why:?}: {made}"),
+        Err(denied) => assert_eq!(denied.to_string(), why),
+    }
+}
+
+#[test]
+fn objects_are_made_in_living_namespaces() {
+    let mut world = World::new();
+    let gone = world.create("", "namespaces", json!({"metadata": {"name": "gone", "finalizers": ["example.com/x"]}}));
+    world.settle();
+    world.delete(&gone);
+    let map = |namespace: &str| json!({"metadata": {"name": "m", "namespace": namespace}});
+    for (namespace, denied) in [
+        ("default", None),
+        ("none", Some(Denied::NoNamespace("none".into()))),
+        ("gone", Some(Denied::Terminating("gone".into()))),
+    ] {
+        assert_eq!(create(&world, ("", "configmaps"), map(namespace)).err(), denied);
+        let update =
+            admit(&world, &admin(), Operation::Update, ("", "configmaps"), map(namespace), Some(&map(namespace)), 1);
+        assert!(update.is_ok(), "{update:?}");
+    }
+}
+
+#[test]
+fn pods_run_as_accounts_that_exist() {
+    let mut world = World::new();
+    let robot = || pod(json!({"serviceAccountName": "robot"}));
+    refused(
+        create(&world, ("", "pods"), robot()),
+        "error looking up service account default/robot: serviceaccount \"robot\" not found",
+    );
+    world.create("", "serviceaccounts", json!({"metadata": {"name": "robot", "namespace": "default"}}));
+    let made = create(&world, ("", "pods"), robot()).expect("admitted");
     assert_eq!(made["spec"]["serviceAccount"], json!("robot"));
+    assert_eq!(made["spec"]["volumes"], Value::Null, "no token is mounted that no kubelet honours");
+    // A namespace so young that its account is still on its way.
+    let young = json!({"metadata": {"name": "young"}});
+    world.create("", "namespaces", young);
+    let mut first = pod(json!({}));
+    first["metadata"]["namespace"] = "young".into();
+    assert_eq!(create(&world, ("", "pods"), first).expect("admitted")["spec"]["serviceAccountName"], json!("default"));
+    // What the account pulls with is the pod's, and so refused as long as no kubelet pulls with it.
+    let account = json!({"metadata": {"name": "puller", "namespace": "default"}, "imagePullSecrets": [{"name": "s"}]});
+    world.create("", "serviceaccounts", account);
+    refused(
+        create(&world, ("", "pods"), pod(json!({"serviceAccountName": "puller"}))),
+        "spec.imagePullSecrets: Forbidden: images are pulled with the Docker Engine's own credentials yet",
+    );
+}
+
+#[test]
+fn priority_comes_of_a_class() {
+    let mut world = World::new();
+    let class = |name: &str, value: i64, default: bool| json!({"metadata": {"name": name}, "value": value, "globalDefault": default, "preemptionPolicy": "Never"});
+    let classes = ("scheduling.k8s.io", "priorityclasses");
+    let of = |world: &World, spec: Value| create(world, ("", "pods"), pod(spec));
+    let said = |made: &Value| (made["spec"]["priorityClassName"].clone(), made["spec"]["priority"].clone());
+    assert_eq!(said(&of(&world, json!({})).expect("admitted")), (Value::Null, json!(0)));
+    world.create(classes.0, classes.1, class("high", 1000, false));
+    let high = of(&world, json!({"priorityClassName": "high"})).expect("admitted");
+    assert_eq!((said(&high), &high["spec"]["preemptionPolicy"]), ((json!("high"), json!(1000)), &json!("Never")));
+    assert!(of(&world, json!({"priorityClassName": "high", "priority": 1000})).is_ok(), "as its class says");
+    refused(of(&world, json!({"priorityClassName": "none"})), "no PriorityClass with name none was found");
+    refused(
+        of(&world, json!({"priority": 5})),
+        "the integer value of priority (5) must not be provided in pod spec; priority admission controller computed 0 from the given PriorityClass name",
+    );
+    refused(
+        of(&world, json!({"priorityClassName": "high", "preemptionPolicy": "PreemptLowerPriority"})),
+        "the string value of PreemptionPolicy (PreemptLowerPriority) must not be provided in pod spec; priority admission controller computed Never from the given PriorityClass name",
+    );
+    // The cluster's own are there even where their objects are not.
+    world.remove(&state::Key::new(classes.0, classes.1, "", "system-node-critical"));
+    let critical = of(&world, json!({"priorityClassName": "system-node-critical"})).expect("admitted");
+    assert_eq!(said(&critical), (json!("system-node-critical"), json!(2_000_001_000)));
+    // One class may be that of all who name none.
+    let usual = create(&world, classes, class("usual", 7, true)).expect("admitted");
+    world.create(classes.0, classes.1, usual.clone());
+    assert_eq!(said(&of(&world, json!({})).expect("admitted")), (json!("usual"), json!(7)));
+    refused(
+        create(&world, classes, class("another", 8, true)),
+        "PriorityClass usual is already marked as default. Only one default can exist",
+    );
+    assert!(admit(&world, &admin(), Operation::Update, classes, usual.clone(), Some(&usual), 1).is_ok());
+    // An update that leaves out what was chosen keeps it.
+    let mut plain = high.clone();
+    for field in ["priority", "preemptionPolicy"] {
+        meta::remove(&mut plain, &["spec", field]);
+    }
+    assert_eq!(
+        admit(&world, &admin(), Operation::Update, ("", "pods"), plain, Some(&high), 1).expect("admitted"),
+        high
+    );
+}
+
+fn range(limits: Value) -> Value {
+    json!({"metadata": {"name": "r", "namespace": "default"}, "spec": {"limits": limits}})
+}
+
+#[test]
+fn containers_get_what_limit_ranges_say() {
+    let mut world = World::new();
+    let limits =
+        json!([{"type": "Container", "default": {"cpu": "2", "memory": "1Gi"}, "defaultRequest": {"cpu": "1"}}]);
+    world.create("", "limitranges", range(limits));
+    let made = create(&world, ("", "pods"), pod(json!({}))).expect("admitted");
+    let resources = json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}});
+    assert_eq!(made["spec"]["containers"][0]["resources"], resources);
+    assert_eq!(
+        made["metadata"]["annotations"],
+        json!({"kubernetes.io/limit-ranger": "LimitRanger plugin set: cpu, memory request for container c; cpu, memory limit for container c"})
+    );
+    let asks = json!({"containers": [{"name": "c", "image": "i:1", "resources": {"requests": {"cpu": "3"}, "limits": {"cpu": "4"}}}]});
+    let made = create(&world, ("", "pods"), pod(asks)).expect("admitted");
+    let resources = json!({"limits": {"cpu": "4", "memory": "1Gi"}, "requests": {"cpu": "3", "memory": "1Gi"}});
+    assert_eq!(made["spec"]["containers"][0]["resources"], resources);
+}
+
+#[test]
+fn limit_ranges_refuse() {
+    let asks = |requests: Value, limits: Value| json!({"name": "c", "image": "i:1", "resources": {"requests": requests, "limits": limits}});
+    let cpu = |amount: &str| json!({"cpu": amount});
+    for (limit, containers, why) in [
+        (
+            json!({"type": "Container", "max": cpu("1")}),
+            json!([asks(cpu("1"), cpu("2"))]),
+            "maximum cpu usage per Container is 1, but limit is 2",
+        ),
+        (
+            json!({"type": "Pod", "max": cpu("1")}),
+            json!([asks(cpu("1"), json!({}))]),
+            "maximum cpu usage per Pod is 1.  No limit is specified",
+        ),
+        (
+            json!({"type": "Pod", "min": cpu("1")}),
+            json!([asks(json!({}), json!({}))]),
+            "minimum cpu usage per Pod is 1.  No request is specified",
+        ),
+        (
+            json!({"type": "Container", "min": cpu("500m")}),
+            json!([asks(cpu("100m"), cpu("1"))]),
+            "minimum cpu usage per Container is 500m, but request is 100m",
+        ),
+        (
+            json!({"type": "Container", "maxLimitRequestRatio": cpu("2")}),
+            json!([asks(cpu("1"), cpu("3"))]),
+            "cpu max limit to request ratio per Container is 2, but provided ratio is 3.000000",
+        ),
+        (
+            json!({"type": "Container", "maxLimitRequestRatio": cpu("2")}),
+            json!([asks(json!({}), json!({}))]),
+            "cpu max limit to request ratio per Container is 2, but no request is specified or request is 0",
+        ),
+        (
+            json!({"type": "Pod", "max": {"cpu": "1", "memory": "1Gi"}}),
+            json!([
+                asks(cpu("1"), json!({"cpu": "1", "memory": "1Gi"})),
+                asks(cpu("1"), json!({"cpu": "1", "memory": "1Gi"}))
+            ]),
+            "[maximum cpu usage per Pod is 1, but limit is 2, maximum memory usage per Pod is 1Gi, but limit is 2Gi]",
+        ),
+    ] {
+        let mut world = World::new();
+        world.create("", "limitranges", range(json!([limit])));
+        let mut containers = containers;
+        for (i, container) in containers.as_array_mut().into_iter().flatten().enumerate() {
+            container["name"] = format!("c{i}").into();
+        }
+        refused(create(&world, ("", "pods"), pod(json!({ "containers": containers }))), why);
+    }
+}
+
+fn claim(class: Value, storage: &str) -> Value {
+    let mut claim = json!({
+        "metadata": {"name": "c", "namespace": "default"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": storage}}},
+    });
+    if !class.is_null() {
+        claim["spec"]["storageClassName"] = class;
+    }
+    claim
+}
+
+#[test]
+fn limit_ranges_bound_claims() {
+    const CLAIMS: (&str, &str) = ("", "persistentvolumeclaims");
+    let mut world = World::new();
+    let limit = json!({"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}});
+    let mut bound = claim(json!("c"), "3Gi");
+    meta::set(&mut bound, &["status"], json!({"phase": "Bound", "capacity": {"storage": "3Gi"}}));
+    Kinds::builtin().by_resource("", CLAIMS.1).expect("a kind").default(&mut bound);
+    world.create("", "limitranges", range(json!([limit])));
+    assert!(create(&world, CLAIMS, claim(json!("c"), "2Gi")).is_ok());
+    refused(
+        create(&world, CLAIMS, claim(json!("c"), "3Gi")),
+        "maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi",
+    );
+    refused(
+        create(&world, CLAIMS, claim(json!("c"), "1Mi")),
+        "minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 1Mi",
+    );
+    // One that was there before lives on; what it grows to must fit.
+    let update = |new: Value| admit(&world, &admin(), Operation::Update, CLAIMS, new, Some(&bound), 1);
+    assert_eq!(update(bound.clone()), Ok(bound.clone()));
+    let mut larger = bound.clone();
+    meta::set(&mut larger, &["spec", "resources", "requests", "storage"], "4Gi".into());
+    refused(update(larger), "maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 4Gi");
+}
+
+#[test]
+fn the_newest_default_class_is_taken() {
+    let mut world = World::new();
+    let storage = |name: &str| {
+        json!({
+            "metadata": {"name": name, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+            "provisioner": "example.com/disk",
+        })
+    };
+    let class = |world: &World, class: Value| {
+        let made = create(world, ("", "persistentvolumeclaims"), claim(class, "1Gi")).expect("admitted");
+        made["spec"]["storageClassName"].clone()
+    };
+    assert_eq!(class(&world, Value::Null), Value::Null);
+    world.create("storage.k8s.io", "storageclasses", storage("z"));
+    world.advance(std::time::Duration::from_secs(5));
+    world.create("storage.k8s.io", "storageclasses", storage("b"));
+    world.create("storage.k8s.io", "storageclasses", storage("a"));
+    assert_eq!(class(&world, Value::Null), json!("a"));
+    assert_eq!(class(&world, json!("")), json!(""), "no class is a choice");
+    assert_eq!(class(&world, json!("x")), json!("x"));
+
+    let ingress = |annotations: Value| {
+        json!({
+            "metadata": {"name": "i", "namespace": "default", "annotations": annotations},
+            "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}},
+        })
+    };
+    let classes = ("networking.k8s.io", "ingressclasses");
+    let default = json!({"ingressclass.kubernetes.io/is-default-class": "true"});
+    let made = json!({"metadata": {"name": "web", "annotations": default}, "spec": {"controller": "example.com/web"}});
+    world.create(classes.0, classes.1, made);
+    let class = |annotations| {
+        let made = create(&world, ("networking.k8s.io", "ingresses"), ingress(annotations)).expect("admitted");
+        made["spec"]["ingressClassName"].clone()
+    };
+    assert_eq!(class(json!({})), json!("web"));
+    assert_eq!(class(json!({"kubernetes.io/ingress.class": "old"})), Value::Null);
+}
+
+#[test]
+fn quotas_must_be_told_what_pods_ask_for() {
+    let mut world = World::new();
+    let hard = json!({"cpu": "9", "limits.memory": "9Gi", "pods": "9"});
+    let quota =
+        json!({"metadata": {"name": "q", "namespace": "default"}, "spec": {"hard": hard, "scopes": ["NotBestEffort"]}});
+    world.create("", "resourcequotas", quota);
+    assert!(create(&world, ("", "pods"), pod(json!({}))).is_ok(), "not in its scope");
+    let container = |name: &str, resources: Value| json!({"name": name, "image": "i:1", "resources": resources});
+    let containers = json!([
+        container("a", json!({"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}})),
+        container("b", json!({"limits": {"memory": "1Gi"}})),
+        container("c", json!({})),
+    ]);
+    refused(
+        create(&world, ("", "pods"), pod(json!({ "containers": containers }))),
+        "failed quota: q: must specify cpu for: b,c; limits.memory for: c",
+    );
+    let beyond = |name: &str, asked, taken, limit| state::Beyond { name: name.into(), asked, taken, limit };
+    let parts = vec![beyond("cpu", 1500, 0, 1000), beyond("requests.memory", 1 << 30, 512 << 20, 1 << 30)];
+    assert_eq!(
+        super::exceeded(&state::Exceeded { by: "q".into(), parts }),
+        "exceeded quota: q, requested: cpu=1500m,requests.memory=1Gi, used: cpu=0,requests.memory=512Mi, limited: cpu=1,requests.memory=1Gi"
+    );
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! What every cluster has: four namespaces, the Service `kubernetes` with the masters behind it, and in every namespace
+//! What every cluster has: four namespaces, two PriorityClasses, the Service `kubernetes` with the masters behind it, and in every namespace
 //! the ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`. Made when missing, the last two mended when edited.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use objects::kinds::SYSTEM_PRIORITIES;
 use serde_json::{Value, json};
 use state::{Command, Event, Key, State};
 
@@ -14,6 +15,7 @@ use crate::{Context, Plan, Row, emit, json, record};
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const ROOT_CA: &str = "kube-root-ca.crt";
 const SERVICE: &str = "kubernetes";
+const PRIORITIES: (&str, &str) = ("scheduling.k8s.io", "priorityclasses");
 /// The masters are not in the state, so their addresses are compared this often.
 const ROUND: Duration = Duration::from_secs(10);
 
@@ -25,6 +27,7 @@ pub const ROW: Row = Row {
         ("", "serviceaccounts"),
         ("", "configmaps"),
         ("discovery.k8s.io", "endpointslices"),
+        PRIORITIES,
     ],
     keys,
     plan,
@@ -39,6 +42,7 @@ fn keys(_root: &State, event: &Event) -> Vec<Key> {
     let key = &event.key;
     match key.resource.as_str() {
         "namespaces" if event.new.is_none() && NAMESPACES.contains(&key.name.as_str()) => vec![Key::namespace("")],
+        "priorityclasses" if event.new.is_none() => vec![Key::namespace("")],
         "namespaces" => vec![key.clone()],
         "serviceaccounts" if key.name == "default" => vec![Key::namespace(&key.namespace)],
         "configmaps" if key.name == ROOT_CA => vec![Key::namespace(&key.namespace)],
@@ -56,6 +60,7 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
             let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
             plan.commands.extend(emit::create(root, "", "namespaces", namespace, cx));
         }
+        priority_classes(root, cx, &mut plan.commands);
         return plan;
     }
     let Some(_) = root.get(key).filter(|namespace| namespace.header.deletion_ms == 0) else { return plan };
@@ -67,6 +72,29 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
         plan.look_again(ROUND);
     }
     plan
+}
+
+/// The classes of what the cluster cannot do without.
+fn priority_classes(root: &State, cx: &mut Context, out: &mut Vec<Command>) {
+    for (name, value) in SYSTEM_PRIORITIES {
+        if root.get(&Key::new(PRIORITIES.0, PRIORITIES.1, "", *name)).is_some() {
+            continue;
+        }
+        let description = match *name {
+            "system-node-critical" => "Used for system critical pods that must not be moved from their current node.",
+            _ => {
+                "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
+            }
+        };
+        let class = json!({
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": { "name": name },
+            "value": value,
+            "description": description,
+        });
+        out.extend(emit::create(root, PRIORITIES.0, PRIORITIES.1, class, cx));
+    }
 }
 
 fn service_account(root: &State, namespace: &str, cx: &mut Context, out: &mut Vec<Command>) {
@@ -205,6 +233,11 @@ mod tests {
         }
         let service = world.object(&Key::new("", "services", "default", SERVICE));
         assert_eq!(json::text(&service, "spec.clusterIP"), "10.96.0.1");
+        for (name, value) in SYSTEM_PRIORITIES {
+            let class = Key::new(PRIORITIES.0, PRIORITIES.1, "", *name);
+            assert_eq!(world.object(&class)["value"], json!(value));
+            world.remove(&class);
+        }
         // Mended when edited, made again when deleted.
         let map = Key::new("", "configmaps", "kube-public", ROOT_CA);
         world.edit(&map, |map| map["data"]["ca.crt"] = "forged".into());
@@ -212,6 +245,7 @@ mod tests {
         world.settle_quietly();
         assert_eq!(json::entry(&world.object(&map), "data", "ca.crt"), Some("PEM"));
         assert!(world.root.get(&Key::new("", "serviceaccounts", "default", "default")).is_some());
+        assert_eq!(world.root.list(PRIORITIES.0, PRIORITIES.1, None).count(), SYSTEM_PRIORITIES.len());
     }
 
     #[test]
@@ -226,7 +260,9 @@ mod tests {
             .map(|(key, slice)| (key.name.clone(), json::items(slice, "endpoints").len()))
             .collect();
         assert_eq!(slices, [("kubernetes".into(), 2), ("kubernetes-7443".into(), 1)]);
-        world.settings.masters.truncate(1);
+        // All masters of a cluster on one machine.
+        world.settings.masters = vec![([127, 0, 0, 1], 6443).into()];
+        world.remove(&Key::new("discovery.k8s.io", "endpointslices", "default", SERVICE));
         world.advance(Duration::from_secs(20));
         assert_eq!(world.list("discovery.k8s.io", "endpointslices", "default").len(), 1);
         world.assert_nothing_to_plan();

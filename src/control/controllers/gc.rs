@@ -1,14 +1,16 @@
 //! Garbage: objects none of whose owners live any more, and owners that wait for their dependents (`foregroundDeletion`)
 //! or let them live on (`orphan`).
 //!
-//! **Invariant:** an object with at least one living owner is kept; an owner of another namespace does not count.
+//! **Invariant:** an object with at least one living owner is kept; an owner of another namespace does not count. Of an owner
+//! whose kind is not known here nobody can say that it is gone: it counts as living.
 
 use std::collections::BTreeSet;
 
-use state::{Event, EventKind, Key, Record, State};
+use objects::{Kinds, meta};
+use state::{Command, Event, EventKind, Expect, Key, Record, State};
 
 use crate::emit::{self, FOREGROUND};
-use crate::{Context, Plan, Row};
+use crate::{Context, Plan, Row, record};
 
 const ORPHAN: &str = "orphan";
 /// Deletions of one plan.
@@ -49,7 +51,7 @@ fn is_waiting(record: &Record) -> bool {
 
 /// Whether some owner exists that is not itself about to go after its dependents.
 fn has_living_owner(root: &State, key: &Key, record: &Record) -> bool {
-    record.header.owners.iter().any(|owner| {
+    let lives = record.header.owners.iter().any(|owner| {
         root.by_uid(&owner.uid).is_some_and(|owner_key| {
             let reachable = owner_key.namespace.is_empty() || owner_key.namespace == key.namespace;
             let going = root.get(owner_key).is_some_and(|owner| {
@@ -57,7 +59,24 @@ fn has_living_owner(root: &State, key: &Key, record: &Record) -> bool {
             });
             reachable && !going
         })
+    });
+    lives || has_unknown_owner(key, record)
+}
+
+/// Whether an owner is of a kind that is not known here, or lives in a namespace while the object does not.
+pub(crate) fn has_unknown_owner(key: &Key, record: &Record) -> bool {
+    let owners = meta::owners(&record::parse(record));
+    owners.iter().any(|owner| match Kinds::builtin().by_api_version(&owner.api_version, &owner.kind) {
+        Some(kind) => key.namespace.is_empty() && kind.namespaced,
+        None => true,
     })
+}
+
+/// Deletes what was looked at, and nothing that has found another owner since.
+fn expecting(key: &Key, present: &Record, command: Option<Command>) -> Option<Command> {
+    let mut command = command?;
+    command.expects.push(Expect::revision(key.clone(), present.revision));
+    Some(command)
 }
 
 fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
@@ -71,7 +90,7 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
         }
     }
     if !present.header.owners.is_empty() && !has_living_owner(root, key, present) {
-        plan.commands.extend(emit::delete(key, present, cx));
+        plan.commands.extend(expecting(key, present, emit::delete(key, present, cx)));
     }
     plan
 }
@@ -103,7 +122,7 @@ fn delete_dependents(root: &State, key: &Key, present: &Record, cx: &Context, pl
             plan.commands.extend(match has_living_owner(root, dependent, record) {
                 true => emit::disown(dependent, record, uid),
                 false if owns => emit::delete_after_dependents(dependent, record, cx),
-                false => emit::delete(dependent, record, cx),
+                false => expecting(dependent, record, emit::delete(dependent, record, cx)),
             });
         }
     }
@@ -213,6 +232,49 @@ mod tests {
         world.dead.clear();
         world.settle_quietly();
         assert!(world.root.get(&web).is_none() && world.pods().is_empty());
+    }
+
+    #[test]
+    fn one_that_finds_another_owner_meanwhile_stays() {
+        let (mut world, [a, b, _, one]) = family();
+        world.remove(&a);
+        let mut cx = world.cx();
+        let plan = plan(&world.root, &one, &mut cx);
+        assert_eq!(plan.commands.len(), 1);
+        let owner = world.object(&b);
+        world.edit(&one, |one| {
+            one["metadata"]["ownerReferences"] =
+                config_map("x", &[(&owner, false)])["metadata"]["ownerReferences"].clone();
+        });
+        let outcome = world.apply(&plan.commands[0]);
+        assert_eq!(outcome.refusal, Some(state::Refusal::Conflict(one.clone())));
+        world.settle_quietly();
+        assert_eq!(alive(&world, &[one]), ["one"]);
+    }
+
+    #[test]
+    fn owners_that_nobody_can_look_up_count_as_living() {
+        let mut world = World::new();
+        let owned = |api_version: &str, kind: &str| json!([{ "apiVersion": api_version, "kind": kind, "name": "o", "uid": "gone" }]);
+        let mut map = config_map("of-a-custom-resource", &[]);
+        map["metadata"]["ownerReferences"] = owned("example.com/v1", "Widget");
+        let mut orphan = config_map("of-a-map", &[]);
+        orphan["metadata"]["ownerReferences"] = owned("v1", "ConfigMap");
+        let class = |name: &str, owners: Value| {
+            json!({
+                "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+                "metadata": { "name": name, "ownerReferences": owners },
+            })
+        };
+        let keys = [
+            world.create("", "configmaps", map),
+            world.create("", "configmaps", orphan),
+            world.create("scheduling.k8s.io", "priorityclasses", class("of-a-map", owned("v1", "ConfigMap"))),
+            world.create("scheduling.k8s.io", "priorityclasses", class("of-a-node", owned("v1", "Node"))),
+        ];
+        world.settle_quietly();
+        assert_eq!(alive(&world, &keys), ["of-a-custom-resource", "of-a-map"]);
+        assert!(world.root.get(&keys[1]).is_none() && world.root.get(&keys[2]).is_some());
     }
 
     #[test]

@@ -6,13 +6,14 @@ mod clusterroles;
 mod deployment;
 mod endpointslice;
 mod eventttl;
-mod gc;
+pub(crate) mod gc;
 mod namespace;
 pub(crate) mod node;
 mod nodecidr;
 mod podgc;
 mod rbacdefaults;
 mod replicaset;
+mod resourcequota;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ pub const ALL: &[Row] = &[
     replicaset::ROW,
     deployment::ROW,
     endpointslice::ROW,
+    resourcequota::ROW,
     namespace::ROW,
     gc::ROW,
     podgc::ROW,

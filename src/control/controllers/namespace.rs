@@ -51,9 +51,9 @@ fn plan(root: &State, key: &Key, cx: &mut Context) -> Plan {
         Kinds::builtin().all().filter(|kind| kind.namespaced).partition(|kind| kind.plural == "pods");
     for kind in pods.into_iter().chain(others) {
         for (key, object) in root.list(kind.group, kind.plural, Some(&key.name)) {
-            *remains.by_resource.entry(kind.qualified_plural()).or_default() += 1;
+            *remains.by_resource.entry(format!("{}.{} has", kind.plural, kind.group)).or_default() += 1;
             for finalizer in &object.header.finalizers {
-                *remains.by_finalizer.entry(finalizer.clone()).or_default() += 1;
+                *remains.by_finalizer.entry(format!("{finalizer} in")).or_default() += 1;
             }
             if plan.commands.len() < BURST {
                 plan.commands.extend(emit::delete(key, object, cx));
@@ -84,13 +84,11 @@ fn let_go(key: &Key, present: &Record, namespace: &mut Value) -> Option<state::C
 }
 
 fn describe(namespace: &mut Value, remains: &Remains, cx: &Context) {
-    let counted = |counts: &BTreeMap<String, usize>, what: &str| {
-        let parts: Vec<String> =
-            counts.iter().map(|(name, n)| format!("{name} {what} {n} resource instances")).collect();
+    let counted = |counts: &BTreeMap<String, usize>| {
+        let parts: Vec<String> = counts.iter().map(|(what, n)| format!("{what} {n} resource instances")).collect();
         parts.join(", ")
     };
-    let resources = counted(&remains.by_resource, "has").replace(" has ", ". has ");
-    let finalizers = counted(&remains.by_finalizer, "in");
+    let (resources, finalizers) = (counted(&remains.by_resource), counted(&remains.by_finalizer));
     let held = !remains.by_finalizer.is_empty();
     let rows = [
         (
@@ -157,6 +155,45 @@ mod tests {
         world.settle();
         assert!(world.root.get(&pod_key).is_some(), "stopped, not removed");
         world.dead.clear();
+        world.settle_quietly();
+        assert!(world.root.get(&key).is_none());
+    }
+
+    #[test]
+    fn every_kind_goes_and_what_remains_is_told() {
+        let mut world = World::new();
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "x" } });
+        let key = world.create("", "namespaces", namespace);
+        world.settle_quietly();
+        let kinds = Kinds::builtin().all().filter(|kind| kind.namespaced);
+        for kind in kinds {
+            let held = matches!(kind.plural, "jobs" | "secrets");
+            let finalizers = if held { json!(["example.com/hold"]) } else { json!([]) };
+            let metadata = json!({ "name": "a", "namespace": "x", "uid": kind.plural, "finalizers": finalizers });
+            let object = json!({ "metadata": metadata });
+            world.put(&object, &record::key(kind, "x", "a"));
+        }
+        world.delete(&key);
+        world.settle();
+        let left: Vec<String> = emit::everything(&world.root)
+            .filter(|(key, _)| key.namespace == "x")
+            .map(|(key, _)| key.to_string())
+            .collect();
+        assert_eq!(left, ["secrets/x/a", "jobs.batch/x/a"]);
+        let namespace = world.object(&key);
+        let says = |kind: &str| json::text(json::condition(&namespace, kind).expect("said"), "message").to_owned();
+        assert_eq!(
+            says("NamespaceContentRemaining"),
+            "Some resources are remaining: jobs.batch has 1 resource instances, secrets. has 1 resource instances"
+        );
+        assert_eq!(
+            says("NamespaceFinalizersRemaining"),
+            "Some content in the namespace has finalizers remaining: example.com/hold in 2 resource instances"
+        );
+        for left in [Key::new("", "secrets", "x", "a"), Key::new("batch", "jobs", "x", "a")] {
+            let command = emit::drop_finalizer(&left, world.root.get(&left).expect("there"), "example.com/hold");
+            world.apply(&command.expect("held"));
+        }
         world.settle_quietly();
         assert!(world.root.get(&key).is_none());
     }

@@ -386,7 +386,8 @@ mod tests {
             json::set(node, "spec.taints", json!([{ "key": "k", "value": "v", "effect": "NoExecute" }]));
         });
         world.settle();
-        let for_seconds = |s: i64| json!([{ "key": "k", "operator": "Exists", "tolerationSeconds": s }]);
+        let for_seconds =
+            |s: i64| json!([{ "key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": s }]);
         for (name, s) in [("short", 30), ("long", i64::MAX)] {
             let spec = json!({ "tolerations": for_seconds(s), "terminationGracePeriodSeconds": 1 });
             world.create("", "pods", crate::harness::pod(name, spec));

@@ -132,6 +132,9 @@ fn create_pods(
     for _ in 0..count {
         let Some(name) = free_name(root, key, &names, cx) else { continue };
         let mut command = emit::create(root, "", "pods", new_pod(key, set, &name), cx)?;
+        if let Some(exceeded) = emit::exceeded(root, &command) {
+            return Err(exceeded);
+        }
         // A set deleted meanwhile gets no more pods.
         command.expects.push(state::Expect::uid(key.clone(), meta::uid(set)));
         let said = said(root, set, "SuccessfulCreate", &format!("Created pod: {name}"), cx);

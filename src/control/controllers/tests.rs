@@ -154,7 +154,7 @@ fn cost_of_a_change(others: usize, change: impl Fn(&World) -> Value) -> BTreeMap
         let name = format!("other-{i}");
         world.create("", "services", service(&name));
         world.create("apps", "deployments", deployment(&name, 0));
-        world.create("", "pods", pod(&name, json!({ "schedulerName": "another" })));
+        world.create("", "pods", pod(&name, json!({ "nodeSelector": { "no": "where" } })));
         world.create("", "configmaps", json!({ "metadata": { "name": name, "namespace": "default" } }));
     }
     let object = change(&world);

@@ -247,6 +247,13 @@ static ROLES: &[Role] = &[
         ],
         ..Role::BASE
     },
+    // In Kubernetes metrics-server brings it along.
+    Role {
+        name: "system:aggregated-metrics-reader",
+        part_of: "view",
+        rules: &[on("metrics.k8s.io", &["nodes", "pods"], READ)],
+        ..Role::BASE
+    },
 ];
 
 impl Permit {

@@ -17,6 +17,7 @@ pub mod escalation;
 pub mod impersonation;
 mod index;
 mod rule;
+pub mod signers;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -3,6 +3,7 @@
 //! **Invariant:** following events gives exactly what a fresh look at the same root gives, but for the refused pods,
 //! which are only remembered to spare work.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use objects::quantity;
@@ -138,7 +139,8 @@ fn take_one(counts: &mut BTreeMap<String, usize>, key: &str) {
 pub struct Usage {
     nodes: BTreeMap<String, NodeInfo>,
     loads: BTreeMap<String, Load>,
-    pending: BTreeSet<Key>,
+    /// Those that matter most first.
+    pending: BTreeSet<(Reverse<i64>, Key)>,
     refused: BTreeSet<Key>,
     revision: Option<Revision>,
 }
@@ -195,14 +197,14 @@ impl Usage {
 
     fn pod_came(&mut self, key: &Key, pod: &Record) {
         if is_pending(pod) {
-            self.pending.insert(key.clone());
+            self.pending.insert((Reverse(priority(pod)), key.clone()));
         } else if occupies(pod) {
             self.loads.entry(pod.header.node.clone()).or_default().add(&Request::of(pod));
         }
     }
 
     fn pod_went(&mut self, key: &Key, pod: &Record) {
-        self.pending.remove(key);
+        self.pending.remove(&(Reverse(priority(pod)), key.clone()));
         if let (true, Some(load)) = (occupies(pod), self.loads.get_mut(&pod.header.node)) {
             load.remove(&Request::of(pod));
         }
@@ -225,7 +227,7 @@ impl Usage {
 
     /// The pods to be looked at.
     pub fn pending(&self) -> impl Iterator<Item = &Key> {
-        self.pending.difference(&self.refused)
+        self.pending.iter().map(|(_, key)| key).filter(|key| !self.refused.contains(key))
     }
 
     /// No node takes this pod until something changes.
@@ -240,6 +242,11 @@ impl Usage {
     pub fn loads(&self) -> &BTreeMap<String, Load> {
         &self.loads
     }
+}
+
+/// How much the pod matters: `spec.priority`.
+pub fn priority(pod: &Record) -> i64 {
+    emit::field(pod, "priority").parse().unwrap_or(0)
 }
 
 /// Whether the pod waits for a node, for this scheduler, and for nothing else before.

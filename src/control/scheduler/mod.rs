@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! events ─▶ Usage (pending pods, nodes, what their pods ask for)
-//! each pending pod, oldest first: FILTERS ─▶ nodes that fit ─▶ SCORES ─▶ binding, counted at once for the next pod
+//! each pending pod, of the highest priority and oldest first: FILTERS ─▶ nodes that fit ─▶ SCORES ─▶ binding, counted at once for the next pod
 //!                                        └─▶ none: reasons, counted ─▶ condition and event
 //! ```
 //!
@@ -18,10 +18,11 @@ mod scores;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use state::{Command, Expect, Key, State};
+use state::{Command, Expect, Key, Record, State};
 
 use crate::emit::{self, Notice};
 use crate::json::Condition;
@@ -106,7 +107,10 @@ impl Scheduler {
 fn place_all(root: &State, usage: &Usage, pending: Vec<Key>, cx: &mut Context) -> Vec<Placement> {
     let mut pods: Vec<_> = pending.into_iter().filter_map(|key| Some((root.get(&key)?.clone(), key))).collect();
     pods.retain(|(pod, _)| cache::is_pending(pod));
-    pods.sort_by(|(a, a_key), (b, b_key)| (a.header.creation_ms, a_key).cmp(&(b.header.creation_ms, b_key)));
+    pods.sort_by(|(a, a_key), (b, b_key)| {
+        let rank = |pod: &Record| (Reverse(cache::priority(pod)), pod.header.creation_ms);
+        (rank(a), a_key).cmp(&(rank(b), b_key))
+    });
     let mut loads = Loads { before: usage.loads(), changed: BTreeMap::new() };
     let mut placements = Vec::with_capacity(pods.len());
     for (present, key) in pods {
@@ -188,7 +192,7 @@ fn bind(root: &State, key: &Key, revision: u64, object: &mut Value, node: &str, 
 fn refuse(
     root: &State,
     key: &Key,
-    present: &state::Record,
+    present: &Record,
     object: &mut Value,
     message: &str,
     cx: &mut Context,

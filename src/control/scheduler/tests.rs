@@ -154,3 +154,17 @@ fn usage_by_events_is_usage_from_scratch() {
     fresh.follow(&world.root);
     assert_eq!(usage, fresh);
 }
+
+#[test]
+fn the_pod_that_matters_most_is_placed_first() {
+    let mut world = World::new();
+    world.create("", "nodes", with(node("a"), "status.allocatable.pods", "1".into()));
+    let class = json!({ "metadata": { "name": "high" }, "value": 10 });
+    world.create("scheduling.k8s.io", "priorityclasses", class);
+    let low = world.create("", "pods", pod("a-low", json!({})));
+    world.now = world.now.checked_add(std::time::Duration::from_secs(5)).expect("a time");
+    let high = world.create("", "pods", pod("b-high", json!({ "priorityClassName": "high" })));
+    world.settle();
+    let node_of = |key: &Key| world.root.get(key).expect("there").header.node.clone();
+    assert_eq!((node_of(&low), node_of(&high)), (String::new(), "a".into()));
+}

@@ -84,6 +84,8 @@ async fn contract(runtime: &dyn Runtime, hash: &str) {
     let seen = until(runtime, &app_id, State::Running).await;
     assert_eq!((seen.label(label::CONTAINER), seen.attempt()), ("app", 0));
     assert!(seen.started.is_some() && seen.finished.is_none());
+    let used = runtime.usage(&[id.clone(), app_id.clone()]).await.expect("counted");
+    assert!(used.len() == 2 && used.values().all(|used| used.memory_bytes > 0), "{used:?}");
 
     let second = Spec { name: format!("{hash}_second"), labels: labels("pod-b", label::SANDBOX), ..sandbox.clone() };
     let second_id = runtime.create(&second).await.expect("created");
@@ -100,6 +102,7 @@ async fn contract(runtime: &dyn Runtime, hash: &str) {
     runtime.signal(&app_id, "SIGTERM").await.expect("signalled");
     let ended = until(runtime, &app_id, State::Exited).await;
     assert_eq!(ended.exit_code, 0);
+    assert_eq!(runtime.usage(std::slice::from_ref(&app_id)).await.expect("counted").len(), 0, "it has ended");
     runtime.signal(&app_id, "SIGTERM").await.expect("nothing to signal");
     runtime.signal(&id, "SIGKILL").await.expect("killed");
     assert_eq!(until(runtime, &id, State::Exited).await.exit_code, 137);
@@ -188,4 +191,36 @@ async fn a_command_that_times_out_is_ended() {
     assert!(matches!(&refused, Err(Error::Refused(text)) if text.contains("timed out")), "{refused:?}");
     assert!(ended.is_ok(), "the command runs on");
     assert_eq!(alive, Some(State::Running), "its container is left alone");
+}
+
+#[tokio::test]
+async fn a_command_whose_streams_are_dropped_runs_until_it_is_ended() {
+    let cluster = uuid::Uuid::new_v4().to_string();
+    let docker = Docker::new("", &cluster, "n");
+    images::load(&docker, &images::sandbox()).await.expect("loaded");
+    let name = format!("{}_spoken_to", crate::podspec::short_hash(&cluster, "n"));
+    let spec = Spec { name, image: images::sandbox(), labels: labels("p", label::SANDBOX), ..Spec::default() };
+    let id = docker.create(&spec).await.expect("created");
+    docker.start(&id).await.expect("started");
+    let stdio = Stdio { stdin: true, stdout: true, ..Stdio::default() };
+    let exec = docker.create_exec(&id, &["/pause".to_owned()], stdio).await.expect("prepared");
+    drop(docker.start_exec(&exec, stdio).await.expect("started"));
+    let until = |count: usize| {
+        let id = id.clone();
+        let reached = async move {
+            while processes(&id) != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reached)
+    };
+    let ran = until(2).await;
+    docker.end_exec(&id, &exec).await.expect("ended");
+    let ended = until(1).await;
+    let code = tokio::time::timeout(Duration::from_secs(20), docker.wait_exec(&exec)).await;
+    docker.end_exec(&id, &exec).await.expect("nothing to end");
+    docker.remove(&id).await.expect("removed");
+    assert!(ran.is_ok(), "it runs on without its streams");
+    assert!(ended.is_ok(), "and no longer once it was ended");
+    assert_eq!(code.expect("it has ended"), Ok(137));
 }

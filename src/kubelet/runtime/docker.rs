@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::container::LogOutput;
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, EndpointIpamConfig, EndpointSettings,
     HostConfig, HostConfigLogConfig, Ipam, IpamConfig, Mount as DockerMount, MountBindOptions,
@@ -20,17 +20,19 @@ use bollard::models::{
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, Stream, StreamExt};
 use jiff::Timestamp;
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
-use crate::network;
+use crate::{blocking, network};
 
 use super::looks::Looks;
-use super::orphans::kill_tree;
+use super::netns;
+use super::orphans::{is_of, kill_tree};
 use super::{
-    Bridge, Container, Credentials, EXEC_OUTPUT_MAX, Error, Event, Exec, Image, Info, LogQuery, Network, Result,
-    Runtime, Spec, State, label,
+    Attached, Bridge, Container, Credentials, EXEC_OUTPUT_MAX, Error, Event, Exec, Image, Info, LogQuery, Network,
+    Pipe, Result, Runtime, Spec, State, Stdio, Terminal, Usage, Written, cgroup, label,
 };
 
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -42,6 +44,13 @@ const LOG_SIZE_MAX: &str = "10m";
 const LOG_FILES_MAX: &str = "2";
 /// Events of this long ago are told again to a new listener.
 const EVENTS_OVERLAP_SECONDS: i64 = 2;
+/// What is read of a program's output at a time.
+const OUTPUT_BUFFER_BYTES: usize = 32 * 1024;
+/// How often it is looked whether a command has ended whose streams have.
+const EXEC_LOOK_MIN: Duration = Duration::from_millis(10);
+const EXEC_LOOK_MAX: Duration = Duration::from_millis(500);
+/// How long a command may take to start that is to be ended.
+const EXEC_START_LIMIT: Duration = Duration::from_secs(30);
 
 pub struct Docker {
     host: String,
@@ -97,6 +106,28 @@ impl Docker {
         HashMap::from([("label".to_owned(), labels)])
     }
 
+    /// What the engine says that a container uses; `None` when it does not run.
+    async fn stats(&self, id: &str) -> Result<Option<Usage>> {
+        let options = query::StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let client = self.client().await?;
+        let answer = match client.stats(id, Some(options)).next().await {
+            None => return Ok(None),
+            Some(Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. })) => {
+                return Ok(None);
+            }
+            Some(answer) => answer.map_err(|e| self.error(e))?,
+        };
+        let cpu = answer.cpu_stats.and_then(|cpu| cpu.cpu_usage).and_then(|usage| usage.total_usage);
+        let memory = answer.memory_stats.unwrap_or_default();
+        let kept = memory.stats.unwrap_or_default();
+        // The names in both versions of control groups.
+        let idle = ["total_inactive_file", "inactive_file"].iter().find_map(|name| kept.get(*name)).copied();
+        Ok(cpu.zip(memory.usage).map(|(cpu, memory)| Usage {
+            cpu: Duration::from_nanos(cpu),
+            memory_bytes: memory.saturating_sub(idle.unwrap_or(0)),
+        }))
+    }
+
     fn own_labels(&self) -> HashMap<String, String> {
         HashMap::from([
             (label::CLUSTER.to_owned(), self.cluster_id.clone()),
@@ -124,6 +155,21 @@ fn told(host: &str, error: bollard::errors::Error) -> Error {
         E::JsonDataError { .. } | E::JsonSerdeError { .. } => Error::Refused(error.to_string()),
         other => down(host, &other),
     }
+}
+
+/// A program's output as the engine sends it.
+fn written(
+    host: String,
+    output: impl Stream<Item = std::result::Result<LogOutput, bollard::errors::Error>> + Send + 'static,
+) -> BoxStream<'static, Result<Written>> {
+    let written = output.map(move |part| match part {
+        Ok(LogOutput::StdErr { message }) => Ok(Written::Stderr(message)),
+        Ok(LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message }) => {
+            Ok(Written::Stdout(message))
+        }
+        Err(error) => Err(told(&host, error)),
+    });
+    written.boxed()
 }
 
 fn timestamp(text: Option<&str>) -> Option<Timestamp> {
@@ -393,6 +439,21 @@ impl Runtime for Docker {
         }
     }
 
+    async fn usage(&self, ids: &[String]) -> Result<BTreeMap<String, Usage>> {
+        let wanted = ids.to_vec();
+        let read = blocking::call(move || {
+            wanted.into_iter().filter_map(|id| cgroup::usage(&id).map(|used| (id, used))).collect::<BTreeMap<_, _>>()
+        });
+        let mut found = read.await.unwrap_or_default();
+        // Where this process does not see the containers' groups, as inside a container, the engine reads them.
+        for id in ids.iter().filter(|id| !found.contains_key(*id)).cloned().collect::<Vec<_>>() {
+            if let Some(used) = self.stats(&id).await? {
+                found.insert(id, used);
+            }
+        }
+        Ok(found)
+    }
+
     async fn image(&self, name: &str) -> Result<Option<Image>> {
         let client = self.client().await?;
         match client.inspect_image(name).await.map_err(|e| self.error(e)) {
@@ -476,6 +537,123 @@ impl Runtime for Docker {
                 Err(Error::Refused(format!("command timed out after {} s", timeout.as_secs())))
             }
         }
+    }
+
+    async fn create_exec(&self, id: &str, command: &[String], stdio: Stdio) -> Result<String> {
+        let client = self.client().await?;
+        let options = CreateExecOptions {
+            attach_stdin: Some(stdio.stdin),
+            attach_stdout: Some(stdio.stdout),
+            attach_stderr: Some(stdio.stderr),
+            tty: Some(stdio.tty),
+            cmd: Some(command.to_vec()),
+            ..Default::default()
+        };
+        client.create_exec(id, options).await.map(|made| made.id).map_err(|e| self.error(e))
+    }
+
+    async fn start_exec(&self, exec: &str, stdio: Stdio) -> Result<Attached> {
+        let client = self.client().await?;
+        let options =
+            StartExecOptions { tty: stdio.tty, output_capacity: Some(OUTPUT_BUFFER_BYTES), ..Default::default() };
+        match client.start_exec(exec, Some(options)).await.map_err(|e| self.error(e))? {
+            StartExecResults::Attached { output, input } => {
+                Ok(Attached { input, output: written(self.host.clone(), output) })
+            }
+            StartExecResults::Detached => Err(Error::Refused("the engine detached from the command".to_owned())),
+        }
+    }
+
+    async fn wait_exec(&self, exec: &str) -> Result<i32> {
+        let client = self.client().await?;
+        let mut pause = EXEC_LOOK_MIN;
+        // The engine tells of no end, and a program may close its streams long before it.
+        loop {
+            let seen = client.inspect_exec(exec).await.map_err(|e| self.error(e))?;
+            if seen.running != Some(true)
+                && let Some(code) = seen.exit_code
+            {
+                return Ok(i32::try_from(code).unwrap_or(255));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(EXEC_LOOK_MAX);
+        }
+    }
+
+    async fn end_exec(&self, id: &str, exec: &str) -> Result<()> {
+        let client = self.client().await?;
+        let mut pause = EXEC_LOOK_MIN;
+        let looking = async {
+            loop {
+                let seen = client.inspect_exec(exec).await.map_err(|e| self.error(e))?;
+                let running = seen.running == Some(true);
+                let pid = seen.pid.filter(|pid| running && *pid > 0).and_then(|pid| i32::try_from(pid).ok());
+                if pid.is_some() || (!running && seen.exit_code.is_some()) {
+                    return Ok::<_, Error>(pid);
+                }
+                // The engine hands out the streams before the program runs.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(EXEC_LOOK_MAX);
+            }
+        };
+        let pid = match tokio::time::timeout(EXEC_START_LIMIT, looking).await {
+            Ok(Ok(pid)) => pid,
+            // Its container is gone, and it with it.
+            Ok(Err(Error::NotFound(_))) => None,
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(Error::Refused("the command neither starts nor ends".to_owned())),
+        };
+        if let Some(pid) = pid {
+            let container = id.to_owned();
+            let killed = tokio::task::spawn_blocking(move || kill_tree(pid, &container)).await;
+            tracing::debug!(id, ?killed, "a command whose client is gone was ended");
+        }
+        Ok(())
+    }
+
+    async fn attach(&self, id: &str, stdio: Stdio) -> Result<Attached> {
+        let client = self.client().await?;
+        let options = query::AttachContainerOptions {
+            stream: true,
+            stdin: stdio.stdin,
+            stdout: stdio.stdout,
+            stderr: stdio.stderr,
+            ..Default::default()
+        };
+        let attached = client.attach_container(id, Some(options)).await.map_err(|e| self.error(e))?;
+        Ok(Attached { input: attached.input, output: written(self.host.clone(), attached.output) })
+    }
+
+    async fn resize(&self, terminal: Terminal<'_>, width: u16, height: u16) -> Result<()> {
+        let client = self.client().await?;
+        let (w, h) = (i32::from(width), i32::from(height));
+        match terminal {
+            Terminal::Container(id) => client.resize_container_tty(id, query::ResizeContainerTTYOptions { w, h }).await,
+            Terminal::Exec(id) => client.resize_exec(id, ResizeExecOptions { width, height }).await,
+        }
+        .map_err(|e| self.error(e))
+    }
+
+    async fn connect(&self, sandbox: &Container, port: u16) -> Result<Box<dyn Pipe>> {
+        let client = self.client().await?;
+        let seen = client.inspect_container(&sandbox.id, None).await.map_err(|e| self.error(e))?;
+        let pid = seen.state.and_then(|state| state.pid).and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
+        let refused = |error: std::io::Error| Error::Refused(format!("connecting to port {port}: {error}"));
+        if is_of(pid, &sandbox.id) {
+            match netns::connect(pid, port).await {
+                Ok(stream) => return Ok(Box::new(stream)),
+                Err(netns::Error::Connect(error)) => return Err(refused(error)),
+                Err(netns::Error::Enter(error)) => tracing::debug!(%error, "cannot enter a pod's network"),
+            }
+        }
+        // Without the right to enter it, what listens on the pod's address can still be reached.
+        let address = match sandbox.label(label::ADDRESS) {
+            "" => "127.0.0.1",
+            address => address,
+        };
+        let connected = tokio::time::timeout(netns::CONNECT_LIMIT, TcpStream::connect((address, port))).await;
+        let stream = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(refused)?;
+        Ok(Box::new(stream))
     }
 
     async fn logs(&self, id: &str, query: &LogQuery) -> Result<BoxStream<'static, Result<Bytes>>> {

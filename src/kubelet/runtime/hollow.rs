@@ -1,6 +1,7 @@
 //! A container engine in memory: keeps every rule that the kubelet relies on and runs nothing.
 //!
-//! For tests and for clusters of pretended nodes. Containers run until signalled; `end` lets a test make one exit.
+//! For tests and for clusters of pretended nodes. Containers run until signalled; `end` lets a test make one exit. Of commands,
+//! `cat` repeats its input and `false` fails; every port repeats what it is sent.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -13,9 +14,12 @@ use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 
 use super::{
-    Bridge, Container, Credentials, Error, Event, Exec, Image, Info, LogQuery, Network, Result, Runtime, Spec, State,
-    label,
+    Attached, Bridge, Container, Credentials, Error, Event, Exec, Image, Info, LogQuery, Network, Pipe, Result,
+    Runtime, Spec, State, Stdio, Terminal, Usage, Written, label,
 };
+
+/// What is on its way back.
+const ECHO_BYTES_MAX: usize = 64 * 1024;
 
 struct Held {
     container: Container,
@@ -30,6 +34,8 @@ struct Inside {
     bridges: BTreeMap<String, Bridge>,
     /// Images that a registry would have.
     registry: Vec<String>,
+    /// Commands that were not waited for yet, by id.
+    execs: BTreeMap<String, Vec<String>>,
 }
 
 pub struct Hollow {
@@ -38,6 +44,7 @@ pub struct Hollow {
     inside: Mutex<Inside>,
     events: broadcast::Sender<Event>,
     hangs: watch::Sender<bool>,
+    begun: tokio::time::Instant,
 }
 
 impl Hollow {
@@ -48,6 +55,7 @@ impl Hollow {
             inside: Mutex::new(Inside::default()),
             events: broadcast::channel(1024).0,
             hangs: watch::channel(false).0,
+            begun: tokio::time::Instant::now(),
         }
     }
 
@@ -82,6 +90,21 @@ impl Hollow {
         let _ = self.events.send(event);
     }
 
+    /// Commands that have not ended.
+    pub fn execs(&self) -> usize {
+        self.lock().execs.len()
+    }
+
+    /// # Errors
+    /// When it is not there, or does not run.
+    fn running(&self, id: &str) -> Result<()> {
+        match self.lock().containers.get(id) {
+            Some(held) if held.container.state == State::Running => Ok(()),
+            Some(_) => Err(Error::Conflict(format!("container {id} is not running"))),
+            None => Err(Error::NotFound(format!("No such container: {id}"))),
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -89,6 +112,23 @@ impl Hollow {
 
 fn event(container: &Container, action: &str) -> Event {
     Event { pod_uid: container.label(label::POD_UID).to_owned(), action: action.to_owned() }
+}
+
+/// Every program ends well but this one.
+fn code(command: &[String]) -> i32 {
+    i32::from(command.first().is_some_and(|program| program == "false"))
+}
+
+/// The one program that writes: what it reads.
+fn repeats(command: &[String]) -> bool {
+    command.first().is_some_and(|program| program == "cat")
+}
+
+fn echo() -> Attached {
+    let (near, far) = tokio::io::duplex(ECHO_BYTES_MAX);
+    let output = tokio_util::io::ReaderStream::new(far)
+        .map(|read| read.map(Written::Stdout).map_err(|error| Error::Refused(error.to_string())));
+    Attached { input: Box::pin(near), output: output.boxed() }
 }
 
 #[async_trait]
@@ -194,6 +234,15 @@ impl Runtime for Hollow {
         Ok(())
     }
 
+    /// Every container pretends to keep a tenth of a processor busy, and a mebibyte in use.
+    async fn usage(&self, ids: &[String]) -> Result<BTreeMap<String, Usage>> {
+        self.answers().await;
+        let used = Usage { cpu: self.begun.elapsed() / 10, memory_bytes: 1 << 20 };
+        let inside = self.lock();
+        let runs = |id: &&String| inside.containers.get(*id).is_some_and(|held| held.container.state == State::Running);
+        Ok(ids.iter().filter(runs).map(|id| (id.clone(), used)).collect())
+    }
+
     async fn signal(&self, id: &str, signal: &str) -> Result<()> {
         self.end(id, if signal == "SIGKILL" { 137 } else { 0 });
         Ok(())
@@ -251,14 +300,54 @@ impl Runtime for Hollow {
     }
 
     async fn exec(&self, id: &str, command: &[String], _timeout: Duration) -> Result<Exec> {
-        match self.lock().containers.get(id) {
-            Some(held) if held.container.state == State::Running => Ok(Exec {
-                code: i64::from(command.first().is_some_and(|program| program == "false")),
-                output: String::new(),
-            }),
-            Some(_) => Err(Error::Conflict(format!("container {id} is not running"))),
-            None => Err(Error::NotFound(format!("No such container: {id}"))),
+        self.running(id)?;
+        Ok(Exec { code: i64::from(code(command)), output: String::new() })
+    }
+
+    async fn create_exec(&self, id: &str, command: &[String], _stdio: Stdio) -> Result<String> {
+        self.running(id)?;
+        let mut inside = self.lock();
+        inside.made += 1;
+        let exec = format!("exec{:010}", inside.made);
+        inside.execs.insert(exec.clone(), command.to_vec());
+        Ok(exec)
+    }
+
+    async fn start_exec(&self, exec: &str, _stdio: Stdio) -> Result<Attached> {
+        let command = self.lock().execs.get(exec).cloned();
+        let command = command.ok_or_else(|| Error::NotFound(format!("No such exec instance: {exec}")))?;
+        let mut echo = echo();
+        if !repeats(&command) {
+            echo.output = futures::stream::empty().boxed();
         }
+        Ok(echo)
+    }
+
+    async fn wait_exec(&self, exec: &str) -> Result<i32> {
+        let command = self.lock().execs.remove(exec);
+        command.map(|command| code(&command)).ok_or_else(|| Error::NotFound(format!("No such exec instance: {exec}")))
+    }
+
+    async fn end_exec(&self, _id: &str, exec: &str) -> Result<()> {
+        self.lock().execs.remove(exec);
+        Ok(())
+    }
+
+    async fn attach(&self, id: &str, _stdio: Stdio) -> Result<Attached> {
+        self.running(id)?;
+        Ok(echo())
+    }
+
+    async fn resize(&self, _terminal: Terminal<'_>, _width: u16, _height: u16) -> Result<()> {
+        Ok(())
+    }
+
+    async fn connect(&self, sandbox: &Container, _port: u16) -> Result<Box<dyn Pipe>> {
+        self.running(&sandbox.id)?;
+        let (near, far) = tokio::io::duplex(ECHO_BYTES_MAX);
+        let (mut from, mut to) = tokio::io::split(far);
+        tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
+        Ok(Box::new(near))
     }
 
     async fn logs(&self, id: &str, _query: &LogQuery) -> Result<BoxStream<'static, Result<Bytes>>> {

@@ -5,18 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
 
+mod cgroup;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod docker;
 pub mod hollow;
 mod looks;
+mod netns;
 mod orphans;
 
 pub mod label {
@@ -218,6 +222,15 @@ pub struct Info {
     pub root_dir: String,
 }
 
+/// What a container has used of the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since it started.
+    pub cpu: Duration,
+    /// Memory now that cannot be taken back under pressure.
+    pub memory_bytes: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {
     pub code: i64,
@@ -225,6 +238,40 @@ pub struct Exec {
     pub output: String,
 }
 pub const EXEC_OUTPUT_MAX: usize = 10 * 1024;
+
+/// Which of a program's streams are open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stdio {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub tty: bool,
+}
+
+/// A part of what a program writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// Of a terminal, everything.
+    Stdout(Bytes),
+    Stderr(Bytes),
+}
+
+/// A program's open streams. `input` ends with its shutdown; dropping all closes them.
+pub struct Attached {
+    pub input: Pin<Box<dyn AsyncWrite + Send>>,
+    pub output: BoxStream<'static, Result<Written>>,
+}
+
+/// Whose terminal.
+#[derive(Debug, Clone, Copy)]
+pub enum Terminal<'a> {
+    Container(&'a str),
+    Exec(&'a str),
+}
+
+/// A connection.
+pub trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
 
 /// Something happened to a container of this pod: look again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,10 +311,25 @@ pub trait Runtime: Send + Sync + 'static {
     async fn signal(&self, id: &str, signal: &str) -> Result<()>;
     /// Removes with force, volumes included. Removing what is gone does nothing.
     async fn remove(&self, id: &str) -> Result<()>;
+    /// What these running containers use, by id. One that has ended meanwhile is absent.
+    async fn usage(&self, ids: &[String]) -> Result<BTreeMap<String, Usage>>;
     async fn image(&self, name: &str) -> Result<Option<Image>>;
     async fn pull(&self, name: &str, credentials: Option<Credentials>) -> Result<()>;
     async fn load(&self, tar: Bytes) -> Result<()>;
     async fn exec(&self, id: &str, command: &[String], timeout: Duration) -> Result<Exec>;
+    /// Prepares a command in a running container; its id.
+    async fn create_exec(&self, id: &str, command: &[String], stdio: Stdio) -> Result<String>;
+    /// Starts it once. It runs on when its streams are dropped, until `end_exec`.
+    async fn start_exec(&self, exec: &str, stdio: Stdio) -> Result<Attached>;
+    /// Waits for its end; its exit code.
+    async fn wait_exec(&self, exec: &str) -> Result<i32>;
+    /// Kills it, and what it started, if it still runs.
+    async fn end_exec(&self, id: &str, exec: &str) -> Result<()>;
+    /// The streams of a running container's own program, which runs on when they are dropped.
+    async fn attach(&self, id: &str, stdio: Stdio) -> Result<Attached>;
+    async fn resize(&self, terminal: Terminal<'_>, width: u16, height: u16) -> Result<()>;
+    /// A connection to a port of a running pod, as one of its own containers makes it to itself.
+    async fn connect(&self, sandbox: &Container, port: u16) -> Result<Box<dyn Pipe>>;
     /// `NotFound` or `Conflict`, here or as the stream's first item: the container is gone or being removed.
     async fn logs(&self, id: &str, query: &LogQuery) -> Result<BoxStream<'static, Result<Bytes>>>;
     /// Ends when the connection to the engine breaks.

@@ -28,7 +28,8 @@ pub fn kill_tree(pid: i32, container_id: &str) -> usize {
     found.len()
 }
 
-fn is_of(pid: i32, container_id: &str) -> bool {
+/// Whether the process is one of the container's.
+pub fn is_of(pid: i32, container_id: &str) -> bool {
     pid > 1
         && !container_id.is_empty()
         && std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(container_id))

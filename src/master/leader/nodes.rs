@@ -1,4 +1,4 @@
-//! Node life on the leader: how long each node has been silent, judged once a second.
+//! Node life on the leader: how long each node has been silent, judged once a second or oftener.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Leader, guarded};
 
-/// How often silence is judged.
+/// How often silence is judged, at least.
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
+/// And at most: a look costs a few microseconds a node.
+const JUDGE_EVERY_MIN: Duration = Duration::from_millis(100);
+
+/// A silence is noticed a quarter of the grace late at worst.
+fn judge_every(grace: Duration) -> Duration {
+    (grace / 4).clamp(JUDGE_EVERY_MIN, JUDGE_EVERY)
+}
 
 /// When each node was last heard from, by any master's session. Every master keeps one: the sessions of a master feed its
 /// own, and the leader's is fed by the other masters' reports too.
@@ -101,7 +108,7 @@ impl Heard {
 }
 
 pub async fn run(leader: Leader, term: Term, ended: CancellationToken) {
-    let mut judge = tokio::time::interval(JUDGE_EVERY);
+    let mut judge = tokio::time::interval(judge_every(leader.context().settings.node_grace));
     judge.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

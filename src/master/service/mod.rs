@@ -11,6 +11,7 @@ pub mod status;
 use std::sync::Arc;
 
 use consensus::Consensus;
+use control::authz::Authorizer;
 use replica::Replica;
 use rpc::Identity;
 use rpc::pb;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub trust: Arc<Trust>,
     pub keys: Arc<Keyring>,
     pub rotations: Rotations,
+    /// For what another master authorized already.
+    pub authorizer: Authorizer,
     pub now: Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>,
     /// Of this process, drawn at its start: tells it from another that runs on a copy of its data dir.
     pub incarnation: u64,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consensus::transport::Change;
-use control::authz::{self, Attributes, User};
+use control::authz::{Attributes, Authorizer, User};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use rpc::Identity;
@@ -152,15 +152,25 @@ impl Peer for PeerService {
 
     async fn relay(&self, request: Request<Streaming<pb::StreamFrame>>) -> Result<Response<Self::RelayStream>, Status> {
         self.member(&request)?;
-        let first = request.into_inner().message().await?;
-        let open = first
+        let mut frames = request.into_inner();
+        let open = frames
+            .message()
+            .await?
             .and_then(|frame| frame.open)
             .ok_or_else(|| Status::invalid_argument("the first frame must open a stream"))?;
-        reaches(&open, &self.0.replica.root())?;
+        reaches(&open, &self.0.replica.root(), &self.0.authorizer)?;
         match self.0.sessions.open_stream(open.clone()).await {
-            Some(frames) => Ok(Response::new(crate::sessions::relayed(frames?))),
+            Some(dialled) => Ok(Response::new(crate::sessions::relayed(dialled?, frames.boxed()))),
             None => Err(Status::not_found(format!("no session of node {} here", open.node))),
         }
+    }
+
+    type UsagesStream = BoxStream<'static, Result<pb::HeldUsage, Status>>;
+
+    async fn usages(&self, request: Request<pb::UsagesRequest>) -> Result<Response<Self::UsagesStream>, Status> {
+        self.member(&request)?;
+        let held = self.0.sessions.usages(request.get_ref());
+        Ok(Response::new(futures::stream::iter(held.into_iter().map(Ok)).boxed()))
     }
 
     async fn change_membership(
@@ -234,22 +244,15 @@ impl Peer for PeerService {
     }
 }
 
-/// Whether the stream may be opened, as this master knows it, whatever the one that relays it has found: the user may read
-/// the pod's logs, and the pod is bound to that node under that uid.
-fn reaches(open: &pb::StreamOpen, root: &State) -> Result<(), Status> {
+/// Whether the stream may be opened, as this master knows it, whatever the one that relays it has found: the user may do to
+/// the pod what is asked, and the pod is bound to that node under that uid.
+fn reaches(open: &pb::StreamOpen, root: &State, authorizer: &Authorizer) -> Result<(), Status> {
     let user = match open.user.as_str() {
         "" => return Err(Status::permission_denied("a relayed stream names no user")),
         name => User { name: name.to_owned(), groups: open.groups.clone(), ..User::default() },
     };
-    let asked = Attributes {
-        verb: "get".to_owned(),
-        resource: "pods".to_owned(),
-        subresource: "log".to_owned(),
-        namespace: open.namespace.clone(),
-        name: open.pod.clone(),
-        ..Attributes::default()
-    };
-    authz::authorize(&user, &asked, root).map_err(Status::permission_denied)?;
+    let asked = Attributes { namespace: open.namespace.clone(), ..asked(open)? };
+    authorizer.authorize(&user, &asked, root).map_err(Status::permission_denied)?;
     let pod = root.get(&Key::new("", "pods", &open.namespace, &open.pod));
     if pod.is_some_and(|pod| pod.header.uid == open.uid && pod.header.node == open.node) {
         return Ok(());
@@ -257,8 +260,36 @@ fn reaches(open: &pb::StreamOpen, root: &State) -> Result<(), Status> {
     Err(Status::not_found(format!("pod {}/{} is not on node {}", open.namespace, open.pod, open.node)))
 }
 
+/// What the user asked of the API.
+fn asked(open: &pb::StreamOpen) -> Result<Attributes, Status> {
+    let of_pod = |verb: &str, subresource: &str| Attributes {
+        verb: verb.to_owned(),
+        resource: "pods".to_owned(),
+        subresource: subresource.to_owned(),
+        name: open.pod.clone(),
+        ..Attributes::default()
+    };
+    Ok(match open {
+        pb::StreamOpen { exec: Some(_), .. } => of_pod("create", "exec"),
+        pb::StreamOpen { attach: Some(_), .. } => of_pod("create", "attach"),
+        pb::StreamOpen { connect: Some(connect), .. } => match connect.resource.as_str() {
+            "" => of_pod("create", "portforward"),
+            "pods" | "services" => Attributes {
+                verb: connect.verb.clone(),
+                resource: connect.resource.clone(),
+                subresource: "proxy".to_owned(),
+                name: connect.name.clone(),
+                ..Attributes::default()
+            },
+            other => return Err(Status::permission_denied(format!("there is no proxy of {other}"))),
+        },
+        _ => of_pod("get", "log"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use control::authz;
     use state::{Command, EntryId, Header, Op, Put};
 
     use super::*;
@@ -284,7 +315,8 @@ mod tests {
             uid: "u1".into(),
             ..Default::default()
         };
-        reaches(&open, &root).expect("the admin may");
+        let authorizer = Authorizer::default();
+        reaches(&open, &root, &authorizer).expect("the admin may");
         let denied = tonic::Code::PermissionDenied;
         for (open, code) in [
             (pb::StreamOpen { groups: vec![], ..open.clone() }, denied),
@@ -293,10 +325,43 @@ mod tests {
                 pb::StreamOpen { user: "system:node:n1".into(), groups: vec![authz::NODES.into()], ..open.clone() },
                 denied,
             ),
+            (
+                pb::StreamOpen {
+                    connect: Some(pb::ConnectOptions { resource: "secrets".into(), ..Default::default() }),
+                    ..open.clone()
+                },
+                denied,
+            ),
             (pb::StreamOpen { uid: "u2".into(), ..open.clone() }, tonic::Code::NotFound),
             (pb::StreamOpen { node: "n2".into(), ..open }, tonic::Code::NotFound),
         ] {
-            assert_eq!(reaches(&open, &root).expect_err("refused").code(), code, "{open:?}");
+            assert_eq!(reaches(&open, &root, &authorizer).expect_err("refused").code(), code, "{open:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_authorized_again_is_what_was_asked() {
+        let open = pb::StreamOpen { pod: "web".into(), ..Default::default() };
+        let connect = |verb: &str, resource: &str, name: &str| {
+            let [verb, resource, name] = [verb, resource, name].map(str::to_owned);
+            pb::StreamOpen { connect: Some(pb::ConnectOptions { port: 80, verb, resource, name }), ..open.clone() }
+        };
+        for (open, want) in [
+            (open.clone(), ("get", "pods", "log", "web")),
+            (
+                pb::StreamOpen { exec: Some(pb::ExecOptions::default()), ..open.clone() },
+                ("create", "pods", "exec", "web"),
+            ),
+            (
+                pb::StreamOpen { attach: Some(pb::AttachOptions::default()), ..open.clone() },
+                ("create", "pods", "attach", "web"),
+            ),
+            (connect("", "", ""), ("create", "pods", "portforward", "web")),
+            (connect("patch", "pods", "web:80"), ("patch", "pods", "proxy", "web:80")),
+            (connect("get", "services", "s:http"), ("get", "services", "proxy", "s:http")),
+        ] {
+            let Attributes { verb, resource, subresource, name, .. } = asked(&open).expect("asked");
+            assert_eq!((verb.as_str(), resource.as_str(), subresource.as_str(), name.as_str()), want);
         }
     }
 }

@@ -13,7 +13,9 @@
 //! opened; messages go down in the order of their revisions.
 
 mod assignment;
+mod links;
 mod streams;
+mod usage;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +43,7 @@ use crate::fence::Epochs;
 use crate::leader::Heard;
 use assignment::Assigned;
 
-pub use streams::{NodeStreams, Relay, Uplink, relayed};
+pub use streams::{Dialled, NodeStreams, Relay, Uplink, relayed};
 pub use writes::{CERTIFICATE, new_node};
 
 /// Messages waiting for a slow node; beyond it the session waits, and the next difference is larger instead.
@@ -81,6 +83,7 @@ struct Inner {
     parts: Parts,
     connected: Mutex<BTreeMap<String, Connected>>,
     waiting: streams::Waiting,
+    usages: usage::Held,
     serial: AtomicU64,
 }
 
@@ -99,6 +102,7 @@ impl Sessions {
             parts,
             connected: Mutex::default(),
             waiting: streams::Waiting::default(),
+            usages: usage::Held::default(),
             serial: AtomicU64::new(1),
         }))
     }
@@ -298,6 +302,7 @@ impl Session<'_> {
                             }
                             writes.push(self.sessions.write(self.name, self.uid, write));
                         }
+                        Some(Up::Usage(usage)) => self.sessions.0.usages.keep(self.name, self.uid, usage),
                         Some(Up::Hello(_)) | None => return "an unexpected message".into(),
                     }
                 }

@@ -1,4 +1,4 @@
-//! Streams of nodes (logs; later exec, attach and port-forward) through whichever master holds the node's session.
+//! Streams of nodes through whichever master holds the node's session: logs here, everything else in `links`.
 //!
 //! ```text
 //! API request ─▶ session here? ── yes ─▶ StreamRequest(id) down ─▶ the node dials `Stream` with the id ─▶ frames
@@ -13,18 +13,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use apiserver::{LogOptions, LogStream, PodRef, StreamError, Streams};
+use apiserver::{Link, LogOptions, LogStream, PodRef, Session, StreamError, Streams};
 use bytes::Bytes;
 use control::authz::User;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use rpc::pb;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::Sessions;
+use super::{Sessions, links};
 
 /// How long a node has to dial back for a stream.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
@@ -40,10 +40,18 @@ const WAITING_MAX: usize = 1024;
 
 /// What a node sends for one stream.
 pub type Uplink = BoxStream<'static, Result<pb::StreamFrame, Status>>;
+/// What it is sent.
+pub type Downlink = mpsc::Sender<Result<pb::StreamFrame, Status>>;
+
+/// Both directions of an open stream. It ends when `down` is dropped.
+pub struct Dialled {
+    pub up: Uplink,
+    pub down: Downlink,
+}
 
 /// Streams asked for that the node has not dialled back for yet, by id.
 #[derive(Default)]
-pub(super) struct Waiting(Mutex<BTreeMap<String, (String, oneshot::Sender<Uplink>)>>);
+pub(super) struct Waiting(Mutex<BTreeMap<String, (String, oneshot::Sender<Dialled>)>>);
 
 /// Takes a stream off the waiting ones when it is opened or given up.
 struct Forget<'a> {
@@ -61,12 +69,12 @@ impl Drop for Forget<'_> {
 #[async_trait::async_trait]
 pub trait Relay: Send + Sync + 'static {
     /// Opens the stream at whichever other master holds the node's session; `None`: no master does.
-    async fn open(&self, open: pb::StreamOpen) -> Result<Option<Uplink>, StreamError>;
+    async fn open(&self, open: pb::StreamOpen) -> Result<Option<Dialled>, StreamError>;
 }
 
 impl Sessions {
     /// Opens a stream of a node whose session this master holds; `None` when it does not.
-    pub async fn open_stream(&self, open: pb::StreamOpen) -> Option<Result<Uplink, Status>> {
+    pub async fn open_stream(&self, open: pb::StreamOpen) -> Option<Result<Dialled, Status>> {
         let connected = self.connected().get(&open.node).cloned()?;
         if let Some(silence) = self.0.parts.heard.silence(&open.node).filter(|silence| *silence > SILENCE_MAX) {
             return Some(Err(Status::deadline_exceeded(format!(
@@ -109,7 +117,7 @@ impl Sessions {
         Some(opened)
     }
 
-    /// The node dialled back for stream `id`. Frames towards the node are for later streams; logs need none.
+    /// The node dialled back for stream `id`, and gets what is for it.
     ///
     /// # Errors
     /// `NOT_FOUND` when nobody waits for that stream of that node (any more).
@@ -124,18 +132,13 @@ impl Sessions {
         let taken = if ours { waiting.remove(id) } else { None };
         drop(waiting);
         let (_, taken) = taken.ok_or_else(|| Status::not_found("nobody waits for this stream"))?;
-        let (down, stream) = tokio::sync::mpsc::channel(1);
-        // The node's call lives as long as its frames are read: `down` is dropped with the reader.
-        let up = up.chain(futures::stream::once(async move {
-            drop(down);
-            Ok(pb::StreamFrame { eof: true, ..Default::default() })
-        }));
-        taken.send(up.boxed()).map_err(|_| Status::not_found("nobody waits for this stream any more"))?;
+        let (down, stream) = mpsc::channel(FRAMES_MAX);
+        taken.send(Dialled { up, down }).map_err(|_| Status::not_found("nobody waits for this stream any more"))?;
         Ok(ReceiverStream::new(stream))
     }
 }
 
-/// Logs for the API server: from the node's session here, or through the master that holds it.
+/// Streams for the API server: from the node's session here, or through the master that holds it.
 pub struct NodeStreams {
     pub sessions: Sessions,
     pub relay: Arc<dyn Relay>,
@@ -145,12 +148,16 @@ pub struct NodeStreams {
 impl Streams for NodeStreams {
     async fn logs(&self, user: &User, pod: PodRef, options: LogOptions) -> Result<LogStream, StreamError> {
         let open = open_logs(user, pod, options);
-        log_stream(self.open(open).await?).await
+        log_stream(self.dial(open).await?).await
+    }
+
+    async fn open(&self, user: &User, pod: PodRef, session: Session) -> Result<Link, StreamError> {
+        links::link(self.dial(links::open(user, pod, session)).await?).await
     }
 }
 
 impl NodeStreams {
-    async fn open(&self, open: pb::StreamOpen) -> Result<Uplink, StreamError> {
+    async fn dial(&self, open: pb::StreamOpen) -> Result<Dialled, StreamError> {
         let since = Instant::now();
         loop {
             if let Some(opened) = self.sessions.open_stream(open.clone()).await {
@@ -197,12 +204,13 @@ fn open_logs(user: &User, pod: PodRef, options: LogOptions) -> pb::StreamOpen {
             since_time: options.since.map(|time| time.to_string()).unwrap_or_default(),
             timestamps: options.timestamps,
         }),
+        ..Default::default()
     }
 }
 
 /// Waits for the first frame, so that a failure becomes a proper HTTP answer, and turns the rest into bytes.
-async fn log_stream(mut frames: Uplink) -> Result<LogStream, StreamError> {
-    let first = match frames.next().await {
+async fn log_stream(mut dialled: Dialled) -> Result<LogStream, StreamError> {
+    let first = match dialled.up.next().await {
         None => return Ok(futures::stream::empty().boxed()),
         Some(frame) => data(frame)?,
     };
@@ -211,15 +219,15 @@ async fn log_stream(mut frames: Uplink) -> Result<LogStream, StreamError> {
     if ended {
         return Ok(first.boxed());
     }
-    Ok(first.chain(until_end(frames)).boxed())
+    Ok(first.chain(until_end(dialled)).boxed())
 }
 
-fn until_end(frames: Uplink) -> impl Stream<Item = Result<Bytes, StreamError>> + Send {
-    futures::stream::unfold(Some(frames), |frames| async move {
-        let mut frames = frames?;
-        match frames.next().await.map(data) {
+fn until_end(dialled: Dialled) -> impl Stream<Item = Result<Bytes, StreamError>> + Send {
+    futures::stream::unfold(Some(dialled), |dialled| async move {
+        let mut dialled = dialled?;
+        match dialled.up.next().await.map(data) {
             None | Some(Ok(None)) => None,
-            Some(Ok(Some(bytes))) => Some((Ok(bytes), Some(frames))),
+            Some(Ok(Some(bytes))) => Some((Ok(bytes), Some(dialled))),
             Some(Err(error)) => Some((Err(error), None)),
         }
     })
@@ -227,38 +235,55 @@ fn until_end(frames: Uplink) -> impl Stream<Item = Result<Bytes, StreamError>> +
 
 /// The bytes of a frame; `None` at the end.
 fn data(frame: Result<pb::StreamFrame, Status>) -> Result<Option<Bytes>, StreamError> {
-    let frame =
-        frame.map_err(|status| StreamError::Unavailable(format!("the node's stream broke: {}", status.message())))?;
+    let frame = frame.map_err(broke)?;
     match frame.error {
-        Some(error) => Err(match error.code {
-            400 => StreamError::BadRequest(error.message),
-            404 => StreamError::NotFound(error.message),
-            503 => StreamError::Unavailable(error.message),
-            _ => StreamError::Internal(error.message),
-        }),
+        Some(error) => Err(said(error)),
         None if frame.eof && frame.data.is_empty() => Ok(None),
         None => Ok(Some(frame.data)),
     }
 }
 
-/// Answers a Relay call of another master: the node's frames as they come.
-pub fn relayed(frames: Uplink) -> ReceiverStream<Result<pb::StreamFrame, Status>> {
-    let (down, stream) = tokio::sync::mpsc::channel(FRAMES_MAX);
+pub(super) fn broke(status: Status) -> StreamError {
+    StreamError::Unavailable(format!("the node's stream broke: {}", status.message()))
+}
+
+/// What a node says of its failure.
+pub(super) fn said(error: pb::StreamError) -> StreamError {
+    match error.code {
+        400 => StreamError::BadRequest(error.message),
+        404 => StreamError::NotFound(error.message),
+        503 => StreamError::Unavailable(error.message),
+        _ => StreamError::Internal(error.message),
+    }
+}
+
+/// Answers a Relay call of another master: the node's frames as they come, and for the node those that master sends.
+pub fn relayed(dialled: Dialled, from: Uplink) -> ReceiverStream<Result<pb::StreamFrame, Status>> {
+    let (answer, stream) = mpsc::channel(FRAMES_MAX);
+    let Dialled { up, down } = dialled;
+    let downwards = async move {
+        if carry(from, &down).await.is_err() {
+            // The node takes no more; what it has said is still on its way.
+            std::future::pending::<()>().await;
+        }
+    };
     tokio::spawn(async move {
-        let mut frames = frames;
-        // A quiet stream ends with its reader too, not only with its next frame.
-        loop {
-            let frame = tokio::select! {
-                () = down.closed() => return,
-                frame = frames.next() => frame,
-            };
-            let Some(frame) = frame else { return };
-            if down.send(frame).await.is_err() {
-                return;
-            }
+        // A quiet stream ends with either side too, not only with the next frame.
+        tokio::select! {
+            () = answer.closed() => {}
+            _ = carry(up, &answer) => {}
+            () = downwards => {}
         }
     });
     ReceiverStream::new(stream)
+}
+
+/// Until there are no more frames; an error: nobody takes them.
+async fn carry(mut frames: Uplink, to: &Downlink) -> Result<(), ()> {
+    while let Some(frame) = frames.next().await {
+        to.send(frame).await.map_err(|_| ())?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -293,7 +318,7 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Relay for Nobody {
-        async fn open(&self, _: pb::StreamOpen) -> Result<Option<Uplink>, StreamError> {
+        async fn open(&self, _: pb::StreamOpen) -> Result<Option<Dialled>, StreamError> {
             self.0.fetch_add(1, Relaxed);
             Ok(None)
         }
@@ -330,7 +355,7 @@ mod tests {
         for (node, again) in [("well", true), ("dead", false), ("none", false)] {
             let relay = Arc::new(Nobody::default());
             let streams = NodeStreams { sessions: sessions(), relay: relay.clone() };
-            let answer = streams.open(pb::StreamOpen { node: node.into(), ..Default::default() }).await;
+            let answer = streams.dial(pb::StreamOpen { node: node.into(), ..Default::default() }).await;
             let Err(StreamError::Unreachable(why)) = answer.map(drop) else { panic!("{node} was reached") };
             assert!(why.starts_with(&format!("node {node} cannot be reached: it is connected to no master")), "{why}");
             assert_eq!(relay.0.load(Relaxed) > 1, again, "{node}");
@@ -345,7 +370,7 @@ mod tests {
         sessions.connected().insert("well".into(), connected);
         sessions.0.parts.heard.heard("well", SILENCE_MAX + Duration::from_secs(1));
         let streams = NodeStreams { sessions, relay: Arc::new(Nobody::default()) };
-        let answer = streams.open(pb::StreamOpen { node: "well".into(), ..Default::default() }).await;
+        let answer = streams.dial(pb::StreamOpen { node: "well".into(), ..Default::default() }).await;
         let Err(StreamError::Unreachable(why)) = answer.map(drop) else { panic!("it was reached") };
         assert_eq!(why, "node well cannot be reached: it has said nothing for 4 s");
         assert!(asked.try_recv().is_err());
@@ -368,7 +393,8 @@ mod tests {
             let _quiet = quiet;
             std::future::pending().await
         });
-        drop(relayed(frames.boxed()));
+        let dialled = Dialled { up: frames.boxed(), down: mpsc::channel(1).0 };
+        drop(relayed(dialled, futures::stream::pending().boxed()));
         while !ended.load(Relaxed) {
             tokio::task::yield_now().await;
         }

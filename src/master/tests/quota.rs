@@ -45,18 +45,18 @@ impl Running {
 }
 
 /// The session of a master's own node, which heartbeats go through.
-struct Session {
-    up: tokio::sync::mpsc::Sender<pb::NodeMessage>,
+pub(super) struct Session {
+    pub(super) up: tokio::sync::mpsc::Sender<pb::NodeMessage>,
     down: tonic::Streaming<pb::MasterMessage>,
     _beats: tokio_util::task::AbortOnDropHandle<()>,
 }
 
-fn up(message: pb::node_message::Message) -> pb::NodeMessage {
+pub(super) fn up(message: pb::node_message::Message) -> pb::NodeMessage {
     pb::NodeMessage { message: Some(message) }
 }
 
 impl Session {
-    async fn open(one: &Running) -> Self {
+    pub(super) async fn open(one: &Running) -> Self {
         let dir = Dir::of(&one.config.data_dir);
         let bundles = dir.bundles().expect("bundles");
         let pair = dir.credential("node").expect("pair");

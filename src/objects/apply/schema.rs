@@ -156,6 +156,12 @@ impl<'a> Type<'a> {
         Schema::kind(&kind.api_version(), kind.kind)
     }
 
+    /// What all objects have in common.
+    pub(crate) fn object() -> Type<'static> {
+        let schema: &'static Schema = &BUILTIN_TYPES;
+        schema.at(schema.object)
+    }
+
     /// One of which nothing is known.
     pub(crate) fn plain() -> Type<'static> {
         let schema: &'static Schema = &BUILTIN_TYPES;

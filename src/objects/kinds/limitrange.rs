@@ -25,7 +25,6 @@ pub(super) const KIND: Kind = Kind {
     singular: "limitrange",
     short_names: &["limits"],
     create_on_update: true,
-    kept_only: true,
     rules: Rules { typed: Typed::of::<LimitRange>(), default, validate, ..Rules::NONE },
     ..Kind::BASE
 };

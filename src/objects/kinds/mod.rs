@@ -36,6 +36,7 @@ mod rbac;
 mod replicaset;
 mod replicationcontroller;
 mod resourcequota;
+pub mod reviews;
 mod runtimeclass;
 mod secret;
 mod service;
@@ -53,12 +54,15 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::quota::Uses;
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::{At, Errors, FieldError, meta, names, patch};
 use decode::{Typed, decode};
 
-pub use pod::{References, pod_references};
+pub use pod::{Amounts, References, amounts, pod_amounts, pod_references};
 pub use printed::human_duration;
+pub use priorityclass::SYSTEM as SYSTEM_PRIORITIES;
+pub use reviews::Review;
 pub use views::View;
 
 /// Selectable and planned-on fields by their JSON path.
@@ -135,6 +139,9 @@ pub struct Subresource {
     pub kind: &'static str,
 }
 
+/// The verbs of `proxy`: what is behind it takes any method.
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+
 /// Who makes a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Requester<'a> {
@@ -179,6 +186,8 @@ pub struct Kind {
     pub versioned_update: bool,
     /// DELETE marks first and waits for the kubelet: only Pods.
     pub graceful: bool,
+    /// What it owns lives on when a DELETE names no policy.
+    pub orphans: bool,
     /// It is validated, stored and shown, and no controller acts on it yet.
     kept_only: bool,
     columns: &'static [Column],
@@ -203,6 +212,8 @@ struct Rules {
     selector: fn(&Value) -> LabelSelector,
     fields: fn(&Value, &mut Fields),
     claims: fn(&Value) -> Vec<String>,
+    /// What it takes of the quotas of its namespace.
+    uses: fn(&Value, &mut Uses),
     row: fn(&Value, Timestamp) -> Vec<Value>,
     lists: &'static patch::Type,
 }
@@ -220,6 +231,7 @@ impl Rules {
         selector: |object| LabelSelector::of(object.pointer("/spec/selector").unwrap_or(&Value::Null)),
         fields: |_, _| {},
         claims: |_| Vec::new(),
+        uses: |_, _| {},
         row: printed::name_and_created,
         lists: &patch::OBJECT,
     };
@@ -248,6 +260,7 @@ impl Kind {
         create_on_update: false,
         versioned_update: false,
         graceful: false,
+        orphans: false,
         kept_only: false,
         columns: printed::NAME_AND_CREATED,
         rules: Rules::NONE,
@@ -428,6 +441,13 @@ impl Kind {
         (self.rules.claims)(object)
     }
 
+    /// What the object takes of the quotas of its namespace, beside being one of its kind.
+    pub fn uses(&self, object: &Value) -> Uses {
+        let mut uses = Uses::default();
+        (self.rules.uses)(object, &mut uses);
+        uses
+    }
+
     /// Refuses a field selector on fields that this kind does not offer.
     ///
     /// # Errors
@@ -534,6 +554,16 @@ impl Kinds {
     /// Every version that is not stored.
     pub fn views(&self) -> impl Iterator<Item = &'static View> {
         views::ALL.iter()
+    }
+
+    /// Every kind that is asked and never stored, those with a path.
+    pub fn reviews(&self) -> impl Iterator<Item = &'static Review> {
+        reviews::ALL.iter()
+    }
+
+    /// By the place in the API.
+    pub fn review(&self, group: &str, version: &str, plural: &str) -> Option<&'static Review> {
+        self.reviews().find(|review| (review.group, review.version, review.plural) == (group, version, plural))
     }
 
     /// By the `apiVersion` and `kind` of an object or an owner reference; the version may be any.

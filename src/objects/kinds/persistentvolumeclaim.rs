@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Column, Kind, Rules, Typed, amount, printed, volume};
 use crate::quantity::Quantity;
+use crate::quota::{self, Uses};
 use crate::{At, Errors, meta, patch, selector};
 
 const ONLY: &str =
@@ -46,6 +47,7 @@ pub(super) const KIND: Kind = Kind {
         default,
         validate,
         create: |object| meta::set(object, &["status"], json!({"phase": "Pending"})),
+        uses,
         row,
         lists: &patch::CONDITIONED,
         ..Rules::NONE
@@ -86,6 +88,23 @@ fn validate(new: &At<'_>, old: Option<&At<'_>>, errors: &mut Errors) {
     }
     if let Some(old) = old {
         update(&spec, old, errors);
+    }
+}
+
+/// Storage in all, and of the claim's class.
+fn uses(claim: &Value, uses: &mut Uses) {
+    let storage = Quantity::parse(meta::text(claim, &["spec", "resources", "requests", "storage"]));
+    let bytes = storage.map_or(0, |storage| quota::amount("storage", &storage));
+    uses.add("requests.storage", bytes);
+    let class = volume::class(claim);
+    if !class.is_empty() {
+        uses.add(format!("{class}.storageclass.storage.k8s.io/requests.storage"), bytes);
+        uses.add(format!("{class}.storageclass.storage.k8s.io/persistentvolumeclaims"), 1);
+    }
+    let attributes = meta::text(claim, &["spec", "volumeAttributesClassName"]);
+    if !attributes.is_empty() {
+        uses.word("VolumeAttributesClass");
+        uses.word(format!("VolumeAttributesClass={attributes}"));
     }
 }
 

@@ -9,7 +9,8 @@ use crate::{At, Errors, meta};
 
 const SYSTEM_PREFIX: &str = "system-";
 /// The classes that the cluster itself needs, with their values.
-const SYSTEM: &[(&str, i64)] = &[("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+pub const SYSTEM: &[(&str, i64)] =
+    &[("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 const USER_VALUE_MAX: i64 = 1_000_000_000;
 
 static COLUMNS: &[Column] = &[
@@ -47,6 +48,9 @@ pub(super) const KIND: Kind = Kind {
         validate,
         // What counts in it never changes.
         generation: Some(|_, _| false),
+        fields: |class, fields| {
+            fields.insert("global-default".into(), meta::flag(class, &["globalDefault"]).to_string());
+        },
         row,
         ..Rules::NONE
     },

@@ -28,6 +28,7 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     scale: true,
     selectable: &["status.replicas"],
+    orphans: true,
     kept_only: true,
     columns: COLUMNS,
     rules: Rules {

@@ -57,7 +57,6 @@ pub(super) const KIND: Kind = Kind {
     singular: "resourcequota",
     short_names: &["quota"],
     status: true,
-    kept_only: true,
     columns: COLUMNS,
     rules: Rules {
         typed: Typed::of::<ResourceQuota>(),

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use super::{Column, Fields, Kind, Part, Rules, Typed, printed, template};
+use super::{Column, Fields, Kind, PROXY, Part, Rules, Subresource, Typed, printed, template};
+use crate::quota::Uses;
 use crate::{At, Errors, meta, names, patch};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -38,6 +39,7 @@ pub(super) const KIND: Kind = Kind {
     short_names: &["svc"],
     categories: &["all"],
     status: true,
+    subresources: &[Subresource { name: "proxy", verbs: PROXY, group: "", version: "v1", kind: "ServiceProxyOptions" }],
     create_on_update: true,
     selectable: &["spec.clusterIP", "spec.type"],
     columns: COLUMNS,
@@ -50,6 +52,7 @@ pub(super) const KIND: Kind = Kind {
         update,
         fields,
         claims,
+        uses,
         row,
         lists: &patch::SERVICE,
         ..Rules::NONE
@@ -95,6 +98,22 @@ fn default(object: &mut Value) {
             meta::set(port, &["targetPort"], number);
         }
     }
+}
+
+/// Node ports that are still to be allocated count too.
+fn uses(service: &Value, uses: &mut Uses) {
+    let ports = meta::list(service, &["spec", "ports"]);
+    let allocates =
+        meta::at(service, &["spec", "allocateLoadBalancerNodePorts"]).and_then(Value::as_bool).unwrap_or(true);
+    let asked = |port: &&Value| meta::int(port, &["nodePort"]).is_some_and(|number| number != 0);
+    let node_ports = match kind_of(service) {
+        "NodePort" => ports.len(),
+        "LoadBalancer" if allocates => ports.len(),
+        "LoadBalancer" => ports.iter().filter(asked).count(),
+        _ => 0,
+    };
+    uses.add("services.nodeports", node_ports as u64);
+    uses.add("services.loadbalancers", u64::from(kind_of(service) == "LoadBalancer"));
 }
 
 /// A service that changes its type loses what only the old one had, unless the client says it anew.

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use super::{Column, Kind, Rules, Typed, printed};
+use super::{Column, Kind, Rules, Subresource, Typed, printed};
 use crate::{meta, patch};
 
 static COLUMNS: &[Column] = &[
@@ -16,6 +16,13 @@ pub(super) const KIND: Kind = Kind {
     plural: "serviceaccounts",
     singular: "serviceaccount",
     short_names: &["sa"],
+    subresources: &[Subresource {
+        name: "token",
+        verbs: &["create"],
+        group: "authentication.k8s.io",
+        version: "v1",
+        kind: "TokenRequest",
+    }],
     columns: COLUMNS,
     rules: Rules {
         typed: Typed::of::<ServiceAccount>(),

@@ -88,6 +88,16 @@ impl View {
         }
     }
 
+    /// `EventList`.
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
+    }
+
+    /// Defines the schema; its name.
+    pub(crate) fn define(&self, generator: &mut schemars::SchemaGenerator) -> Option<String> {
+        (self.typed.schema)(generator)
+    }
+
     /// What a field selector's field is called in the stored version: `regarding.name` is `involvedObject.name`.
     pub fn stored_field(&self, field: &str) -> String {
         let (first, rest) = field.split_once('.').map_or((field, None), |(first, rest)| (first, Some(rest)));

@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::*;
 use crate::codec::{Row, dump, meta, rows};
-use crate::{Compact, Condition, RaiseVersion};
+use crate::{Beyond, Compact, Condition, Exceeded, RaiseVersion};
 
 fn check(name: &str, bytes: &[u8], golden: &[u8]) {
     if std::env::var_os("HACTL_GOLDEN").is_some_and(|mode| mode == "write") {
@@ -72,6 +72,11 @@ fn outcomes() {
         Refusal::Bind("node \"n1\" does not exist".into()),
         Refusal::Deposed(2),
         Refusal::Invalid("what".into()),
+        Refusal::OverQuota("how much".into()),
+        Refusal::Exceeded(Exceeded {
+            by: "q".into(),
+            parts: vec![Beyond { name: "pods".into(), asked: 1, taken: 2, limit: 2 }],
+        }),
     ];
     let mut bytes = accepted(9, &[8, 0, 9]).encode_length_delimited_to_vec();
     for refusal in refusals {

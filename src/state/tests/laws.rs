@@ -32,13 +32,21 @@ fn an_op() -> impl Strategy<Value = Op> {
         if owned {
             thing = thing.owned_by(&["uid-n1"]);
         }
+        if short.contains('/') {
+            thing = match body {
+                0 => thing.field("uses/ore", &u8::from(owned).to_string()),
+                1 => thing.field("uses/ore", "2").field("class", "raw"),
+                2 => thing.field("bound/pods", "count/pods 2").field("bound/ore", "ore 3"),
+                _ => thing.field("bound/ore", "ore 2").field("bound-scope", "!raw"),
+            };
+        }
         if terminating { thing.terminating().put() } else { thing.put() }
     });
     prop_oneof![
         8 => put,
         3 => short().prop_map(|short| delete(&short)),
         1 => (0..60u64).prop_map(compact),
-        1 => (0..3u32).prop_map(raise),
+        1 => (0..5u32).prop_map(raise),
         1 => (0..4000u64).prop_map(quota),
     ]
 }
@@ -55,6 +63,17 @@ fn a_command() -> impl Strategy<Value = Command> {
         proposal: if id < 5 { Bytes::new() } else { Bytes::copy_from_slice(&id.to_be_bytes()) },
         ..expecting(expect.into_iter().collect(), ops)
     })
+}
+
+/// What is taken, added up object by object.
+fn recounted(state: &State, namespace: &str, bounds: &crate::Bounds, thing: &str) -> u64 {
+    let all = state.iter().filter(|(key, _)| key.namespace == namespace);
+    let counted = all.filter(|(_, record)| bounds.count(record.header.fields.get("class").unwrap_or("")));
+    let takes = counted.map(|(key, record)| {
+        let used = crate::bounds::uses(&record.header).find(|(used, _)| *used == thing).map_or(0, |(_, n)| n);
+        used + u64::from(crate::bounds::count(key) == thing)
+    });
+    takes.sum()
 }
 
 /// Namespaces and nodes first, so that most of what follows is accepted.
@@ -100,6 +119,24 @@ proptest! {
         let restored = restore(&stored).expect("what was stored can be restored");
         prop_assert_eq!(restored.hash(), state.hash());
         prop_assert_eq!(restored, state);
+    }
+
+    #[test]
+    fn no_change_takes_more_than_the_bounds_leave(log in a_log()) {
+        let mut state = state([vec![raise(crate::VERSION)]]);
+        for command in &log {
+            let before = state.clone();
+            apply(&mut state, command);
+            for namespace in ["a", "b"] {
+                for (key, bounds) in before.bounding(namespace).filter(|(key, _)| state.get(key) == before.get(key)) {
+                    for bound in &bounds.all {
+                        let [was, is] = [&before, &state].map(|state| recounted(state, namespace, bounds, &bound.thing));
+                        prop_assert!(is <= was.max(bound.limit), "{} by {key}: {was}, then {is} of {}", bound.name, bound.limit);
+                        prop_assert_eq!(is, state.taken(namespace, bounds, &bound.thing));
+                    }
+                }
+            }
+        }
     }
 
     #[test]
@@ -151,6 +188,7 @@ proptest! {
         }
         prop_assert_eq!(&state.claims, &fresh.claims);
         prop_assert_eq!(&state.population, &fresh.population);
+        prop_assert_eq!((&state.taken, &state.bounding), (&fresh.taken, &fresh.bounding));
         prop_assert_eq!((state.hash, state.bytes), (fresh.hash, fresh.bytes));
         prop_assert_eq!(state.events.len() as u64, state.revision() - state.compacted());
     }

@@ -1,6 +1,7 @@
 //! Short ways to write commands, and the tests of this crate by what they claim.
 
 mod apply;
+mod bounds;
 mod codec;
 mod golden;
 mod history;
@@ -56,6 +57,10 @@ impl Thing {
     pub(crate) fn owned_by(self, uids: &[&str]) -> Self {
         let owner = |uid: &&str| Owner { uid: uid.to_string(), ..Owner::default() };
         self.with(|header| header.owners = uids.iter().map(owner).collect())
+    }
+
+    pub(crate) fn field(self, name: &str, value: &str) -> Self {
+        self.with(|header| header.fields.insert(name, value))
     }
 
     pub(crate) fn terminating(self) -> Self {

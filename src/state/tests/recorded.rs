@@ -51,6 +51,14 @@ fn log(version: u32) -> Vec<Command> {
                 if draw(5) == 0 {
                     thing = thing.owned_by(&["uid-n1"]);
                 }
+                if version > 3 && short.contains('/') {
+                    thing = match draw(6) {
+                        0 => thing.field("bound/pods", &format!("count/pods {}", draw(3))),
+                        1 => thing.field("bound/ore", &format!("ore {}", draw(4))).field("bound-scope", "!raw|fine"),
+                        2 => thing.field("uses/ore", "3").field("class", "raw"),
+                        _ => thing.field("uses/ore", &draw(4).to_string()),
+                    };
+                }
                 if draw(20) == 0 { thing.terminating().put() } else { thing.put() }
             }
         };

@@ -142,4 +142,10 @@ async fn what_is_no_configuration_is_refused() {
     let forced = api.patch(&format!("{path}?force=true"), "merge-patch+json", json!({})).await;
     assert_eq!(forced.status.as_u16(), 422, "{}", forced.text);
     assert_eq!(api.get(&path).await.status, StatusCode::NOT_FOUND, "nothing was made");
+    // Elsewhere there is no such option.
+    let body = json!({"metadata": {"name": "forced"}});
+    let made = api.post(&format!("{MAPS}?force=true"), body.clone()).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    let put = api.put(&format!("{MAPS}/forced?force=true"), body).await;
+    assert_eq!(put.status, StatusCode::OK, "{}", put.text);
 }

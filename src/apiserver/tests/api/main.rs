@@ -1,10 +1,19 @@
 //! The HTTP contract over a store in memory: verbs, refusals, lists, watches, forms.
 
+mod admission;
 mod apply;
+mod audit;
+mod deletion;
+mod reviews;
+mod signers;
+mod streams;
+mod tokens;
+mod usage;
+mod views;
 
 use std::sync::Arc;
 
-use apiserver::{Check, Config, Health, LogOptions, LogStream, PodRef, StreamError, Streams};
+use apiserver::{Check, Config, Health, Link, LogOptions, LogStream, PodRef, Session, StreamError, Streams};
 use axum::body::Body;
 use bytes::Bytes;
 use control::authz::{MASTERS, User};
@@ -34,6 +43,10 @@ impl Streams for Node {
         // A pod that says no more, and does not end.
         Ok(if options.follow { said.chain(futures::stream::pending()).boxed() } else { said.boxed() })
     }
+
+    async fn open(&self, _: &User, pod: PodRef, session: Session) -> Result<Link, StreamError> {
+        streams::open(pod, session)
+    }
 }
 
 /// A server with the namespace `default`, and whoever asks.
@@ -42,6 +55,8 @@ struct Api {
     replica: replica::Replica,
     shutdown: tokio_util::sync::CancellationToken,
     user: Option<User>,
+    /// What was written to the audit log.
+    lines: Arc<audit::Lines>,
 }
 
 struct Answer {
@@ -64,11 +79,19 @@ impl Api {
     }
 
     fn bounded(replica: replica::Replica, limits: apiserver::Limits) -> Self {
+        Self::telling(replica, limits, Arc::new(()))
+    }
+
+    fn telling(replica: replica::Replica, limits: apiserver::Limits, usages: Arc<dyn apiserver::Usages>) -> Self {
         let shutdown = tokio_util::sync::CancellationToken::new();
+        let lines = Arc::new(audit::Lines::default());
         let config = Config {
             replica: replica.clone(),
             settings: Arc::default(),
             streams: Arc::new(Node),
+            usages,
+            tokens: Some(Arc::new(tokens::Keys)),
+            audit: Some(lines.clone()),
             health: Arc::new(Node),
             metrics: None,
             limits,
@@ -79,7 +102,7 @@ impl Api {
             shutdown: shutdown.clone(),
         };
         let user = Some(User::authenticated("admin", vec![MASTERS.into()]));
-        Self { router: apiserver::service(config), replica, shutdown, user }
+        Self { router: apiserver::service(config), replica, shutdown, user, lines }
     }
 
     async fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Response<Body> {

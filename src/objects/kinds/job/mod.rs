@@ -38,6 +38,7 @@ pub(super) const KIND: Kind = Kind {
     status: true,
     selectable: &["status.successful"],
     columns: COLUMNS,
+    orphans: true,
     kept_only: true,
     rules: Rules {
         typed: Typed::of::<Job>(),

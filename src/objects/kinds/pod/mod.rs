@@ -11,13 +11,18 @@ mod validate;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::{Fields, Kind, Part, Rules, Subresource, Typed, spec_changed};
+use super::{Fields, Kind, PROXY, Part, Rules, Subresource, Typed, spec_changed};
 use crate::quantity::Quantity;
+use crate::quota::{self, Uses};
 use crate::{At, Errors, meta, patch};
 
 pub(super) use defaults::default_spec;
 pub use references::{References, pod_references};
+pub use requests::{Amounts, amounts, pod_amounts};
 pub(super) use validate::validate_spec;
+
+/// Both ways of opening a stream: WebSocket comes by GET, SPDY by POST.
+const STREAM: &[&str] = &["create", "get"];
 
 pub(super) const KIND: Kind = Kind {
     kind: "Pod",
@@ -27,9 +32,13 @@ pub(super) const KIND: Kind = Kind {
     categories: &["all"],
     status: true,
     subresources: &[
+        Subresource { name: "attach", verbs: STREAM, group: "", version: "v1", kind: "PodAttachOptions" },
         Subresource { name: "binding", verbs: &["create"], group: "", version: "v1", kind: "Binding" },
         Subresource { name: "eviction", verbs: &["create"], group: "policy", version: "v1", kind: "Eviction" },
+        Subresource { name: "exec", verbs: STREAM, group: "", version: "v1", kind: "PodExecOptions" },
         Subresource { name: "log", verbs: &["get"], group: "", version: "v1", kind: "Pod" },
+        Subresource { name: "portforward", verbs: STREAM, group: "", version: "v1", kind: "PodPortForwardOptions" },
+        Subresource { name: "proxy", verbs: PROXY, group: "", version: "v1", kind: "PodProxyOptions" },
     ],
     selectable: &[
         "spec.nodeName",
@@ -59,6 +68,7 @@ pub(super) const KIND: Kind = Kind {
         },
         generation: Some(spec_changed),
         fields,
+        uses,
         row: cells::row,
         lists: &patch::POD,
         ..Rules::NONE
@@ -103,7 +113,53 @@ fn fields(pod: &Value, fields: &mut Fields) {
     if gates > 0 {
         fields.insert("scheduling-gates".into(), gates.to_string());
     }
+    if let Some(priority) = meta::int(pod, &["spec", "priority"]).filter(|priority| *priority != 0) {
+        fields.insert("priority".into(), priority.to_string());
+    }
     requests::insert(pod, fields);
+}
+
+/// A pod that has ended takes nothing any more, but for its place among all pods.
+fn uses(pod: &Value, uses: &mut Uses) {
+    if qos_class(pod.get("spec").unwrap_or(&Value::Null)) == "BestEffort" {
+        uses.word("BestEffort");
+    }
+    if meta::int(pod, &["spec", "activeDeadlineSeconds"]).is_some_and(|seconds| seconds >= 0) {
+        uses.word("Terminating");
+    }
+    if has_affinity_across_namespaces(pod) {
+        uses.word("CrossNamespacePodAffinity");
+    }
+    let class = meta::text(pod, &["spec", "priorityClassName"]);
+    if !class.is_empty() {
+        uses.word("PriorityClass");
+        uses.word(format!("PriorityClass={class}"));
+    }
+    if matches!(meta::text(pod, &["status", "phase"]), "Succeeded" | "Failed") {
+        return;
+    }
+    uses.add("pods", 1);
+    for (resource, asked) in requests::asked(pod) {
+        uses.add(format!("requests.{resource}"), quota::amount(&resource, &asked));
+    }
+    for resource in ["cpu", "ephemeral-storage", "memory"] {
+        if let Some(limit) = pod_amounts(pod, "limits").get(resource) {
+            uses.add(format!("limits.{resource}"), quota::amount(resource, limit));
+        }
+    }
+}
+
+fn has_affinity_across_namespaces(pod: &Value) -> bool {
+    let across = |term: &Value| {
+        !meta::list(term, &["namespaces"]).is_empty() || meta::at(term, &["namespaceSelector"]).is_some()
+    };
+    ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
+        let terms = |when: &str| meta::list(pod, &["spec", "affinity", kind, when]);
+        terms("requiredDuringSchedulingIgnoredDuringExecution").iter().any(across)
+            || terms("preferredDuringSchedulingIgnoredDuringExecution")
+                .iter()
+                .any(|term| across(term.get("podAffinityTerm").unwrap_or(&Value::Null)))
+    })
 }
 
 /// Guaranteed: every container has cpu and memory limits equal to its requests. BestEffort: none has any. Else Burstable.

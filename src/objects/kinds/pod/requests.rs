@@ -1,19 +1,26 @@
 //! What a pod asks of its node, as header fields: `requests.cpu` (thousandths), `requests.memory` (bytes), `host-ports`
 //! (`TCP/0.0.0.0/80,…`). The scheduler counts with these and parses no bodies.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::Fields;
-use crate::{meta, quantity};
+use crate::meta;
+use crate::quantity::Quantity;
+
+/// By the name of the resource.
+pub type Amounts = BTreeMap<String, Quantity>;
 
 pub(super) fn insert(pod: &Value, fields: &mut Fields) {
-    for (field, resource, amount) in
-        [("requests.cpu", "cpu", quantity::milli as fn(&str) -> i64), ("requests.memory", "memory", quantity::value)]
-    {
-        let asked = effective(pod, |container| amount(meta::text(container, &["resources", "requests", resource])))
-            .saturating_add(amount(meta::text(pod, &["spec", "overhead", resource])));
-        if asked > 0 {
-            fields.insert(field.into(), asked.to_string());
+    let asked = asked(pod);
+    for (field, resource, amount) in [
+        ("requests.cpu", "cpu", Quantity::milli as fn(&Quantity) -> i128),
+        ("requests.memory", "memory", Quantity::value),
+    ] {
+        let amount = asked.get(resource).map_or(0, amount);
+        if amount > 0 {
+            fields.insert(field.into(), i64::try_from(amount).unwrap_or(i64::MAX).to_string());
         }
     }
     let ports = host_ports(pod);
@@ -22,21 +29,50 @@ pub(super) fn insert(pod: &Value, fields: &mut Fields) {
     }
 }
 
-/// The most that is asked for at one time: by all containers together, or by an init container beside the sidecars that
-/// started before it.
-fn effective(pod: &Value, amount: impl Fn(&Value) -> i64) -> i64 {
-    let (mut sidecars, mut peak) = (0i64, 0i64);
+/// What the pod requests, with its overhead.
+pub(super) fn asked(pod: &Value) -> Amounts {
+    let mut all = pod_amounts(pod, "requests");
+    add(&mut all, &amounts(pod, &["spec", "overhead"]));
+    all
+}
+
+/// The most of its containers' `requests` or `limits` at one time: of all containers together, or of an init container beside
+/// the sidecars that started before it.
+pub fn pod_amounts(pod: &Value, list: &str) -> Amounts {
+    let (mut sidecars, mut peak) = (Amounts::new(), Amounts::new());
     for container in meta::list(pod, &["spec", "initContainers"]) {
-        let asked = amount(container);
+        let mut together = sidecars.clone();
+        add(&mut together, &amounts(container, &["resources", list]));
+        raise(&mut peak, &together);
         if meta::text(container, &["restartPolicy"]) == "Always" {
-            sidecars = sidecars.saturating_add(asked);
-            peak = peak.max(sidecars);
-        } else {
-            peak = peak.max(sidecars.saturating_add(asked));
+            sidecars = together;
         }
     }
-    let together = meta::list(pod, &["spec", "containers"]).iter().map(amount).fold(sidecars, i64::saturating_add);
-    peak.max(together)
+    let mut all = sidecars;
+    for container in meta::list(pod, &["spec", "containers"]) {
+        add(&mut all, &amounts(container, &["resources", list]));
+    }
+    raise(&mut all, &peak);
+    all
+}
+
+/// The quantities of a map; malformed ones are left out.
+pub fn amounts(object: &Value, path: &[&str]) -> Amounts {
+    let all = meta::strings(object, path).into_iter();
+    all.filter_map(|(resource, amount)| Some((resource, Quantity::parse(&amount).ok()?))).collect()
+}
+
+fn add(all: &mut Amounts, more: &Amounts) {
+    for (resource, amount) in more {
+        *all.entry(resource.clone()).or_insert(Quantity::ZERO) += *amount;
+    }
+}
+
+fn raise(all: &mut Amounts, to: &Amounts) {
+    for (resource, amount) in to {
+        let present = all.entry(resource.clone()).or_insert(*amount);
+        *present = (*present).max(*amount);
+    }
 }
 
 fn host_ports(pod: &Value) -> Vec<String> {

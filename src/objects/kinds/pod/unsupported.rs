@@ -25,7 +25,6 @@ use When::{Keys, Not, Present, Set, Unless};
 type Row = (&'static str, When, &'static str);
 
 const OTHER_VOLUME: &str = "only emptyDir, hostPath, configMap and secret volumes are supported yet";
-const ONE_PRIORITY: &str = "priorities and preemption are not supported yet";
 const OWN_NAMESPACES: &str = "pods share no namespaces with the host or between their containers yet";
 const NO_CLAIMS: &str = "dynamic resource allocation is not supported";
 
@@ -45,9 +44,6 @@ static ROWS: &[Row] = &[
     ("initContainers", Set, "init containers are not run yet"),
     ("os.name", Not(&["linux"]), "nodes run Linux"),
     ("overhead", Set, "overhead is not accounted for yet"),
-    ("preemptionPolicy", Not(&["PreemptLowerPriority"]), ONE_PRIORITY),
-    ("priority", Set, ONE_PRIORITY),
-    ("priorityClassName", Set, ONE_PRIORITY),
     ("readinessGates", Set, "readiness gates are not evaluated yet"),
     ("resourceClaims", Set, NO_CLAIMS),
     ("resources", Set, "resources of a whole pod are not supported yet; set them on its containers"),
@@ -228,6 +224,9 @@ mod tests {
                 "nodeName",
                 "nodeSelector",
                 "os",
+                "preemptionPolicy",
+                "priority",
+                "priorityClassName",
                 "restartPolicy",
                 "serviceAccount",
                 "serviceAccountName",
@@ -311,7 +310,7 @@ mod tests {
             (json!({"hostUsers": true}), None),
             (json!({"hostUsers": false}), Some("spec.hostUsers")),
             (json!({"dnsPolicy": "None"}), Some("spec.dnsPolicy")),
-            (json!({"dnsPolicy": "Default", "priority": 0, "preemptionPolicy": "PreemptLowerPriority"}), None),
+            (json!({"dnsPolicy": "Default", "priority": 5, "preemptionPolicy": "Never"}), None),
             (json!({"securityContext": {"runAsUser": 0}}), Some("spec.securityContext")),
             (json!({"securityContext": {"sysctls": [], "seLinuxOptions": {}}}), None),
             (json!({"securityContext": {"runAsUser": 1}}), Some("spec.securityContext")),

@@ -32,12 +32,14 @@ pub(in crate::kinds) fn validate_spec(spec: &At<'_>, errors: &mut Errors) {
     containers(spec, errors);
     spec.field("restartPolicy").one_of(&["Always", "OnFailure", "Never"], true, errors);
     spec.field("dnsPolicy").one_of(&["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], true, errors);
+    spec.field("preemptionPolicy").one_of(&["Never", "PreemptLowerPriority"], false, errors);
     spec.field("terminationGracePeriodSeconds").non_negative(errors);
     names::check_labels(&spec.field("nodeSelector"), errors);
     for (field, check) in [
         ("nodeName", names::subdomain as fn(&str) -> Vec<String>),
         ("serviceAccountName", names::subdomain),
         ("hostname", names::label),
+        ("priorityClassName", names::subdomain),
     ] {
         let at = spec.field(field);
         if !at.is_empty() {
