@@ -7,15 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
-use crate::support::{HACTL, eventually, kubectl_default, text};
-
-/// Runs a program that must succeed; its stdout.
-pub fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| panic!("run {program}: {error}; `make setup` installs it"));
-    assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), text(&output.stderr));
-    text(&output.stdout).trim().to_owned()
-}
+use crate::support::{HACTL, eventually, kubectl_default, run, text};
 
 /// Runs a program whose failure is not this test's.
 fn try_run(program: &str, arguments: &[&str]) {

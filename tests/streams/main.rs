@@ -8,18 +8,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::support::{Local, eventually, kubectls, text};
+use crate::support::{Local, eventually, kubectls, run, text};
 
 /// A shell and what `kubectl cp` needs, out of this machine's own programs.
 const IMAGE: &str = "hactl.test/tools:1";
 const PROGRAMS: &[&str] = &["sh", "cat", "tar", "test", "sleep"];
-
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| panic!("run {program}: {error}; `make setup` installs it"));
-    assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), text(&output.stderr));
-    text(&output.stdout).trim().to_owned()
-}
 
 /// The image, on the engine while this lives.
 struct Tools;

@@ -12,6 +12,14 @@ pub const HACTL: &str = env!("CARGO_BIN_EXE_hactl");
 /// The longest any condition may take on a loaded machine; conditions are polled, so a quick machine does not wait.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Runs a program that must succeed; its stdout.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("run {program}: {error}; `make setup` installs it"));
+    assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), text(&output.stderr));
+    text(&output.stdout).trim().to_owned()
+}
+
 pub struct Local {
     dir: tempfile::TempDir,
     /// Of every process.
